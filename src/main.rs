@@ -1,0 +1,6 @@
+//! galo: payments and a ledger on io_uring.
+#![allow(dead_code)]
+mod clock;
+mod money;
+mod payments;
+fn main() {}

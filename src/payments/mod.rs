@@ -1,0 +1,158 @@
+//! The words of the payments system.
+//!
+//! The life of a payment: **accepted** (the client has its 202) → **queued** → one **attempt** at
+//! a time at one processor → **settled**, or queued again. An attempt ends in an [`Outcome`]: the
+//! processor has booked it, certainly has not, or nobody knows yet. While it is unknown the payment
+//! stays with that processor and that `requestedAt`, and the same request is repeated until the
+//! processor's answer decides. Nothing is ever given up, and nothing is sent to one processor while
+//! the other may hold it.
+
+use crate::clock::{Moment, Timestamp};
+use crate::money::{Cents, Total};
+use std::fmt;
+
+/// The id a client gives a payment: a UUID, whatever its version. Displays in canonical lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PaymentId(pub u128);
+
+impl PaymentId {
+    /// Reads the canonical text form (RFC 9562, section 4): 36 characters, either letter case.
+    /// Braces, URNs and the form without hyphens are refused.
+    pub fn parse(text: &[u8]) -> Option<PaymentId> {
+        (text.len() == 36)
+            .then(|| uuid::Uuid::try_parse_ascii(text).ok())?
+            .map(|id| PaymentId(id.as_u128()))
+    }
+}
+
+impl fmt::Display for PaymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_u128(self.0).as_hyphenated().fmt(f)
+    }
+}
+
+/// One of the two payment processors; the first is the cheaper one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Processor {
+    Default,
+    Fallback,
+}
+
+impl Processor {
+    /// Both, the cheaper one first. An index into arrays kept per processor.
+    pub const ALL: [Processor; 2] = [Processor::Default, Processor::Fallback];
+
+    /// The name that flags, metrics and summaries use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Processor::Default => "default",
+            Processor::Fallback => "fallback",
+        }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Processor {
+        match self {
+            Processor::Default => Processor::Fallback,
+            Processor::Fallback => Processor::Default,
+        }
+    }
+}
+
+/// A payment that was accepted and is not settled yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    pub id: PaymentId,
+    pub amount: Cents,
+    /// When it was accepted, on the clock for durations (how long it has waited) …
+    pub accepted: Moment,
+    /// … and on the wall clock (which bookings can be ours: none from before).
+    pub accepted_at: Timestamp,
+}
+
+/// One request for a payment at one processor. `requested_at` is what the processor books it under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub payment: Payment,
+    pub processor: Processor,
+    pub requested_at: Timestamp,
+}
+
+/// What is known after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The processor holds the payment, under this time.
+    Recorded(Timestamp),
+    /// The processor holds a payment of this id that was booked before we accepted ours: somebody
+    /// else's. It is not ours to count, and ours must not be paid again.
+    Foreign,
+    /// Certainly not booked by this attempt, and no request of ours is still under way.
+    NotRecorded(Refusal),
+    /// The request may have been, or may yet be, carried out.
+    Unknown,
+}
+
+/// Why a processor certainly did not book an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No connection: not a byte was sent.
+    Unreachable,
+    /// It said so: a 500 with an empty body, which is its failure switch.
+    Failing,
+    /// 429: too many requests at once. The pause it asks for, in milliseconds.
+    TooMany { retry_after_ms: u64 },
+    /// It refuses the request itself (4xx). A retry cannot help, but nothing is given up either.
+    Rejected { status: u16 },
+}
+
+/// A payment that a processor holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    pub processor: Processor,
+    pub amount: Cents,
+    pub requested_at: Timestamp,
+}
+
+/// How many payments, and how much money.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub count: u64,
+    pub amount: Total,
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Totals) {
+        self.count += other.count;
+        self.amount.0 += other.amount.0;
+    }
+}
+
+/// An inclusive window of time. `None` is open on that side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_canonical_uuids_are_ids() {
+        let canonical = "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3";
+        let id = PaymentId::parse(canonical.as_bytes()).unwrap();
+        assert_eq!(id.to_string(), canonical);
+        assert_eq!(PaymentId::parse(canonical.to_uppercase().as_bytes()), Some(id));
+        for wrong in [
+            "",
+            "4a7901b87d264d9daa194dc1c7cf60b3",
+            "{4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3}",
+            "urn:uuid:4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3",
+            "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60bg",
+            "4a7901b87-d26-4d9d-aa19-4dc1c7cf60b3",
+        ] {
+            assert_eq!(PaymentId::parse(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+}
