@@ -7,6 +7,10 @@
 //! processor's answer decides. Nothing is ever given up, and nothing is sent to one processor while
 //! the other may hold it.
 
+pub mod dispatcher;
+pub mod observed;
+pub mod router;
+
 use crate::clock::{Moment, Timestamp};
 use crate::money::{Cents, Total};
 use std::fmt;
@@ -90,6 +94,9 @@ pub enum Outcome {
     NotRecorded(Refusal),
     /// The request may have been, or may yet be, carried out.
     Unknown,
+    /// Asked about it, the processor does not hold it now. A request of ours that is still under
+    /// way may yet be carried out.
+    Absent,
 }
 
 /// Why a processor certainly did not book an attempt.

@@ -1,0 +1,446 @@
+//! What has been seen of one processor: is it up, how long does it take, may it be tried again.
+//!
+//! Three sources, in this order of trust: attempts in flight (a stall shows as soon as the oldest
+//! is far older than the norm), answers, and the processor's own health endpoint. Knows nothing of
+//! payments, connections or the other processor.
+
+use crate::clock::Moment;
+use std::time::Duration;
+
+/// So many failures in a row, with no success between, and the processor is down. One alone may
+/// be an accident; a failing processor delivers three within milliseconds under load.
+const FAILURES_TO_DOWN: u32 = 3;
+/// A stall is an attempt older than `latency × 1.5 + STALL_SLACK + STALL_SLACK_PER_ATTEMPT × n`:
+/// scheduling noise on both sides, and the queue our own n attempts make in the processor.
+const STALL_SLACK: Duration = Duration::from_millis(25);
+const STALL_SLACK_PER_ATTEMPT: Duration = Duration::from_micros(100);
+/// The pause before a failing processor is tried with one payment again, doubled at each failure.
+const PROBE_PAUSE_MIN: Duration = Duration::from_millis(25);
+const PROBE_PAUSE_MAX: Duration = Duration::from_millis(1_000);
+/// The pause before a stalled processor is tried again; its attempts in flight may answer first.
+const STALL_PAUSE: Duration = Duration::from_millis(1_000);
+/// What is known about a slow processor is believed for so long if nothing newer comes in.
+const EVIDENCE_AGE_MAX: Duration = Duration::from_secs(10);
+/// The health endpoint is ignored about a processor whose last answer is younger than this.
+const ANSWERS_OUTRANK_REPORTS: Duration = Duration::from_millis(500);
+/// The longest pause we let a processor ask for with `Retry-After`.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// Whether a processor gets payments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Up,
+    Down(Trouble),
+}
+
+/// Why a processor gets none but single probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It answers errors, or nothing at all, or cannot be reached.
+    Failing,
+    /// An attempt in flight is far older than the norm.
+    Stalled,
+    /// It answers, but later than `attempt_latency_max`.
+    Slow,
+}
+
+impl Trouble {
+    /// One word for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Trouble::Failing => "failing",
+            Trouble::Stalled => "stalled",
+            Trouble::Slow => "slow",
+        }
+    }
+}
+
+/// What the health endpoint of a processor says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub failing: bool,
+    pub response_min: Duration,
+}
+
+/// The observations of one processor.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    state: State,
+    latency_max: Duration,
+    failures: u32,
+    /// How long an answer is expected to take …
+    latency: Duration,
+    /// … and when the attempt (or report) that says so began. Older evidence never overrides.
+    latency_since: Moment,
+    answered_at: Option<Moment>,
+    probe_at: Moment,
+    probe_pause: Duration,
+    /// A probe is under way since then.
+    probing_since: Option<Moment>,
+    paused_until: Moment,
+    /// At most so many attempts at once; halved by a 429, regained by answers.
+    window: usize,
+    window_max: usize,
+    in_flight: usize,
+}
+
+impl Observed {
+    /// A processor nothing is known about, taken to be up. `latency_max`: answers later than this
+    /// make it [`Trouble::Slow`]. `window_max`: the most attempts at once, at least 1.
+    pub fn new(latency_max: Duration, window_max: usize) -> Observed {
+        Observed {
+            state: State::Up,
+            latency_max,
+            failures: 0,
+            latency: Duration::ZERO,
+            latency_since: Moment::default(),
+            answered_at: None,
+            probe_at: Moment::default(),
+            probe_pause: PROBE_PAUSE_MIN,
+            probing_since: None,
+            paused_until: Moment::default(),
+            window: window_max,
+            window_max,
+            in_flight: 0,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How long the next answer is expected to take.
+    pub fn latency(&self) -> Duration {
+        self.latency
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Not asked to pause, by a 429.
+    pub fn is_admitting(&self, now: Moment) -> bool {
+        now >= self.paused_until
+    }
+
+    /// Down, and one payment may be risked to see whether it still is.
+    pub fn is_probe_due(&self, now: Moment) -> bool {
+        self.state != State::Up
+            && self.probing_since.is_none()
+            && now >= self.probe_at
+            && self.is_admitting(now)
+    }
+
+    /// An attempt begins. While the processor is down it is the probe.
+    pub fn started(&mut self, now: Moment) {
+        self.in_flight += 1;
+        if self.state != State::Up {
+            self.probing_since = Some(now);
+        }
+    }
+
+    /// The attempt begun at `started` has ended, one way or the other. Call before saying how.
+    pub fn ended(&mut self, started: Moment) {
+        self.in_flight -= 1;
+        if self.probing_since == Some(started) {
+            self.probing_since = None;
+        }
+    }
+
+    /// An attempt was booked.
+    pub fn recorded(&mut self, started: Moment, now: Moment) {
+        self.failures = 0;
+        self.answered_at = Some(now);
+        self.window = (self.window + 1).min(self.window_max);
+        self.measure(started, now);
+        if self.latency <= self.latency_max {
+            self.state = State::Up;
+            self.probe_pause = PROBE_PAUSE_MIN;
+        } else {
+            self.state = State::Down(Trouble::Slow);
+            self.probe_at = now + EVIDENCE_AGE_MAX;
+        }
+    }
+
+    /// An attempt failed or was lost. `answered`: the processor itself said so, so the time it
+    /// took tells its latency. `jitter` in 0..=1 spreads the probes of several instances.
+    pub fn failed(&mut self, started: Moment, answered: bool, now: Moment, jitter: f32) {
+        self.failures += 1;
+        if answered {
+            self.answered_at = Some(now);
+            self.measure(started, now);
+        }
+        let newly_down = self.state == State::Up && self.failures >= FAILURES_TO_DOWN;
+        // Only a probe's failure is news about a processor already down; the attempts that were
+        // in flight when it went down would otherwise drive the pause to its maximum at once.
+        let probe_failed = self.state != State::Up && started >= self.probe_at;
+        if newly_down {
+            self.probe_pause = PROBE_PAUSE_MIN;
+        } else if probe_failed {
+            self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
+        }
+        if newly_down || probe_failed {
+            self.state = State::Down(Trouble::Failing);
+            let pause = self.probe_pause.mul_f32(1.0 + jitter / 4.0);
+            self.probe_at =
+                if self.latency <= self.latency_max { now + pause } else { now + EVIDENCE_AGE_MAX };
+        }
+    }
+
+    /// The processor asked for a pause (429).
+    pub fn told_to_pause(&mut self, retry_after: Duration, now: Moment) {
+        self.paused_until = self.paused_until.max(now + retry_after.min(RETRY_AFTER_MAX));
+        self.window = (self.window.min(self.in_flight + 1) / 2).max(1);
+    }
+
+    /// The health endpoint has answered, to us or to the other instance.
+    pub fn reported(&mut self, report: Report, now: Moment) {
+        let fresh = |at: Moment| now.since(at) < ANSWERS_OUTRANK_REPORTS;
+        if self.state == State::Up && self.answered_at.is_some_and(fresh) {
+            return;
+        }
+        self.latency = report.response_min;
+        self.latency_since = now;
+        if report.failing {
+            self.go_down(Trouble::Failing, now);
+        } else if report.response_min > self.latency_max {
+            self.go_down(Trouble::Slow, now);
+        } else if self.state != State::Up {
+            // Not up on its word alone: one payment first. If the endpoint is wrong, a queue of
+            // thousands must not follow.
+            self.probe_at = self.probe_at.min(now);
+        }
+        if self.state != State::Up && self.latency > self.latency_max {
+            self.probe_at = now + EVIDENCE_AGE_MAX;
+        }
+    }
+
+    fn go_down(&mut self, trouble: Trouble, now: Moment) {
+        if self.state == State::Up {
+            self.probe_pause = PROBE_PAUSE_MIN;
+            self.probe_at = now + self.probe_pause;
+        }
+        self.state = State::Down(trouble);
+    }
+
+    /// Looks at the age of the oldest attempt in flight.
+    pub fn watch(&mut self, oldest: Option<Moment>, now: Moment) {
+        let stall_after = self.stall_after();
+        let too_old = |started: Moment| now.since(started) > stall_after;
+        match self.state {
+            State::Up if oldest.is_some_and(too_old) => {
+                self.state = State::Down(Trouble::Stalled);
+                self.probe_at = now + STALL_PAUSE;
+                self.probe_pause = PROBE_PAUSE_MIN;
+            }
+            // A probe that hangs must not keep the next one from being sent.
+            State::Down(_) if self.probing_since.is_some_and(too_old) => {
+                self.probing_since = None;
+                self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
+                self.probe_at = now + STALL_PAUSE.max(self.probe_pause);
+            }
+            _ => {}
+        }
+    }
+
+    /// The age at which an attempt in flight is a stall.
+    fn stall_after(&self) -> Duration {
+        let own_queue = STALL_SLACK_PER_ATTEMPT * self.in_flight.min(10_000) as u32;
+        (self.latency * 3 / 2 + STALL_SLACK + own_queue).min(self.latency_max.max(STALL_SLACK))
+    }
+
+    /// An answer took `now - started`. Rises fast and falls slower, so that one late answer among
+    /// many does not stop the traffic, while a new delay is believed after a few.
+    fn measure(&mut self, started: Moment, now: Moment) {
+        if started < self.latency_since {
+            return;
+        }
+        let sample = now.since(started);
+        self.latency = if self.state != State::Up {
+            sample
+        } else if sample > self.latency {
+            (self.latency + sample) / 2
+        } else {
+            (self.latency * 3 + sample) / 4
+        };
+        self.latency_since = started;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATENCY_MAX: Duration = Duration::from_millis(1_300);
+
+    fn at(ms: u64) -> Moment {
+        Moment(ms * 1_000)
+    }
+
+    fn observed() -> Observed {
+        Observed::new(LATENCY_MAX, 400)
+    }
+
+    /// One attempt from `start` to `end`, booked.
+    fn book(seen: &mut Observed, start: u64, end: u64) {
+        seen.started(at(start));
+        seen.ended(at(start));
+        seen.recorded(at(start), at(end));
+    }
+
+    /// One attempt from `start` to `end`, answered with the failure switch.
+    fn fail(seen: &mut Observed, start: u64, end: u64) {
+        seen.started(at(start));
+        seen.ended(at(start));
+        seen.failed(at(start), true, at(end), 0.0);
+    }
+
+    fn report(failing: bool, ms: u64) -> Report {
+        Report { failing, response_min: Duration::from_millis(ms) }
+    }
+
+    #[test]
+    fn three_failures_in_a_row_take_it_down_and_one_booking_brings_it_back() {
+        let mut seen = observed();
+        fail(&mut seen, 0, 5);
+        fail(&mut seen, 0, 6);
+        book(&mut seen, 0, 7);
+        fail(&mut seen, 10, 15);
+        fail(&mut seen, 10, 16);
+        assert_eq!(seen.state(), State::Up, "a success between starts the count again");
+        fail(&mut seen, 10, 17);
+        assert_eq!(seen.state(), State::Down(Trouble::Failing));
+        assert!(!seen.is_probe_due(at(18)));
+        assert!(seen.is_probe_due(at(17 + 25)));
+        book(&mut seen, 42, 45);
+        assert_eq!(seen.state(), State::Up);
+    }
+
+    #[test]
+    fn probes_go_one_at_a_time_with_growing_pauses() {
+        let mut seen = observed();
+        for end in 1..=3 {
+            fail(&mut seen, 0, end);
+        }
+        let mut now = 3;
+        for pause in [25, 50, 100, 200, 400, 800, 1_000, 1_000] {
+            assert!(!seen.is_probe_due(at(now + pause - 1)), "pause {pause}");
+            assert!(seen.is_probe_due(at(now + pause)), "pause {pause}");
+            now += pause;
+            seen.started(at(now));
+            assert!(!seen.is_probe_due(at(now + 5)), "one at a time");
+            seen.ended(at(now));
+            seen.failed(at(now), true, at(now), 0.0);
+        }
+    }
+
+    #[test]
+    fn attempts_in_flight_when_it_went_down_do_not_stretch_the_pause() {
+        let mut seen = observed();
+        for end in 1..=200 {
+            fail(&mut seen, 0, end);
+        }
+        assert!(seen.is_probe_due(at(3 + 25)));
+    }
+
+    #[test]
+    fn a_stall_shows_long_before_the_time_out() {
+        let mut seen = observed();
+        for start in (0..100).step_by(5) {
+            book(&mut seen, start, start + 2);
+        }
+        seen.started(at(200));
+        seen.watch(Some(at(200)), at(220));
+        assert_eq!(seen.state(), State::Up);
+        seen.watch(Some(at(200)), at(230));
+        assert_eq!(seen.state(), State::Down(Trouble::Stalled));
+        seen.ended(at(200));
+        seen.recorded(at(200), at(1_200));
+        assert_eq!(seen.state(), State::Up, "a second is slow, but within what an audit forgives");
+        assert_eq!(seen.latency(), Duration::from_secs(1), "and believed at once");
+    }
+
+    #[test]
+    fn slower_than_an_audit_forgives_is_down_until_a_report_or_time_says_otherwise() {
+        let mut seen = observed();
+        seen.started(at(0));
+        seen.watch(Some(at(0)), at(100));
+        seen.ended(at(0));
+        seen.recorded(at(0), at(2_000));
+        assert_eq!(seen.state(), State::Down(Trouble::Slow));
+        assert!(!seen.is_probe_due(at(11_999)));
+        assert!(seen.is_probe_due(at(12_000)), "old evidence is void");
+        seen.reported(report(false, 2_000), at(5_000));
+        assert!(!seen.is_probe_due(at(14_999)));
+        seen.reported(report(false, 0), at(10_000));
+        assert!(seen.is_probe_due(at(10_000)));
+    }
+
+    #[test]
+    fn a_late_answer_from_slow_times_does_not_override_a_newer_fast_one() {
+        let mut seen = observed();
+        seen.started(at(0));
+        book(&mut seen, 4_000, 4_003);
+        seen.ended(at(0));
+        seen.recorded(at(0), at(5_000));
+        assert_eq!(seen.state(), State::Up);
+        assert!(seen.latency() < Duration::from_millis(10));
+    }
+
+    #[test]
+    fn one_late_answer_among_many_does_not_stop_the_traffic() {
+        let mut seen = observed();
+        for start in 0..50 {
+            book(&mut seen, start, start + 2);
+        }
+        book(&mut seen, 60, 60 + 2_000);
+        assert_eq!(seen.state(), State::Up);
+    }
+
+    #[test]
+    fn fresh_answers_outrank_the_health_endpoint() {
+        let mut seen = observed();
+        book(&mut seen, 0, 3);
+        seen.reported(report(true, 5_000), at(100));
+        assert_eq!(seen.state(), State::Up);
+        seen.reported(report(true, 100), at(1_000));
+        assert_eq!(seen.state(), State::Down(Trouble::Failing));
+        assert!(seen.is_probe_due(at(1_025)));
+        seen.reported(report(false, 0), at(1_001));
+        assert!(seen.is_probe_due(at(1_001)), "good news: try one at once");
+    }
+
+    #[test]
+    fn a_probe_that_hangs_does_not_block_the_next_for_ever() {
+        let mut seen = observed();
+        for end in 1..=3 {
+            fail(&mut seen, 0, end);
+        }
+        seen.started(at(30));
+        seen.watch(Some(at(30)), at(100));
+        assert!(!seen.is_probe_due(at(1_000)));
+        assert!(seen.is_probe_due(at(1_100)));
+    }
+
+    #[test]
+    fn too_many_requests_pause_and_narrow_the_window() {
+        let mut seen = observed();
+        for _ in 0..100 {
+            seen.started(at(0));
+        }
+        seen.ended(at(0));
+        seen.told_to_pause(Duration::from_secs(5), at(10));
+        assert!(!seen.is_admitting(at(5_009)));
+        assert!(seen.is_admitting(at(5_010)));
+        assert_eq!(seen.window(), 50);
+        seen.ended(at(0));
+        seen.recorded(at(0), at(20));
+        assert_eq!(seen.window(), 51);
+        seen.told_to_pause(Duration::from_secs(1 << 40), at(20));
+        assert!(seen.is_admitting(at(20 + 30_000)), "no processor silences us for longer");
+    }
+}

@@ -1,0 +1,151 @@
+//! Which processor gets the next payment: a pure rule over what has been observed.
+//!
+//! Prefer the cheaper one while it answers well. When it does not, let a payment wait for it for
+//! at most `patience`, then use the dearer one. A processor that is down gets single probes, and
+//! the dearer one only where the cheaper is no use.
+
+use super::Processor;
+use super::observed::{Observed, State};
+use crate::clock::Moment;
+use std::time::Duration;
+
+/// What the owner of the money decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// The processor with the lower fee.
+    pub cheaper: Processor,
+    /// How long a payment waits for the cheaper processor before it goes to the other.
+    pub patience: Duration,
+    /// No attempt is started whose answer is expected to take longer than this.
+    pub attempt_latency_max: Duration,
+    /// The most attempts in flight at one processor, from this instance.
+    pub processor_concurrency: usize,
+}
+
+/// What to do with the oldest payment in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Send(Processor),
+    Wait,
+}
+
+/// Decides for the oldest of `queued` payments, which has waited for `waited`.
+pub fn choose(
+    policy: &Policy,
+    observed: &[Observed; 2],
+    waited: Duration,
+    queued: usize,
+    now: Moment,
+) -> Decision {
+    let cheaper = &observed[policy.cheaper as usize];
+    let dearer = &observed[policy.cheaper.other() as usize];
+    if can_take(cheaper, now) {
+        return Decision::Send(policy.cheaper);
+    }
+    let worth_waiting = cheaper.state() == State::Up
+        && cheaper.is_admitting(now)
+        && drain_time(cheaper, queued) <= policy.patience;
+    if worth_waiting || waited < policy.patience {
+        return Decision::Wait;
+    }
+    if can_take(dearer, now) { Decision::Send(policy.cheaper.other()) } else { Decision::Wait }
+}
+
+/// It answers well and has a free place, or one payment may be risked on it.
+pub fn can_take(processor: &Observed, now: Moment) -> bool {
+    let has_place = processor.state() == State::Up
+        && processor.is_admitting(now)
+        && processor.in_flight() < processor.window();
+    has_place || processor.is_probe_due(now)
+}
+
+/// How long a processor with all places taken needs for so many more.
+fn drain_time(processor: &Observed, queued: usize) -> Duration {
+    let rounds = queued / processor.window().max(1) + 1;
+    processor.latency().saturating_mul(rounds.min(1 << 20) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payments::observed::Report;
+
+    const POLICY: Policy = Policy {
+        cheaper: Processor::Default,
+        patience: Duration::from_millis(100),
+        attempt_latency_max: Duration::from_millis(1_300),
+        processor_concurrency: 2,
+    };
+    const NOW: Moment = Moment(100_000_000);
+
+    /// How a processor looks: `up 5` answers in 5 ms, `full 5` likewise with all places taken,
+    /// `failing` is not due for a probe, `probe` is.
+    fn look(text: &str) -> Observed {
+        let mut seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
+        let (kind, latency_ms) = text.split_once(' ').unwrap_or((text, "0"));
+        let response_min = Duration::from_millis(latency_ms.parse().unwrap());
+        let before = NOW - Duration::from_millis(1);
+        seen.reported(
+            Report { failing: kind == "failing" || kind == "probe", response_min },
+            before,
+        );
+        match kind {
+            "full" => {
+                seen.started(before);
+                seen.started(before);
+            }
+            "probe" => seen.reported(Report { failing: false, response_min }, before),
+            "paused" => seen.told_to_pause(Duration::from_secs(5), before),
+            _ => {}
+        }
+        seen
+    }
+
+    #[test]
+    fn the_rule() {
+        use Decision::{Send, Wait};
+        use Processor::{Default, Fallback};
+        // cheaper, dearer, waited ms, queued, decision, why
+        let cases = [
+            ("up 5", "up 5", 0, 1, Send(Default), "the cheaper one"),
+            ("up 1000", "up 5", 500, 1, Send(Default), "slow, but within what an audit forgives"),
+            ("failing", "up 5", 0, 1, Wait, "patience"),
+            ("failing", "up 5", 99, 1, Wait, "patience"),
+            ("failing", "up 5", 100, 1, Send(Fallback), "patience is over"),
+            ("up 2000", "up 5", 100, 1, Send(Fallback), "too slow for an audit"),
+            ("up 2000", "up 5", 0, 1, Wait, "too slow for an audit, patience"),
+            ("probe", "up 5", 500, 1, Send(Default), "a probe of the cheaper one comes first"),
+            ("probe", "failing", 0, 1, Send(Default), "a probe costs no patience"),
+            ("failing", "probe", 100, 1, Send(Fallback), "a probe of the dearer one"),
+            ("failing", "probe", 0, 1, Wait, "no probe of the dearer one before patience is over"),
+            ("up 5", "probe", 500, 1, Send(Default), "the dearer one is not probed without need"),
+            ("failing", "failing", 9_000, 1, Wait, "both down"),
+            ("failing", "up 2000", 9_000, 1, Wait, "the dearer one too slow"),
+            ("full 20", "up 5", 900, 6, Wait, "four rounds of 20 ms end within patience"),
+            ("full 20", "up 5", 900, 10, Send(Fallback), "six rounds do not"),
+            ("full 1000", "up 5", 100, 1, Send(Fallback), "a place is a second away"),
+            ("full 1000", "full 5", 100, 1, Wait, "no place anywhere"),
+            ("paused", "up 5", 0, 1, Wait, "asked to pause"),
+            ("paused", "up 5", 100, 1, Send(Fallback), "asked to pause for longer than patience"),
+        ];
+        for (cheaper, dearer, waited_ms, queued, expected, why) in cases {
+            let observed = [look(cheaper), look(dearer)];
+            let waited = Duration::from_millis(waited_ms);
+            let decision = choose(&POLICY, &observed, waited, queued, NOW);
+            assert_eq!(
+                decision, expected,
+                "{cheaper} | {dearer} | {waited_ms} ms | {queued}: {why}"
+            );
+            if let Send(processor) = decision {
+                let mirrored = Policy { cheaper: Fallback, ..POLICY };
+                let [a, b] = observed;
+                let decision = choose(&mirrored, &[b, a], waited, queued, NOW);
+                assert_eq!(
+                    decision,
+                    Send(processor.other()),
+                    "the rule does not know names: {why}"
+                );
+            }
+        }
+    }
+}
