@@ -1,0 +1,364 @@
+//! Every setting and every limit: flags and environment, read once, checked against each other.
+//!
+//! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
+
+use crate::money::Cents;
+use crate::payments::Processor;
+use crate::payments::router::Policy;
+use crate::upstream::Url;
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Payments on their way from a serving thread to the dispatcher. More than arrive while the
+/// dispatcher's thread is throttled for one period of 100 ms at 200,000/s.
+pub const RING_CAPACITY: usize = 32_768;
+/// Messages to the dispatcher other than payments.
+pub const CONTROLS_CAPACITY: usize = 64;
+/// A connection that sends requests without end is answered at least this often, in bytes.
+pub const RESPONSES_SIZE_MAX: usize = 16 * 1024;
+/// The first size of a connection's read buffer: several requests as HAProxy sends them.
+pub const READ_BUFFER_SIZE: usize = 2 * 1024;
+/// A client that takes its answer more slowly than this is cut off.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a closing answer: how long we go on reading, so that the kernel does not answer late
+/// bytes with a reset that would destroy the answer on its way (RFC 9112, 9.6).
+pub const LINGER: Duration = Duration::from_secs(1);
+/// How long the peer may take to give its totals. With the parsing on both sides and the sweep of
+/// a timer, a summary is answered within 300 ms whether it can or not.
+pub const PEER_TIMEOUT: Duration = Duration::from_millis(250);
+/// How often the peer is asked whether it is there.
+pub const PEER_HELLO_EVERY: Duration = Duration::from_secs(1);
+/// What a client that meets a full queue or a draining instance is told to wait, in seconds.
+pub const RETRY_AFTER_S: u32 = 1;
+/// The shortest token between the instances.
+pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
+
+const _: () = assert!(PEER_TIMEOUT.as_millis() + 50 <= 300);
+const _: () = assert!(READ_BUFFER_SIZE <= crate::http::REQUEST_SIZE_MAX);
+
+/// An address to listen on: `HOST:PORT` or `unix:/path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenAddress, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let fits = (1..=107).contains(&path.len());
+            return fits
+                .then(|| ListenAddress::Unix(path.into()))
+                .ok_or("a unix socket's path has 1 to 107 bytes".into());
+        }
+        let address = text.parse().map_err(|_| "it must be IP:PORT or unix:/path")?;
+        Ok(ListenAddress::Tcp(address))
+    }
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A fee: the share of an amount, exact, in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fee(pub u32);
+
+impl FromStr for Fee {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Fee, String> {
+        let range = "it must be a decimal from 0 to 1 with at most six places, such as 0.05";
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        if fraction.is_empty() || fraction.len() > 6 {
+            return Err(range.into());
+        }
+        let millionths = format!("{whole}{fraction:0<6}");
+        let digits = millionths.bytes().all(|byte| byte.is_ascii_digit()) && !whole.is_empty();
+        let fee = digits.then(|| millionths.parse().ok()).flatten().ok_or(range)?;
+        if fee <= 1_000_000 { Ok(Fee(fee)) } else { Err(range.into()) }
+    }
+}
+
+impl Fee {
+    /// The fee on an amount or a sum, in millionths of a cent.
+    pub fn of(self, cents: i128) -> i128 {
+        cents * i128::from(self.0)
+    }
+}
+
+/// What an answer of 2xx promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Durability {
+    /// In memory: lost if the process dies.
+    None,
+}
+
+/// One instance: takes payments, drives them to the processors, tells what went where.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Where clients (or the balancer) connect: IP:PORT or unix:/path. Repeatable.
+    #[arg(long, env = "GALO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9999")]
+    pub listen: Vec<ListenAddress>,
+
+    /// Share a TCP port with another process (SO_REUSEPORT) instead of refusing to start.
+    #[arg(long, env = "GALO_SHARE_PORT")]
+    pub share_port: bool,
+
+    /// Event loops, one a thread. With 2 or more, the last one drives the payments and the others
+    /// serve; with 1, one loop does both.
+    #[arg(long, env = "GALO_THREADS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub threads: u16,
+
+    /// The default payment processor.
+    #[arg(long, env = "GALO_DEFAULT_URL", default_value = "http://127.0.0.1:8001")]
+    pub default_url: Url,
+
+    /// The fallback payment processor.
+    #[arg(long, env = "GALO_FALLBACK_URL", default_value = "http://127.0.0.1:8002")]
+    pub fallback_url: Url,
+
+    /// What the default processor takes of each amount. The cheaper of the two is preferred.
+    #[arg(long, env = "GALO_DEFAULT_FEE", default_value = "0.05")]
+    pub default_fee: Fee,
+
+    /// What the fallback processor takes of each amount.
+    #[arg(long, env = "GALO_FALLBACK_FEE", default_value = "0.15")]
+    pub fallback_fee: Fee,
+
+    /// Where the other instance, and nobody else, connects: IP:PORT or unix:/path. Also serves
+    /// GET /metrics.
+    #[arg(long, env = "GALO_PEER_LISTEN")]
+    pub peer_listen: Option<ListenAddress>,
+
+    /// The other instance's --peer-listen, as a URL.
+    #[arg(long, env = "GALO_PEER", requires = "peer_listen")]
+    pub peer: Option<Url>,
+
+    /// The secret that both instances share, at least 8 characters.
+    #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
+    pub peer_token: Option<String>,
+
+    /// Allow POST /purge-payments, which forgets everything in both instances.
+    #[arg(long, env = "GALO_ALLOW_PURGE")]
+    pub allow_purge: bool,
+
+    /// What a 2xx promises.
+    #[arg(long, env = "GALO_DURABILITY", value_enum, default_value = "none")]
+    pub durability: Durability,
+
+    /// How long a payment waits for the cheaper processor before it goes to the other one.
+    #[arg(long, env = "GALO_PATIENCE", default_value = "100ms", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
+
+    /// No attempt is started whose answer is expected to take longer.
+    #[arg(long, env = "GALO_ATTEMPT_LATENCY_MAX", default_value = "1300ms", value_parser = humantime::parse_duration)]
+    pub attempt_latency_max: Duration,
+
+    /// Attempts in flight at one processor, from this instance.
+    #[arg(long, env = "GALO_PROCESSOR_CONCURRENCY", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub processor_concurrency: u32,
+
+    /// After so long without an answer an attempt's outcome is taken as unknown, and asked for.
+    #[arg(long, env = "GALO_PROCESSOR_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub processor_timeout: Duration,
+
+    /// How long connecting to a processor may take.
+    #[arg(long, env = "GALO_CONNECT_TIMEOUT", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub connect_timeout: Duration,
+
+    /// Payments accepted and not settled; beyond it new ones are answered 503.
+    #[arg(long, env = "GALO_QUEUE_CAPACITY", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub queue_capacity: u32,
+
+    /// The newest so many payment ids are known again when they are sent twice.
+    #[arg(long, env = "GALO_IDS_REMEMBERED", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(256..=100_000_000))]
+    pub ids_remembered: u32,
+
+    /// Connections at once, over all listeners; beyond it new ones are answered 503.
+    #[arg(long, env = "GALO_CONNECTIONS_MAX", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub connections_max: u32,
+
+    /// A connection without a request for so long is closed. Longer than the balancer keeps idle
+    /// connections, so that none is closed while a request is on its way.
+    #[arg(long, env = "GALO_IDLE_TIMEOUT", default_value = "75s", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
+
+    /// A request must be whole so long after its first byte.
+    #[arg(long, env = "GALO_REQUEST_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub request_timeout: Duration,
+
+    /// After SIGTERM: go on taking work for so long, while /healthz already answers 503, until the
+    /// balancer has looked.
+    #[arg(long, env = "GALO_DRAIN_NOTICE", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub drain_notice: Duration,
+
+    /// After SIGTERM: wait so long for what was accepted to be settled.
+    #[arg(long, env = "GALO_DRAIN_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// What to log: off, error, warn, info or debug.
+    #[arg(long, env = "GALO_LOG", default_value = "info")]
+    pub log: log::LevelFilter,
+}
+
+/// What the arguments mean: consistent, and complete.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: Vec<ListenAddress>,
+    pub share_port: bool,
+    pub threads: usize,
+    pub processor_urls: [Url; 2],
+    pub fees: [Fee; 2],
+    pub peer_listen: Option<ListenAddress>,
+    pub peer: Option<Url>,
+    pub peer_token: String,
+    pub allow_purge: bool,
+    pub policy: Policy,
+    pub processor_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub queue_capacity: usize,
+    pub ids_remembered: usize,
+    pub connections_max: usize,
+    pub idle_timeout: Duration,
+    pub request_timeout: Duration,
+    pub drain_notice: Duration,
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// Checks the arguments against each other.
+    ///
+    /// # Errors
+    /// One line that names the setting and what to do.
+    pub fn new(args: ServeArgs) -> Result<Config, String> {
+        let peer_token = args.peer_token.unwrap_or_default();
+        if args.peer.is_some() && peer_token.len() < PEER_TOKEN_LENGTH_MIN {
+            return Err(format!("--peer needs a --peer-token of {PEER_TOKEN_LENGTH_MIN} or more characters"));
+        }
+        if !peer_token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("--peer-token must be printable ASCII without spaces".into());
+        }
+        if args.queue_capacity > args.ids_remembered {
+            return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
+        }
+        if args.processor_timeout <= args.attempt_latency_max {
+            return Err("--processor-timeout must be longer than --attempt-latency-max".into());
+        }
+        let timeouts = [
+            ("--attempt-latency-max", args.attempt_latency_max),
+            ("--connect-timeout", args.connect_timeout),
+            ("--idle-timeout", args.idle_timeout),
+            ("--request-timeout", args.request_timeout),
+        ];
+        if let Some((name, _)) = timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
+            return Err(format!("{name} must be longer than 0"));
+        }
+        let cheaper = if args.fallback_fee < args.default_fee {
+            Processor::Fallback
+        } else {
+            Processor::Default
+        };
+        let policy = Policy {
+            cheaper,
+            patience: args.patience,
+            attempt_latency_max: args.attempt_latency_max,
+            processor_concurrency: args.processor_concurrency as usize,
+        };
+        Ok(Config {
+            listen: args.listen,
+            share_port: args.share_port,
+            threads: usize::from(args.threads),
+            processor_urls: [args.default_url, args.fallback_url],
+            fees: [args.default_fee, args.fallback_fee],
+            peer_listen: args.peer_listen,
+            peer: args.peer,
+            peer_token,
+            allow_purge: args.allow_purge,
+            policy,
+            processor_timeout: args.processor_timeout,
+            connect_timeout: args.connect_timeout,
+            queue_capacity: args.queue_capacity as usize,
+            ids_remembered: args.ids_remembered as usize,
+            connections_max: args.connections_max as usize,
+            idle_timeout: args.idle_timeout,
+            request_timeout: args.request_timeout,
+            drain_notice: args.drain_notice,
+            drain_timeout: args.drain_timeout,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn config(arguments: &str) -> Result<Config, String> {
+        let words = std::iter::once("galo").chain(arguments.split_whitespace());
+        let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
+        Config::new(command.serve)
+    }
+
+    #[test]
+    fn the_defaults_are_consistent() {
+        config("").unwrap();
+    }
+
+    #[test]
+    fn impossible_settings_are_refused_by_name() {
+        for (arguments, named) in [
+            ("--listen nonsense", "--listen"),
+            ("--listen unix:", "--listen"),
+            ("--threads 0", "--threads"),
+            ("--peer http://127.0.0.1:1", "--peer-listen"),
+            ("--peer-listen 127.0.0.1:1 --peer http://127.0.0.1:2", "--peer-token"),
+            ("--peer-listen 127.0.0.1:1 --peer http://127.0.0.1:2 --peer-token short", "--peer-token"),
+            ("--queue-capacity 2000000", "--ids-remembered"),
+            ("--processor-timeout 1s", "--processor-timeout"),
+            ("--attempt-latency-max 0s", "--attempt-latency-max"),
+            ("--idle-timeout 0s", "--idle-timeout"),
+            ("--default-url ftp://a", "--default-url"),
+            ("--default-fee 1.1", "--default-fee"),
+            ("--patience soon", "--patience"),
+            ("--durability perhaps", "--durability"),
+        ] {
+            let error = config(arguments).err().unwrap_or_else(|| panic!("accepted: {arguments}"));
+            assert!(error.contains(named), "{arguments}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_lower_fee_is_the_cheaper_processor() {
+        assert_eq!(config("").unwrap().policy.cheaper, Processor::Default);
+        let dear = config("--default-fee 0.2 --fallback-fee 0.1").unwrap();
+        assert_eq!(dear.policy.cheaper, Processor::Fallback);
+    }
+
+    #[test]
+    fn fees_are_exact() {
+        for (text, millionths) in [("0.05", 50_000), ("0", 0), ("1", 1_000_000), ("0.000001", 1)] {
+            assert_eq!(text.parse(), Ok(Fee(millionths)), "{text}");
+        }
+        for wrong in ["", ".5", "1.000001", "-0.1", "0.0000001", "5%", "0.", "1e-2", "2"] {
+            assert!(wrong.parse::<Fee>().is_err(), "{wrong}");
+        }
+        assert_eq!(Fee(50_000).of(i128::from(Cents(1990).0)), 99_500_000);
+    }
+}

@@ -1,0 +1,309 @@
+//! Carries out what the dispatcher decides: fetches payments from the queue, sends requests over
+//! pooled keep-alive connections, and tells the dispatcher and the books how they ended.
+//!
+//! Runs on one thread. A *lane* is a task with at most one connection to one processor; it sleeps
+//! until it is given a request. Lanes are made on demand, so in a steady state nothing is
+//! allocated, and the most recently used one is taken first, so that spare ones can go idle.
+
+use super::dispatcher::{Dispatcher, End, LOOKS_MAX, Question, Start};
+use super::observed::{Report, State};
+use super::processor;
+use super::{Attempt, Outcome, Processor};
+use crate::alarm::Alarm;
+use crate::clock::{self, Moment};
+use crate::node::{Control, Node};
+use crate::upstream::{Failure, Link};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// How often stalls and due times are looked at while anything is under way.
+const WATCH_EVERY: Duration = Duration::from_millis(10);
+/// A look that comes later than this says more about our own event loop than about a processor:
+/// answers may be waiting behind it. It is put off by one turn.
+const WATCH_LATENESS_MAX: Duration = Duration::from_millis(5);
+/// A lane unused for longer closes its connection and ends.
+const LANE_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Engine {
+    node: Arc<Node>,
+    dispatcher: RefCell<Dispatcher>,
+    /// Lanes that wait for a request, the most recently used last.
+    idle: [RefCell<Vec<Rc<Lane>>>; 2],
+    lanes: [Cell<usize>; 2],
+    watcher: RefCell<Option<Waker>>,
+    /// State of each processor at the last look, to see it flip.
+    last_state: [Cell<State>; 2],
+}
+
+struct Lane {
+    processor: Processor,
+    job: Cell<Option<Start>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Engine {
+    pub fn new(node: Arc<Node>) -> Rc<Engine> {
+        let dispatcher = Dispatcher::new(node.config.policy, node.instance);
+        Rc::new(Engine {
+            node,
+            dispatcher: RefCell::new(dispatcher),
+            idle: Default::default(),
+            lanes: Default::default(),
+            watcher: RefCell::new(None),
+            last_state: [Cell::new(State::Up), Cell::new(State::Up)],
+        })
+    }
+
+    /// Drives payments for as long as the thread runs.
+    pub async fn run(self: Rc<Self>) {
+        monoio::spawn(self.clone().watch());
+        loop {
+            self.fetch();
+            self.pump();
+            let node = &self.node;
+            node.queue.ready(|| !node.controls.is_empty()).await;
+        }
+    }
+
+    /// Takes over everything that waits in the ring and among the controls.
+    fn fetch(self: &Rc<Self>) {
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        while let Some(payment) = self.node.queue.pop() {
+            dispatcher.submit(payment);
+        }
+        while let Some(control) = self.node.controls.pop() {
+            match control {
+                Control::Reported(processor, report) => {
+                    dispatcher.reported(processor, report, clock::moment());
+                }
+                Control::Purge(done) => {
+                    self.purge(&mut dispatcher);
+                    done.finish();
+                }
+            }
+        }
+    }
+
+    fn purge(&self, dispatcher: &mut Dispatcher) {
+        while self.node.queue.pop().is_some() {}
+        dispatcher.purge();
+        self.node.forget_all();
+    }
+
+    /// Starts every request that may be started now.
+    fn pump(self: &Rc<Self>) {
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        while let Some(start) = dispatcher.next(clock::moment(), clock::now()) {
+            self.assign(start);
+        }
+        if !dispatcher.is_idle()
+            && let Some(watcher) = self.watcher.borrow_mut().take()
+        {
+            watcher.wake();
+        }
+        self.publish(&dispatcher);
+    }
+
+    fn assign(self: &Rc<Self>, start: Start) {
+        let processor = start.attempt.processor;
+        let idle = self.idle[processor as usize].borrow_mut().pop();
+        match idle {
+            Some(lane) => {
+                lane.job.set(Some(start));
+                if let Some(waker) = lane.waker.borrow_mut().take() {
+                    waker.wake();
+                }
+            }
+            None => {
+                let lanes = &self.lanes[processor as usize];
+                lanes.set(lanes.get() + 1);
+                // The dispatcher's windows bound the requests in flight, and so the lanes.
+                assert!(lanes.get() <= self.node.config.policy.processor_concurrency + LOOKS_MAX);
+                let (job, waker) = (Cell::new(Some(start)), RefCell::new(None));
+                let lane = Rc::new(Lane { processor, job, waker });
+                monoio::spawn(self.clone().drive(lane));
+            }
+        }
+    }
+
+    /// The life of a lane.
+    async fn drive(self: Rc<Self>, lane: Rc<Lane>) {
+        let index = lane.processor as usize;
+        let alarm = Alarm::new();
+        let mut link = Link::new(self.node.processors[index].clone());
+        loop {
+            let idle_until = clock::moment() + LANE_IDLE_MAX;
+            let Some(start) = alarm.until(idle_until, lane.next_job()).await else {
+                break;
+            };
+            let begun = clock::moment();
+            let outcome = self.ask(&start, &alarm, &mut link).await;
+            self.finished(&start, outcome, begun);
+            self.idle[index].borrow_mut().push(lane.clone());
+            // Answers make room: often the next request goes out on this same lane.
+            self.fetch();
+            self.pump();
+        }
+        self.idle[index].borrow_mut().retain(|idle| !Rc::ptr_eq(idle, &lane));
+        self.lanes[index].set(self.lanes[index].get() - 1);
+    }
+
+    async fn ask(&self, start: &Start, alarm: &Alarm, link: &mut Link) -> Outcome {
+        let timeout = self.node.config.processor_timeout;
+        let connect = self.node.config.connect_timeout;
+        let deadline = clock::moment() + timeout;
+        let attempt = &start.attempt;
+        if start.question == Question::Pay {
+            let answer = link
+                .exchange(alarm, connect, deadline, |out, host| {
+                    processor::write_pay(out, host, attempt);
+                })
+                .await;
+            let outcome = match answer {
+                Err(failure) => Some(unanswered(failure)),
+                Ok(answer) => {
+                    processor::read_pay(answer.status, answer.body, answer.retry_after_s, attempt)
+                }
+            };
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+        }
+        let id = attempt.payment.id;
+        let deadline = clock::moment() + timeout;
+        let answer =
+            link.exchange(alarm, connect, deadline, |out, host| {
+                processor::write_look(out, host, id);
+            });
+        match answer.await {
+            // Not even asked: nothing is known.
+            Err(_) => Outcome::Unknown,
+            Ok(answer) => {
+                let Attempt { payment, .. } = attempt;
+                processor::read_look(answer.status, answer.body, answer.retry_after_s, payment)
+            }
+        }
+    }
+
+    fn finished(&self, start: &Start, outcome: Outcome, begun: Moment) {
+        let now = clock::moment();
+        let processor = start.attempt.processor;
+        let stats = &self.node.stats;
+        if start.question == Question::Pay {
+            stats.attempts[processor as usize].record(now.since(begun));
+        }
+        match self.dispatcher.borrow_mut().finished(start.flight, outcome, now) {
+            End::Settled(settlement) => {
+                self.node.summary().record(settlement);
+                self.node.queue.release(1);
+                stats.settled[processor as usize].fetch_add(1, Ordering::Relaxed);
+            }
+            End::Foreign => {
+                self.node.queue.release(1);
+                stats.foreign.fetch_add(1, Ordering::Relaxed);
+            }
+            End::Again => {
+                stats.again.fetch_add(1, Ordering::Relaxed);
+            }
+            End::Purged => {}
+        }
+    }
+
+    /// Looks for stalls and due times while anything is under way; sleeps when nothing is.
+    async fn watch(self: Rc<Self>) {
+        loop {
+            poll_fn(|context| {
+                if !self.dispatcher.borrow().is_idle() {
+                    return Poll::Ready(());
+                }
+                *self.watcher.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+            let due = clock::moment() + WATCH_EVERY;
+            monoio::time::sleep(WATCH_EVERY).await;
+            if clock::moment().since(due) <= WATCH_LATENESS_MAX {
+                self.dispatcher.borrow_mut().watch(clock::moment());
+            }
+            self.pump();
+        }
+    }
+
+    /// Makes what the dispatcher knows visible to other threads, and flips known to the log.
+    fn publish(&self, dispatcher: &Dispatcher) {
+        let stats = &self.node.stats;
+        stats.waiting.store(dispatcher.waiting() as u64, Ordering::Relaxed);
+        stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
+        stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);
+        for processor in Processor::ALL {
+            let index = processor as usize;
+            let seen = dispatcher.observed(processor);
+            let oldest = dispatcher.oldest(processor).map_or(0, |started| started.0);
+            stats.oldest_started_us[index].store(oldest, Ordering::Relaxed);
+            if self.last_state[index].replace(seen.state()) != seen.state() {
+                self.node.flipped(processor, seen.state(), seen.latency());
+            }
+        }
+    }
+}
+
+impl Lane {
+    async fn next_job(&self) -> Start {
+        poll_fn(|context| match self.job.take() {
+            Some(start) => Poll::Ready(start),
+            None => {
+                *self.waker.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+fn unanswered(failure: Failure) -> Outcome {
+    match failure {
+        Failure::NotSent => Outcome::NotRecorded(super::Refusal::Unreachable),
+        Failure::Lost => Outcome::Unknown,
+    }
+}
+
+/// Asks the processors' health endpoints, one call per processor and [`HEALTH_EVERY`] over both
+/// instances: whichever of the two leads asks, and passes the answer on.
+pub async fn poll_health(node: Arc<Node>) {
+    let alarm = Alarm::new();
+    let mut links = Processor::ALL.map(|which| Link::new(node.processors[which as usize].clone()));
+    loop {
+        monoio::time::sleep(HEALTH_LEAD_CHECK_EVERY).await;
+        if !node.leads_health_calls(HEALTH_EVERY) {
+            continue;
+        }
+        node.health_called();
+        for which in Processor::ALL {
+            let report = call_health(&node, &alarm, &mut links[which as usize]).await;
+            if let Some(report) = report {
+                node.health_reported(which, report);
+                node.control(Control::Reported(which, report));
+                crate::peer::pass_on_health(&node, which, report);
+            }
+        }
+    }
+}
+
+/// The processors allow one call in any window of 5 s, whoever calls; the rest is for jitter.
+pub const HEALTH_EVERY: Duration = Duration::from_millis(5_050);
+const HEALTH_LEAD_CHECK_EVERY: Duration = Duration::from_millis(250);
+/// The endpoint answers at once, or waits for the next window if the budget was spent elsewhere.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+async fn call_health(node: &Node, alarm: &Alarm, link: &mut Link) -> Option<Report> {
+    let deadline = clock::moment() + HEALTH_TIMEOUT;
+    let connect = node.config.connect_timeout;
+    let answer = link.exchange(alarm, connect, deadline, processor::write_health).await.ok()?;
+    processor::read_health(answer.status, answer.body)
+}

@@ -1,0 +1,202 @@
+//! The processors' HTTP API (contest of 2025): requests written, answers read for what they mean.
+//!
+//! Pure: bytes and values. What an answer says about a payment is decided here and nowhere else.
+
+use super::observed::Report;
+use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
+use crate::clock::{Rounding, Timestamp};
+use serde::Deserialize;
+use std::io::Write;
+use std::time::Duration;
+
+/// The body of a payment request is always this long but for the amount.
+const BODY_WITHOUT_AMOUNT: usize =
+    r#"{"correlationId":"","amount":,"requestedAt":""}"#.len() + 36 + 24;
+
+/// Pauses asked for by a 429 without a `Retry-After` we can read.
+const RETRY_AFTER_DEFAULT_MS: u64 = 1_000;
+
+/// `POST /payments` for this attempt.
+pub fn write_pay(out: &mut Vec<u8>, host: &str, attempt: &Attempt) {
+    let Attempt { payment, requested_at, .. } = attempt;
+    // The amount alone varies in length, and the length stands in the head: so it comes first.
+    let mut amount = [0_u8; 32];
+    let amount_length = {
+        let mut rest = &mut amount[..];
+        let _ = write!(rest, "{}", payment.amount);
+        32 - rest.len()
+    };
+    let length = BODY_WITHOUT_AMOUNT + amount_length;
+    // Writing to a Vec cannot fail.
+    let _ = write!(
+        out,
+        "POST /payments HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{{\"correlationId\":\"{}\",\"amount\":",
+        payment.id,
+    );
+    out.extend_from_slice(&amount[..amount_length]);
+    let _ = write!(out, ",\"requestedAt\":\"{requested_at}\"}}");
+}
+
+/// `GET /payments/{id}`.
+pub fn write_look(out: &mut Vec<u8>, host: &str, id: PaymentId) {
+    let _ = write!(out, "GET /payments/{id} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+}
+
+/// `GET /payments/service-health`.
+pub fn write_health(out: &mut Vec<u8>, host: &str) {
+    let _ = write!(out, "GET /payments/service-health HTTP/1.1\r\nHost: {host}\r\n\r\n");
+}
+
+/// What the answer to `POST /payments` means; `None` if the processor holds the id already and
+/// must be asked whose booking that is.
+///
+/// The failure switch answers 500 with an empty body, after its delay and before any insert. A 5xx
+/// with a body comes from somewhere else (a database error may or may not have inserted).
+pub fn read_pay(
+    status: u16,
+    body: &[u8],
+    retry_after_s: Option<u32>,
+    attempt: &Attempt,
+) -> Option<Outcome> {
+    Some(match status {
+        200..=299 => Outcome::Recorded(attempt.requested_at),
+        422 => return None,
+        429 => Outcome::NotRecorded(too_many(retry_after_s)),
+        500 if body.is_empty() => Outcome::NotRecorded(Refusal::Failing),
+        500..=599 => Outcome::Unknown,
+        _ => Outcome::NotRecorded(Refusal::Rejected { status }),
+    })
+}
+
+/// What the answer to `GET /payments/{id}` means. A booking from before we accepted the payment is
+/// not ours.
+pub fn read_look(
+    status: u16,
+    body: &[u8],
+    retry_after_s: Option<u32>,
+    payment: &Payment,
+) -> Outcome {
+    #[derive(Deserialize)]
+    struct Booked<'a> {
+        #[serde(rename = "requestedAt")]
+        requested_at: &'a str,
+    }
+    match status {
+        200 => {
+            let booked = sonic_rs::from_slice::<Booked>(body).ok();
+            let requested_at = booked.and_then(|booked| {
+                Timestamp::parse(booked.requested_at.as_bytes(), Rounding::Down)
+            });
+            match requested_at {
+                Some(at) if at >= payment.accepted_at => Outcome::Recorded(at),
+                Some(_) => Outcome::Foreign,
+                None => Outcome::Unknown,
+            }
+        }
+        404 => Outcome::Absent,
+        429 => Outcome::NotRecorded(too_many(retry_after_s)),
+        _ => Outcome::Unknown,
+    }
+}
+
+fn too_many(retry_after_s: Option<u32>) -> Refusal {
+    let retry_after_ms = retry_after_s.map_or(RETRY_AFTER_DEFAULT_MS, |s| u64::from(s) * 1_000);
+    Refusal::TooMany { retry_after_ms }
+}
+
+/// What `GET /payments/service-health` says, if it says anything.
+pub fn read_health(status: u16, body: &[u8]) -> Option<Report> {
+    #[derive(Deserialize)]
+    struct Health {
+        failing: bool,
+        #[serde(rename = "minResponseTime")]
+        min_response_time: u32,
+    }
+    let health = sonic_rs::from_slice::<Health>(body).ok().filter(|_| status == 200)?;
+    let response_min = Duration::from_millis(u64::from(health.min_response_time));
+    Some(Report { failing: health.failing, response_min })
+}
+
+/// The processor of this name in flags, metrics and messages between the instances.
+pub fn by_name(name: &str) -> Option<Processor> {
+    Processor::ALL.into_iter().find(|processor| processor.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::money::Cents;
+
+    fn attempt() -> Attempt {
+        let payment = Payment {
+            id: PaymentId::parse(b"4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3").unwrap(),
+            amount: Cents(1990),
+            accepted: Moment(0),
+            accepted_at: Timestamp(1_594_384_496_000),
+        };
+        let requested_at = Timestamp(1_594_384_496_123);
+        Attempt { payment, processor: Processor::Default, requested_at }
+    }
+
+    #[test]
+    fn a_payment_as_it_goes_out() {
+        let mut out = Vec::new();
+        write_pay(&mut out, "host:1", &attempt());
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("POST /payments HTTP/1.1\r\nHost: host:1\r\n"), "{head}");
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+        assert_eq!(
+            body,
+            r#"{"correlationId":"4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3","amount":19.90,"requestedAt":"2020-07-10T12:34:56.123Z"}"#
+        );
+    }
+
+    #[test]
+    fn only_certain_refusals_are_refusals() {
+        let attempt = attempt();
+        let failing = Some(Outcome::NotRecorded(Refusal::Failing));
+        let too_many = |ms| Some(Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: ms }));
+        let cases = [
+            (200, "{}", None, Some(Outcome::Recorded(attempt.requested_at))),
+            (422, "{}", None, None),
+            (429, "", Some(5), too_many(5_000)),
+            (429, "", None, too_many(1_000)),
+            (500, "", None, failing),
+            (500, r#"{"message":"database"}"#, None, Some(Outcome::Unknown)),
+            (502, "", None, Some(Outcome::Unknown)),
+            (503, "", None, Some(Outcome::Unknown)),
+            (400, "", None, Some(Outcome::NotRecorded(Refusal::Rejected { status: 400 }))),
+        ];
+        for (status, body, retry_after_s, expected) in cases {
+            let outcome = read_pay(status, body.as_bytes(), retry_after_s, &attempt);
+            assert_eq!(outcome, expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn whose_booking_it_is() {
+        let payment = attempt().payment;
+        let look = |status, body: &str| read_look(status, body.as_bytes(), None, &payment);
+        let ours = r#"{"correlationId":"x","amount":19.9,"requestedAt":"2020-07-10T12:34:56.000Z"}"#;
+        assert_eq!(look(200, ours), Outcome::Recorded(Timestamp(1_594_384_496_000)));
+        let earlier = r#"{"requestedAt":"2020-07-10T12:34:55.999999Z"}"#;
+        assert_eq!(look(200, earlier), Outcome::Foreign);
+        assert_eq!(look(200, "{}"), Outcome::Unknown);
+        assert_eq!(look(200, r#"{"requestedAt":7}"#), Outcome::Unknown);
+        assert_eq!(look(404, ""), Outcome::Absent);
+        assert_eq!(look(500, ""), Outcome::Unknown);
+    }
+
+    #[test]
+    fn health() {
+        let read = |body: &str| read_health(200, body.as_bytes());
+        let report = Report { failing: true, response_min: Duration::from_millis(120) };
+        assert_eq!(read(r#"{"failing":true,"minResponseTime":120}"#), Some(report));
+        assert_eq!(read(r#"{"failing":true}"#), None);
+        assert_eq!(read(r#"{"failing":true,"minResponseTime":-1}"#), None);
+        assert_eq!(read_health(429, br#"{"failing":true,"minResponseTime":1}"#), None);
+    }
+}

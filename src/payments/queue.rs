@@ -1,0 +1,176 @@
+//! The hand-over from the threads that take payments to the one that drives them: a lock-free
+//! ring, its wake-up, and exact counts.
+//!
+//! The invariant: a place is reserved before anything is promised, so a push after a reservation
+//! cannot fail. Two bounds hold: places in the ring (what the dispatcher has not fetched yet), and
+//! outstanding payments (accepted and not settled).
+
+use super::Payment;
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::ArrayQueue;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+/// See the module.
+pub struct Queue {
+    ring: ArrayQueue<Payment>,
+    in_ring: AtomicUsize,
+    outstanding: AtomicUsize,
+    outstanding_max: usize,
+    waker: AtomicWaker,
+}
+
+/// A reserved place. Dropping it without a push gives the place back.
+pub struct Place<'a> {
+    queue: &'a Queue,
+}
+
+impl Queue {
+    /// `ring_capacity`: payments on their way to the dispatcher, at least 1. `outstanding_max`:
+    /// payments accepted and not settled.
+    pub fn new(ring_capacity: usize, outstanding_max: usize) -> Queue {
+        Queue {
+            ring: ArrayQueue::new(ring_capacity),
+            in_ring: AtomicUsize::new(0),
+            outstanding: AtomicUsize::new(0),
+            outstanding_max,
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Reserves a place for one payment, or says that the queue is full.
+    pub fn reserve(&self) -> Option<Place<'_>> {
+        let place = Place { queue: self };
+        // Count first, check then: several threads may all be refused at the brim, but no two can
+        // share the last place. `place` gives back both counts when it is dropped.
+        let in_ring = self.in_ring.fetch_add(1, Ordering::Relaxed);
+        let outstanding = self.outstanding.fetch_add(1, Ordering::Relaxed);
+        (in_ring < self.ring.capacity() && outstanding < self.outstanding_max).then_some(place)
+    }
+
+    /// Payments accepted and not settled.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// So many payments are settled or forgotten.
+    pub fn release(&self, count: usize) {
+        self.outstanding.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Wakes the dispatcher if it sleeps. Called once a turn, after the turn's answers are out:
+    /// waking an idle thread costs the waker about 10 µs.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// The next payment, in the order of the pushes.
+    pub fn pop(&self) -> Option<Payment> {
+        let payment = self.ring.pop()?;
+        self.in_ring.fetch_sub(1, Ordering::Relaxed);
+        Some(payment)
+    }
+
+    /// Waits until [`Queue::wake`] is called or a payment is there. For one task only.
+    pub async fn ready(&self, is_ready: impl Fn() -> bool) {
+        poll_fn(|context| {
+            if is_ready() || !self.ring.is_empty() {
+                return Poll::Ready(());
+            }
+            self.waker.register(context.waker());
+            // Looked at again after registering: a push in between has woken nobody.
+            let ready = is_ready() || !self.ring.is_empty();
+            if ready { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Place<'_> {
+    /// Fills the place. The dispatcher sees it at the next wake-up.
+    pub fn push(self, payment: Payment) {
+        let pushed = self.queue.ring.push(payment);
+        assert!(pushed.is_ok(), "a reserved place is free");
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.queue.in_ring.fetch_sub(1, Ordering::Relaxed);
+        self.queue.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Moment, Timestamp};
+    use crate::money::Cents;
+    use crate::payments::PaymentId;
+    use std::sync::atomic::AtomicBool;
+
+    fn payment(id: u128) -> Payment {
+        let (accepted, accepted_at) = (Moment(0), Timestamp(0));
+        Payment { id: PaymentId(id), amount: Cents(1), accepted, accepted_at }
+    }
+
+    #[test]
+    fn both_bounds_hold_and_places_come_back() {
+        let queue = Queue::new(2, 3);
+        let first = queue.reserve().unwrap();
+        queue.reserve().unwrap().push(payment(1));
+        assert!(queue.reserve().is_none(), "the ring is full, reserved places counted");
+        drop(first);
+        queue.reserve().unwrap().push(payment(2));
+        assert_eq!(queue.pop().unwrap().id, PaymentId(1));
+        queue.reserve().unwrap().push(payment(3));
+        assert_eq!(queue.pop().unwrap().id, PaymentId(2));
+        assert!(queue.reserve().is_none(), "three are outstanding, though the ring has room");
+        queue.release(1);
+        assert!(queue.reserve().is_some());
+        assert_eq!(queue.outstanding(), 2);
+    }
+
+    #[test]
+    fn nothing_is_lost_or_doubled_between_threads() {
+        const PER_THREAD: u128 = 20_000;
+        let queue = Queue::new(64, usize::MAX);
+        let done = AtomicBool::new(false);
+        let mut seen = vec![false; 3 * PER_THREAD as usize];
+        std::thread::scope(|scope| {
+            let producers: Vec<_> = (0..3_u128)
+                .map(|thread| {
+                    let queue = &queue;
+                    scope.spawn(move || {
+                        for id in thread * PER_THREAD..(thread + 1) * PER_THREAD {
+                            loop {
+                                match queue.reserve() {
+                                    Some(place) => break place.push(payment(id)),
+                                    None => std::thread::yield_now(),
+                                }
+                            }
+                        }
+                    })
+                })
+                .collect();
+            scope.spawn(|| {
+                producers.into_iter().for_each(|producer| producer.join().unwrap());
+                done.store(true, Ordering::Release);
+            });
+            loop {
+                let finished = done.load(Ordering::Acquire);
+                while let Some(payment) = queue.pop() {
+                    let twice = std::mem::replace(&mut seen[payment.id.0 as usize], true);
+                    assert!(!twice);
+                }
+                if finished {
+                    break;
+                }
+            }
+        });
+        assert!(seen.iter().all(|seen| *seen));
+        assert_eq!(queue.outstanding(), seen.len());
+    }
+}
