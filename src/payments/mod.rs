@@ -7,6 +7,9 @@
 //! processor's answer decides. Nothing is ever given up, and nothing is sent to one processor while
 //! the other may hold it.
 
+pub mod ids;
+pub mod summary;
+
 use crate::clock::{Moment, Timestamp};
 use crate::money::{Cents, Total};
 use std::fmt;
