@@ -7,9 +7,16 @@
 //! processor's answer decides. Nothing is ever given up, and nothing is sent to one processor while
 //! the other may hold it.
 
+
 pub mod dispatcher;
+pub mod engine;
+pub mod ids;
+pub mod intake;
 pub mod observed;
+pub mod processor;
+pub mod queue;
 pub mod router;
+pub mod summary;
 
 use crate::clock::{Moment, Timestamp};
 use crate::money::{Cents, Total};
