@@ -1,7 +1,174 @@
-//! galo: payments and a ledger on io_uring.
-#![allow(dead_code)]
-mod clock;
-mod metrics;
+//! galo: payments on io_uring. Nothing accepted is lost, nothing is paid twice.
+//!
+//! This file tells the whole program; the modules are listed in reading order, and each may use
+//! only those before it.
+
+mod config;
 mod money;
+mod clock;
+mod runtime;
+mod alarm;
+mod metrics;
+mod http;
 mod payments;
-fn main() {}
+mod upstream;
+mod stats;
+mod peer;
+mod node;
+mod routes;
+mod server;
+
+use clap::{Parser, Subcommand};
+use config::{Config, ServeArgs};
+use node::{Node, Phase};
+use payments::Processor;
+use payments::engine::{self, Engine};
+use routes::Door;
+use runtime::Driver;
+use server::Listener;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Payments on io_uring: nothing accepted is lost, nothing is paid twice.
+#[derive(Parser)]
+#[command(name = "galo", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(Box<ServeArgs>),
+}
+
+/// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
+const EXIT_REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Serve(args) => serve(*args),
+    };
+    result.unwrap_or_else(|refusal| {
+        eprintln!("galo: {refusal}");
+        ExitCode::from(EXIT_REFUSED)
+    })
+}
+
+/// Runs one instance until it is told to stop.
+fn serve(args: ServeArgs) -> Result<ExitCode, String> {
+    start_log(args.log);
+    let config = Config::new(args)?;
+    let driver = Driver::detect();
+    if let Driver::Epoll(reason) = &driver {
+        log::warn!("io_uring is refused ({reason}): running on epoll");
+    }
+    let listeners = bind(&config)?;
+    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let node = Node::new(config);
+    start_loops(&node, &driver, &listeners)?;
+    node.enter(Phase::Serving);
+    for listener in &listeners {
+        announce(&listener.address.to_string());
+    }
+    log::info!("serving on {} event loops", node.config.threads);
+    Ok(wait_for_the_end(&node, signals))
+}
+
+/// One line an event, on stderr.
+fn start_log(level: log::LevelFilter) {
+    env_logger::Builder::new().filter_level(level).format_target(false).init();
+}
+
+/// Tells whoever started us where we listen: on stdout, one line, at once.
+fn announce(address: &str) {
+    let mut stdout = io::stdout().lock();
+    // Nobody may be reading any more; that is no reason to stop.
+    let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
+}
+
+fn bind(config: &Config) -> Result<Vec<Listener>, String> {
+    let entry = config.listen.iter().map(|address| (address, Door::Entry, config.share_port));
+    let peer = config.peer_listen.iter().map(|address| (address, Door::Peer, false));
+    entry
+        .chain(peer)
+        .map(|(address, door, share_port)| {
+            Listener::bind(address, door, share_port)
+                .map_err(|error| format!("cannot listen on {address}: {error}"))
+        })
+        .collect()
+}
+
+/// Starts the event loops, each on a thread of its own; the last one drives the payments.
+fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: &[Listener]) -> Result<(), String> {
+    let threads = node.config.threads;
+    for index in 0..threads {
+        let drives = index == threads - 1;
+        let serves = threads == 1 || !drives;
+        let listeners = if serves { listeners } else { &[] };
+        let listeners: Vec<Listener> = listeners
+            .iter()
+            .map(Listener::another)
+            .collect::<io::Result<_>>()
+            .map_err(|error| format!("cannot listen once more: {error}"))?;
+        let (node, driver) = (node.clone(), driver.clone());
+        let name = if drives { "galo-dispatcher".into() } else { format!("galo-server-{index}") };
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let ended = driver.block_on(event_loop(node, listeners, drives));
+                // Without one of its loops an instance must not go on as if nothing had happened.
+                log::error!("an event loop could not be built: {:?}", ended.err());
+                std::process::abort();
+            })
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool) {
+    for listener in listeners {
+        monoio::spawn(listener.serve(node.clone()));
+    }
+    if drives {
+        for which in Processor::ALL {
+            monoio::spawn(engine::poll_health(node.clone(), which));
+        }
+        monoio::spawn(peer::greet(node.clone()));
+        Engine::new(node).run().await;
+    }
+    std::future::pending::<()>().await;
+}
+
+/// SIGTERM or SIGINT: lets the balancer look away, settles what was accepted, and ends. A second
+/// signal ends at once.
+fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signals) -> ExitCode {
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
+    signals.forever().next();
+    log::info!("stopping: {} payments to settle", node.queue.outstanding());
+    node.enter(Phase::Leaving);
+    let told = clock::moment();
+    let elapsed = || clock::moment().since(told);
+    while elapsed() < node.config.drain_notice && signals.pending().next().is_none() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    node.enter(Phase::Draining);
+    let limit = node.config.drain_notice + node.config.drain_timeout;
+    while node.queue.outstanding() > 0 && elapsed() < limit && signals.pending().next().is_none() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    match node.queue.outstanding() {
+        0 => {
+            log::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        left => {
+            log::error!("stopped with {left} payments accepted and not settled");
+            ExitCode::FAILURE
+        }
+    }
+}

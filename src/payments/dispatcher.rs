@@ -342,14 +342,18 @@ impl Dispatcher {
         }
     }
 
-    /// Forgets every payment. Requests in flight go on, but their outcomes count for nothing.
-    pub fn purge(&mut self) {
+    /// Forgets every payment, and says how many that were. Requests in flight go on, but their
+    /// outcomes count for nothing.
+    pub fn purge(&mut self) -> usize {
+        let mut forgotten = self.waiting() + self.in_doubt();
         self.waiting.clear();
         self.set_aside.clear();
         self.doubts.iter_mut().for_each(BinaryHeap::clear);
         for flight in self.flights.iter_mut().flatten() {
+            forgotten += usize::from(!flight.purged);
             flight.purged = true;
         }
+        forgotten
     }
 
     fn flight(&self, id: FlightId) -> Option<&Flight> {

@@ -12,6 +12,7 @@ use super::{Attempt, Outcome, Processor};
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
 use crate::node::{Control, Node};
+use crate::peer;
 use crate::upstream::{Failure, Link};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -91,8 +92,11 @@ impl Engine {
     }
 
     fn purge(&self, dispatcher: &mut Dispatcher) {
-        while self.node.queue.pop().is_some() {}
-        dispatcher.purge();
+        let mut forgotten = dispatcher.purge();
+        while self.node.queue.pop().is_some() {
+            forgotten += 1;
+        }
+        self.node.queue.release(forgotten);
         self.node.forget_all();
     }
 
@@ -273,33 +277,29 @@ fn unanswered(failure: Failure) -> Outcome {
     }
 }
 
-/// Asks the processors' health endpoints, one call per processor and [`HEALTH_EVERY`] over both
-/// instances: whichever of the two leads asks, and passes the answer on.
-pub async fn poll_health(node: Arc<Node>) {
-    let alarm = Alarm::new();
-    let mut links = Processor::ALL.map(|which| Link::new(node.processors[which as usize].clone()));
-    loop {
-        monoio::time::sleep(HEALTH_LEAD_CHECK_EVERY).await;
-        if !node.leads_health_calls(HEALTH_EVERY) {
-            continue;
-        }
-        node.health_called();
-        for which in Processor::ALL {
-            let report = call_health(&node, &alarm, &mut links[which as usize]).await;
-            if let Some(report) = report {
-                node.health_reported(which, report);
-                node.control(Control::Reported(which, report));
-                crate::peer::pass_on_health(&node, which, report);
-            }
-        }
-    }
-}
-
 /// The processors allow one call in any window of 5 s, whoever calls; the rest is for jitter.
-pub const HEALTH_EVERY: Duration = Duration::from_millis(5_050);
+const HEALTH_EVERY: Duration = Duration::from_millis(5_050);
 const HEALTH_LEAD_CHECK_EVERY: Duration = Duration::from_millis(250);
 /// The endpoint answers at once, or waits for the next window if the budget was spent elsewhere.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks a processor's health endpoint, one call per [`HEALTH_EVERY`] over both instances:
+/// whichever of the two leads asks, and passes the answer on. Runs as long as the thread.
+pub async fn poll_health(node: Arc<Node>, which: Processor) {
+    let alarm = Alarm::new();
+    let mut link = Link::new(node.processors[which as usize].clone());
+    loop {
+        monoio::time::sleep(HEALTH_LEAD_CHECK_EVERY).await;
+        if !node.may_call_health(which, HEALTH_EVERY) {
+            continue;
+        }
+        node.health_called(which);
+        if let Some(report) = call_health(&node, &alarm, &mut link).await {
+            node.control(Control::Reported(which, report));
+            monoio::spawn(peer::pass_on(node.clone(), which, report));
+        }
+    }
+}
 
 async fn call_health(node: &Node, alarm: &Alarm, link: &mut Link) -> Option<Report> {
     let deadline = clock::moment() + HEALTH_TIMEOUT;

@@ -1,0 +1,215 @@
+//! What one instance owns, shared by its threads: the queue, the ids, the books, and its phase.
+//!
+//! The rule of acceptance lives here: a place is reserved first, the id is admitted second, and
+//! only then is the payment pushed. In any other order a repeated request could be answered 202
+//! for a payment that then finds no place.
+
+use crate::clock::{self, Moment, Timestamp};
+use crate::config::{CONTROLS_CAPACITY, Config, RING_CAPACITY};
+use crate::money::Cents;
+use crate::payments::ids::{Admission, IdWindow};
+use crate::payments::observed::{Report, State};
+use crate::payments::queue::Queue;
+use crate::payments::summary::SummaryIndex;
+use crate::payments::{Payment, PaymentId, Processor, Totals, Window};
+use crate::peer::Peer;
+use crate::stats::{Stats, Surroundings};
+use crate::upstream::Target;
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::ArrayQueue;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    Starting,
+    Serving,
+    /// Told to stop; still taking work until the balancer has noticed.
+    Leaving,
+    /// No new payments; what was accepted is being settled.
+    Draining,
+}
+
+/// What became of a payment that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    New,
+    /// The same id and amount as before: nothing to do, and nothing wrong.
+    Repeated,
+    /// The same id as before with another amount.
+    Conflicting,
+    /// No place in the queue.
+    Full,
+    /// Not taking payments.
+    Closed,
+}
+
+/// A message to the dispatcher's thread, other than a payment.
+pub enum Control {
+    Reported(Processor, Report),
+    Purge(Arc<Done>),
+}
+
+/// Tells one task that something another thread was asked for has been done.
+#[derive(Default)]
+pub struct Done {
+    done: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Done {
+    pub fn finish(&self) {
+        self.done.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// See the module.
+pub struct Node {
+    pub config: Config,
+    /// A random number that tells the two instances apart, new at every start.
+    pub instance: u64,
+    pub processors: [Arc<Target>; 2],
+    pub peer: Option<Peer>,
+    pub queue: Queue,
+    pub controls: ArrayQueue<Control>,
+    pub stats: Stats,
+    ids: IdWindow,
+    summary: Mutex<SummaryIndex>,
+    phase: AtomicU8,
+    /// Per processor, when its health endpoint was last called by either instance (µs + 1).
+    health_called: [AtomicU64; 2],
+}
+
+impl Node {
+    /// Looks up the addresses of processors and peer once (blocking).
+    pub fn new(config: Config) -> Arc<Node> {
+        use std::hash::BuildHasher;
+        let random = foldhash::quality::RandomState::default().hash_one(clock::now().0);
+        let peer = config.peer.clone().map(|url| Peer::new(Target::new(url)));
+        Arc::new(Node {
+            instance: random,
+            processors: config.processor_urls.clone().map(Target::new),
+            peer,
+            queue: Queue::new(RING_CAPACITY, config.queue_capacity),
+            controls: ArrayQueue::new(CONTROLS_CAPACITY),
+            stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
+            ids: IdWindow::new(config.ids_remembered),
+            summary: Mutex::new(SummaryIndex::new()),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            health_called: Default::default(),
+            config,
+        })
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            2 => Phase::Leaving,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Phases only go forward.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// Offers a payment. After [`Accepted::New`] the dispatcher must be woken, once a turn is
+    /// enough ([`Queue::wake`]).
+    pub fn accept(&self, id: PaymentId, amount: Cents) -> Accepted {
+        if !matches!(self.phase(), Phase::Serving | Phase::Leaving) {
+            return Accepted::Closed;
+        }
+        let Some(place) = self.queue.reserve() else {
+            return Accepted::Full;
+        };
+        match self.ids.admit(id, amount) {
+            Admission::New => {
+                let (accepted, accepted_at) = (clock::moment(), clock::now());
+                place.push(Payment { id, amount, accepted, accepted_at });
+                Accepted::New
+            }
+            Admission::Same => Accepted::Repeated,
+            Admission::Different => Accepted::Conflicting,
+        }
+    }
+
+    /// The books of this instance.
+    pub fn summary(&self) -> MutexGuard<'_, SummaryIndex> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this instance has settled in a window.
+    pub fn totals(&self, window: Window) -> [Totals; 2] {
+        self.summary().totals(window)
+    }
+
+    /// Forgets ids and books. On the dispatcher's thread, after it has forgotten its payments.
+    pub fn forget_all(&self) {
+        self.ids.clear();
+        self.summary().clear();
+    }
+
+    /// Sends a message to the dispatcher. If its mailbox is full the message is dropped; false.
+    pub fn control(&self, control: Control) -> bool {
+        let sent = self.controls.push(control).is_ok();
+        self.queue.wake();
+        sent
+    }
+
+    /// Whether it is this instance's turn to call a health endpoint: it leads, and neither
+    /// instance has called within `every`.
+    pub fn may_call_health(&self, which: Processor, every: Duration) -> bool {
+        let leads = self.peer.as_ref().is_none_or(|peer| peer.follows(self.instance));
+        let called = self.health_called[which as usize].load(Ordering::Relaxed);
+        leads && (called == 0 || clock::moment().since(Moment(called - 1)) >= every)
+    }
+
+    /// A health endpoint is being called, by us or by the peer.
+    pub fn health_called(&self, which: Processor) {
+        self.health_called[which as usize].store(clock::moment().0 + 1, Ordering::Relaxed);
+    }
+
+    /// A processor goes up or down, as seen from here.
+    pub fn flipped(&self, which: Processor, state: State, latency: Duration) {
+        let index = which as usize;
+        let up = state == State::Up;
+        self.stats.up[index].store(u64::from(up), Ordering::Relaxed);
+        self.stats.flipped_at_ms[index].store(clock::now().0 as u64, Ordering::Relaxed);
+        let ms = latency.as_millis();
+        match state {
+            State::Up => log::info!("processor {} is up, answers in {ms} ms", which.name()),
+            State::Down(trouble) => {
+                let (name, trouble) = (which.name(), trouble.name());
+                log::warn!("processor {name} is down: {trouble}, expected latency {ms} ms");
+            }
+        }
+    }
+
+    /// `GET /metrics`.
+    pub fn metrics(&self) -> String {
+        let all = Window { from: None, to: None };
+        self.stats.write(&Surroundings {
+            now_us: clock::moment().0,
+            outstanding: self.queue.outstanding(),
+            settled_cents: self.totals(all).map(|totals| totals.amount.0),
+            peer_up: self.peer.as_ref().map(Peer::is_up),
+            event_loops: self.config.threads,
+        })
+    }
+}

@@ -1,0 +1,368 @@
+//! The only file with URLs: what each request means, and the bytes that answer it.
+//!
+//! Two doors. The entry is for clients; the peer's door, on a listener of its own, is for the
+//! other instance and for whoever watches this one. Nothing of the second is known at the first.
+
+use crate::clock::{Rounding, Timestamp};
+use crate::config::RETRY_AFTER_S;
+use crate::http::Connection;
+use crate::http::request::{Method, Request};
+use crate::http::response::{self, Extra, Response};
+use crate::node::{Accepted, Control, Done, Node, Phase};
+use crate::payments::intake::{self, Refused};
+use crate::payments::observed::Report;
+use crate::payments::{Processor, Totals, Window, processor};
+use crate::peer::{HealthMessage, HelloMessage, PeerError, TotalsMessage};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Which listener a connection came in through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Entry,
+    Peer,
+}
+
+/// What the connection has to do after a request was looked at.
+pub enum Then {
+    /// Nothing: the answer is in the buffer.
+    Answered,
+    /// Likewise, and a payment is in the queue: the dispatcher is to be woken.
+    Accepted,
+    /// The answer needs others, and comes from [`Call::answer`].
+    Call(Call),
+}
+
+/// A request whose answer takes waiting for somebody.
+pub enum Call {
+    Summary(Window),
+    Purge { pass_on: bool },
+}
+
+/// How an answer is to be framed.
+#[derive(Clone, Copy)]
+pub struct Frame {
+    pub connection: Connection,
+    pub head_only: bool,
+}
+
+/// Answers a request into `out`, or says who must be asked.
+pub fn handle(
+    node: &Node,
+    door: Door,
+    request: &Request<'_>,
+    frame: Frame,
+    out: &mut Vec<u8>,
+) -> Then {
+    match door {
+        Door::Entry => handle_entry(node, request, frame, out),
+        Door::Peer => handle_peer(node, request, frame, out),
+    }
+}
+
+fn handle_entry(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
+    use Method::{Get, Head, Post};
+    match (request.path, request.method) {
+        (b"/payments", Post) => return take_payment(node, request.body, frame, out),
+        (b"/payments-summary", Get | Head) => match read_window(request.query) {
+            Ok(window) => return Then::Call(Call::Summary(window)),
+            Err(reason) => error(out, frame, 400, None, reason),
+        },
+        (b"/healthz", Get | Head) => healthz(node, frame, out),
+        (b"/purge-payments", Post) if node.config.allow_purge => {
+            return Then::Call(Call::Purge { pass_on: true });
+        }
+        (b"/payments", _) => wrong_method(out, frame, "POST"),
+        (b"/payments-summary" | b"/healthz", _) => wrong_method(out, frame, "GET, HEAD"),
+        (b"/purge-payments", _) if node.config.allow_purge => wrong_method(out, frame, "POST"),
+        _ => error(out, frame, 404, None, "There is nothing at this path."),
+    }
+    Then::Answered
+}
+
+fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then {
+    let stats = &node.stats;
+    let (id, amount) = match intake::read(body) {
+        Ok(payment) => payment,
+        Err(refused) => {
+            stats.refused.fetch_add(1, Ordering::Relaxed);
+            let (status, reason) = match refused {
+                Refused::NotJson => (400, "The body is not JSON."),
+                Refused::Field(reason) => (422, reason),
+            };
+            error(out, frame, status, None, reason);
+            return Then::Answered;
+        }
+    };
+    let (counter, then) = match node.accept(id, amount) {
+        Accepted::New => {
+            accepted(out, frame);
+            (&stats.accepted, Then::Accepted)
+        }
+        Accepted::Repeated => {
+            accepted(out, frame);
+            (&stats.repeated, Then::Answered)
+        }
+        Accepted::Conflicting => {
+            let reason = "The field amount differs from an earlier payment of this correlationId.";
+            error(out, frame, 422, None, reason);
+            (&stats.refused, Then::Answered)
+        }
+        Accepted::Full => {
+            turn_away(out, frame, "The queue is full.");
+            (&stats.turned_away, Then::Answered)
+        }
+        Accepted::Closed => {
+            turn_away(out, frame, "This instance is starting or stopping.");
+            (&stats.turned_away, Then::Answered)
+        }
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+    then
+}
+
+/// The answer to nearly every request, and so the one that is ready made.
+fn accepted(out: &mut Vec<u8>, frame: Frame) {
+    if frame.connection == Connection::KeepAlive {
+        out.extend_from_slice(response::ACCEPTED);
+    } else {
+        response::write(out, &Response::empty(202, frame.connection));
+    }
+}
+
+fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
+    match node.phase() {
+        Phase::Serving => json(out, frame, 200, b"{\"status\":\"ok\"}"),
+        Phase::Starting => turn_away(out, frame, "This instance is starting."),
+        Phase::Leaving | Phase::Draining => turn_away(out, frame, "This instance is stopping."),
+    }
+}
+
+fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
+    use Method::{Get, Head, Post};
+    match (request.path, request.method) {
+        (b"/healthz", Get | Head) => healthz(node, frame, out),
+        (b"/metrics", Get | Head) => {
+            let text = node.metrics();
+            let response = Response {
+                content_type: "text/plain; version=0.0.4",
+                head_only: frame.head_only,
+                ..Response::json(200, text.as_bytes(), frame.connection)
+            };
+            response::write(out, &response);
+        }
+        (path, _) if !path.starts_with(b"/peer/") => {
+            error(out, frame, 404, None, "There is nothing at this path.");
+        }
+        _ if !is_authorized(node, request) => {
+            error(out, frame, 401, None, "The peer's token is missing or wrong.");
+        }
+        (b"/peer/hello", Get) => message(out, frame, &HelloMessage { instance: node.instance }),
+        (b"/peer/totals", Get) => match read_window(request.query) {
+            Ok(window) => message(out, frame, &TotalsMessage::new(node.totals(window))),
+            Err(reason) => error(out, frame, 400, None, reason),
+        },
+        (b"/peer/health", Post) => match read_health(request.body) {
+            Some((which, report)) => {
+                node.health_called(which);
+                node.control(Control::Reported(which, report));
+                json(out, frame, 200, b"{}");
+            }
+            None => error(out, frame, 400, None, "The body is not a health message."),
+        },
+        (b"/peer/purge", Post) => return Then::Call(Call::Purge { pass_on: false }),
+        (b"/peer/hello" | b"/peer/totals", _) => wrong_method(out, frame, "GET"),
+        (b"/peer/health" | b"/peer/purge", _) => wrong_method(out, frame, "POST"),
+        _ => error(out, frame, 404, None, "There is nothing at this path."),
+    }
+    Then::Answered
+}
+
+fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
+    let token = node.config.peer_token.as_bytes();
+    let given = request.header("authorization").and_then(|value| value.strip_prefix(b"Bearer "));
+    // Compared without stopping at the first difference, so that the time taken tells nothing.
+    given.is_some_and(|given| {
+        let differences = token.iter().zip(given).fold(0, |sum, (a, b)| sum | (a ^ b));
+        !token.is_empty() && given.len() == token.len() && differences == 0
+    })
+}
+
+fn read_health(body: &[u8]) -> Option<(Processor, Report)> {
+    let message: HealthMessage = sonic_rs::from_slice(body).ok()?;
+    let which = processor::by_name(&message.processor)?;
+    let response_min = Duration::from_millis(message.response_min_ms);
+    Some((which, Report { failing: message.failing, response_min }))
+}
+
+impl Call {
+    /// Asks who must be asked, and answers into `out`.
+    pub async fn answer(self, node: &Arc<Node>, frame: Frame, out: &mut Vec<u8>) {
+        match self {
+            Call::Summary(window) => match summary(node, window).await {
+                Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
+                Err(PeerError(reason)) => turn_away(out, frame, reason),
+            },
+            Call::Purge { pass_on } => match purge(node, pass_on).await {
+                Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
+                Err(reason) => turn_away(out, frame, reason),
+            },
+        }
+    }
+}
+
+/// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
+/// moment, and the less time lies between, the better the answers agree.
+async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
+    let mut totals = node.totals(window);
+    if let Some(peer) = &node.peer {
+        let theirs = peer.totals(&node.config.peer_token, window).await?;
+        totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
+    }
+    Ok(totals)
+}
+
+async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
+    let done = Arc::new(Done::default());
+    if !node.control(Control::Purge(done.clone())) {
+        return Err("Too many purges at once.");
+    }
+    done.wait().await;
+    match &node.peer {
+        Some(peer) if pass_on => {
+            let purged = peer.purge(&node.config.peer_token).await;
+            purged.map_err(|_| "Purged here, but the other instance has not answered; try again.")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn summary_body(totals: [Totals; 2]) -> String {
+    let [default, fallback] = totals.map(|it| {
+        format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", it.count, it.amount)
+    });
+    format!("{{\"default\":{default},\"fallback\":{fallback}}}")
+}
+
+/// The window of a summary's query: `from` and `to`, each optional, inclusive.
+fn read_window(query: Option<&[u8]>) -> Result<Window, &'static str> {
+    let mut bounds = [None, None];
+    for pair in query.unwrap_or_default().split(|byte| *byte == b'&') {
+        let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        let (name, value) = pair.split_at(equals);
+        let (index, unreadable, twice) = match name {
+            b"from" => (0, "The bound from is not an RFC 3339 time.", "There are two bounds from."),
+            b"to" => (1, "The bound to is not an RFC 3339 time.", "There are two bounds to."),
+            _ => continue,
+        };
+        let text = percent_decode(value.get(1..).unwrap_or_default()).ok_or(unreadable)?;
+        let read = |rounding| Timestamp::parse(&text, rounding).ok_or(unreadable);
+        let bound = (read(Rounding::Down)?, read(Rounding::Up)?);
+        if bounds[index].replace(bound).is_some() {
+            return Err(twice);
+        }
+    }
+    let [from, to] = bounds;
+    // Judged on the outer milliseconds: a window inside one is empty, not upside down.
+    if let (Some((from, _)), Some((_, to))) = (from, to)
+        && from > to
+    {
+        return Err("The bound from is after the bound to.");
+    }
+    Ok(Window { from: from.map(|(_, up)| up), to: to.map(|(down, _)| down) })
+}
+
+/// `%3A` → `:` (RFC 3986, 2.1). A plus sign stays one: it is part of an offset.
+fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        if *byte != b'%' {
+            decoded.push(*byte);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        let digit = |byte: u8| (byte as char).to_digit(16);
+        decoded.push((digit(digits[0])? * 16 + digit(digits[1])?) as u8);
+        rest = after;
+    }
+    Some(decoded)
+}
+
+fn json(out: &mut Vec<u8>, frame: Frame, status: u16, body: &[u8]) {
+    let Frame { connection, head_only } = frame;
+    response::write(out, &Response { head_only, ..Response::json(status, body, connection) });
+}
+
+fn message(out: &mut Vec<u8>, frame: Frame, message: &impl serde::Serialize) {
+    match sonic_rs::to_vec(message) {
+        Ok(body) => json(out, frame, 200, &body),
+        Err(_) => error(out, frame, 500, None, "The answer could not be written."),
+    }
+}
+
+fn error(out: &mut Vec<u8>, frame: Frame, status: u16, extra: Option<Extra>, reason: &str) {
+    let Frame { connection, head_only } = frame;
+    let body = response::error_body(reason);
+    let response = Response { extra, head_only, ..Response::json(status, &body, connection) };
+    response::write(out, &response);
+}
+
+fn wrong_method(out: &mut Vec<u8>, frame: Frame, allowed: &'static str) {
+    let extra = Some(Extra::Allow(allowed));
+    error(out, frame, 405, extra, "This method is not allowed at this path.");
+}
+
+/// 503: nothing was done, and trying again later may succeed.
+pub fn turn_away(out: &mut Vec<u8>, frame: Frame, reason: &str) {
+    let extra = Some(Extra::RetryAfter { seconds: RETRY_AFTER_S });
+    error(out, frame, 503, extra, reason);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Total;
+
+    #[test]
+    fn windows() {
+        let at = |ms: i64| Some(Timestamp(ms));
+        let window = |from, to| Ok(Window { from, to });
+        let cases: &[(&str, Result<Window, &str>)] = &[
+            ("", window(None, None)),
+            ("from=1970-01-01T00:00:01Z", window(at(1_000), None)),
+            ("to=1970-01-01T00:00:01.5Z", window(None, at(1_500))),
+            ("x=1&to=1970-01-01T00%3A00%3A01.500Z&from=1970-01-01T00:00:00%2B00:00", window(at(0), at(1_500))),
+            ("from=1970-01-01T03:00:00+03:00", window(at(0), None)),
+            ("from=1970-01-01T00:00:00.0001Z&to=1970-01-01T00:00:00.0009Z", window(at(1), at(0))),
+            ("from=", Err("from")),
+            ("from", Err("from")),
+            ("to=yesterday", Err("to")),
+            ("to=%", Err("to")),
+            ("to=%zz", Err("to")),
+            ("to=1970-01-01T00:00:01Z&to=1970-01-01T00:00:01Z", Err("two")),
+            ("from=1970-01-01T00:00:01.001Z&to=1970-01-01T00:00:01Z", Err("after")),
+        ];
+        for (query, expected) in cases {
+            match (read_window(Some(query.as_bytes())), expected) {
+                (Err(reason), Err(named)) => assert!(reason.contains(named), "{query}: {reason}"),
+                (read, expected) => assert_eq!(&read, expected, "{query}"),
+            }
+        }
+        assert_eq!(read_window(None), window(None, None));
+    }
+
+    #[test]
+    fn summaries_are_exact() {
+        let totals = |count, cents| Totals { count, amount: Total(cents) };
+        let body = summary_body([totals(43_236, 41_554_234_598), totals(0, 0)]);
+        assert_eq!(
+            body,
+            r#"{"default":{"totalRequests":43236,"totalAmount":415542345.98},"fallback":{"totalRequests":0,"totalAmount":0.00}}"#
+        );
+        let huge = summary_body([totals(2, 2 * i128::from(i64::MAX)), totals(0, 0)]);
+        assert!(huge.contains("184467440737095516.14"), "{huge}");
+    }
+}

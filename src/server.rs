@@ -1,0 +1,365 @@
+//! Listeners and connections: read, answer everything that is whole, write once, wake, repeat.
+//!
+//! Knows HTTP's framing and nothing of payments but when to wake their dispatcher. Every wait has
+//! an end: for the next request, for the rest of one, for the client to take its answer.
+
+use crate::alarm::Alarm;
+use crate::clock::{self, Moment};
+use crate::config::{
+    LINGER, ListenAddress, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT,
+};
+use crate::http::Connection;
+use crate::http::request::{self, Method, Need, Parsed};
+use crate::http::response::{self, Response};
+use crate::node::Node;
+use crate::routes::{self, Door, Frame, Then};
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Connections the kernel holds for us until they are accepted.
+const BACKLOG: i32 = 4_096;
+/// Without free descriptors or memory, accepting again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// A bound address, to be served by one or more threads.
+pub struct Listener {
+    socket: Socket,
+    /// What it is bound to; a TCP port of 0 has become a real one.
+    pub address: ListenAddress,
+    pub door: Door,
+}
+
+impl Listener {
+    /// Binds an address. A TCP port in use is refused unless `share_port`; a unix socket that
+    /// nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// The kernel's, with the address named.
+    pub fn bind(address: &ListenAddress, door: Door, share_port: bool) -> io::Result<Listener> {
+        let bound = match address {
+            ListenAddress::Tcp(address) => {
+                if !share_port {
+                    // Our own threads share the port among them, which would let a second process
+                    // in as well: so ask without sharing first.
+                    tcp(*address, false)?;
+                }
+                let socket = tcp(*address, true)?;
+                let local = socket.local_addr()?.as_socket().unwrap_or(*address);
+                (socket, ListenAddress::Tcp(local))
+            }
+            ListenAddress::Unix(path) => (unix(path)?, address.clone()),
+        };
+        let (socket, address) = bound;
+        socket.listen(BACKLOG)?;
+        Ok(Listener { socket, address, door })
+    }
+
+    /// The same address for another thread: a TCP port's own socket, so that the kernel spreads
+    /// connections, and a shared one for a unix socket, which has no such thing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn another(&self) -> io::Result<Listener> {
+        let socket = match &self.address {
+            ListenAddress::Tcp(address) => {
+                let socket = tcp(*address, true)?;
+                socket.listen(BACKLOG)?;
+                socket
+            }
+            ListenAddress::Unix(_) => self.socket.try_clone()?,
+        };
+        Ok(Listener { socket, address: self.address.clone(), door: self.door })
+    }
+
+    /// Accepts connections for as long as the thread runs. Never dropped in between: a dropped
+    /// accept may lose a connection (monoio 0.2.4).
+    pub async fn serve(self, node: Arc<Node>) {
+        let door = self.door;
+        let served = match self.address {
+            ListenAddress::Tcp(_) => {
+                let listener = self.socket.into();
+                match monoio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => loop {
+                        match listener.accept().await {
+                            Ok((stream, _)) => {
+                                let _ = stream.set_nodelay(true);
+                                start(&node, door, stream);
+                            }
+                            Err(error) => pause_after(&error).await,
+                        }
+                    },
+                    Err(error) => error,
+                }
+            }
+            ListenAddress::Unix(_) => {
+                // SAFETY: the descriptor was just given up by its only owner.
+                let listener = unsafe { FromRawFd::from_raw_fd(self.socket.into_raw_fd()) };
+                match monoio::net::UnixListener::from_std(listener) {
+                    Ok(listener) => loop {
+                        match listener.accept().await {
+                            Ok((stream, _)) => start(&node, door, stream),
+                            Err(error) => pause_after(&error).await,
+                        }
+                    },
+                    Err(error) => error,
+                }
+            }
+        };
+        log::error!("cannot listen: {served}");
+    }
+}
+
+fn tcp(address: std::net::SocketAddr, share: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn unix(path: &std::path::Path) -> io::Result<Socket> {
+    let address = SockAddr::unix(path)?;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket {
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        if probe.connect(&address).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&address)?;
+    // The balancer runs as another user; who may reach the socket is the directory's business.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(socket)
+}
+
+async fn pause_after(error: &io::Error) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        log::warn!("cannot accept a connection: {error}");
+        monoio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+fn start<S: AsyncReadRent + AsyncWriteRent + 'static>(node: &Arc<Node>, door: Door, stream: S) {
+    let node = node.clone();
+    monoio::spawn(async move {
+        let open = node.stats.connections.fetch_add(1, Ordering::Relaxed);
+        let mut client = Client::new(stream);
+        if open < node.config.connections_max as u64 {
+            client.converse(&node, door).await;
+        } else {
+            let frame = Frame { connection: Connection::Close, head_only: false };
+            routes::turn_away(&mut client.out, frame, "There are too many connections.");
+            client.farewell().await;
+        }
+        node.stats.connections.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+/// One client's connection and its buffers.
+struct Client<S> {
+    stream: S,
+    alarm: Alarm,
+    /// Bytes received and not consumed.
+    received: Vec<u8>,
+    /// Decoded chunked bodies.
+    scratch: Vec<u8>,
+    /// Answers not written yet.
+    out: Vec<u8>,
+}
+
+/// How a turn over the received bytes ended.
+enum Turn {
+    /// More bytes are needed.
+    Partial(Need),
+    /// The answers so far should go out first.
+    Full,
+    /// The last answer closes the connection.
+    Close,
+}
+
+/// How a read ended.
+enum Read {
+    Some,
+    End,
+    TimedOut,
+}
+
+impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
+    fn new(stream: S) -> Client<S> {
+        let (scratch, out) = (Vec::new(), Vec::new());
+        Client { stream, alarm: Alarm::new(), received: Vec::new(), scratch, out }
+    }
+
+    /// Serves requests until one side closes.
+    async fn converse(&mut self, node: &Arc<Node>, door: Door) {
+        let mut continued = false;
+        let mut begun = clock::moment();
+        loop {
+            let turn_started = clock::moment();
+            let (turn, accepted, answered) = self.turn(node, door).await;
+            if answered > 0 {
+                continued = false;
+            }
+            if let Turn::Partial(Need::Body { expects_continue: true, .. }) = turn
+                && !continued
+            {
+                self.out.extend_from_slice(response::CONTINUE);
+                continued = true;
+            }
+            let written = self.flush().await;
+            if answered > 0 {
+                let took = clock::moment().since(turn_started);
+                (0..answered).for_each(|_| node.stats.entry.record(took));
+            }
+            if accepted {
+                // Only now that the answers are out: a wake-up costs the waker about 10 µs.
+                node.queue.wake();
+            }
+            if !written {
+                return;
+            }
+            match turn {
+                Turn::Close => return self.linger().await,
+                Turn::Full => continue,
+                Turn::Partial(need) => {
+                    if answered > 0 || self.received.is_empty() {
+                        begun = clock::moment();
+                    }
+                    if !self.read_on(node, need, begun).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers every whole request among the received bytes. Returns how it ended, whether a
+    /// payment was accepted, and how many requests were answered.
+    async fn turn(&mut self, node: &Arc<Node>, door: Door) -> (Turn, bool, u32) {
+        let (mut accepted, mut answered, mut used) = (false, 0, 0);
+        let turn = loop {
+            if self.out.len() >= RESPONSES_SIZE_MAX {
+                break Turn::Full;
+            }
+            match request::parse(&self.received[used..], &mut self.scratch) {
+                Parsed::Partial(need) => break Turn::Partial(need),
+                Parsed::Invalid(reject) => {
+                    response::write_reject(&mut self.out, reject);
+                    break Turn::Close;
+                }
+                Parsed::Complete { request, consumed } => {
+                    used += consumed;
+                    answered += 1;
+                    let connection = request.connection();
+                    let frame = Frame { connection, head_only: request.method == Method::Head };
+                    match routes::handle(node, door, &request, frame, &mut self.out) {
+                        Then::Answered => {}
+                        Then::Accepted => accepted = true,
+                        Then::Call(call) => {
+                            if std::mem::take(&mut accepted) {
+                                node.queue.wake();
+                            }
+                            call.answer(node, frame, &mut self.out).await;
+                        }
+                    }
+                    if connection == Connection::Close {
+                        break Turn::Close;
+                    }
+                }
+            }
+        };
+        self.received.drain(..used);
+        (turn, accepted, answered)
+    }
+
+    /// Reads until parsing again makes sense. False if the connection is to be dropped.
+    async fn read_on(&mut self, node: &Arc<Node>, need: Need, mut begun: Moment) -> bool {
+        loop {
+            let idle = self.received.is_empty();
+            let config = &node.config;
+            let limit = if idle { config.idle_timeout } else { config.request_timeout };
+            match self.read(begun + limit).await {
+                Read::Some => {}
+                Read::End => return false,
+                Read::TimedOut if idle => return false,
+                Read::TimedOut => {
+                    let reason = "The request did not arrive in time.";
+                    let body = response::error_body(reason);
+                    let late = Response::json(408, &body, Connection::Close);
+                    response::write(&mut self.out, &late);
+                    self.farewell().await;
+                    return false;
+                }
+            }
+            if idle {
+                begun = clock::moment();
+            }
+            if !need.holds(&self.received) {
+                return true;
+            }
+        }
+    }
+
+    async fn read(&mut self, deadline: Moment) -> Read {
+        self.received.reserve(READ_BUFFER_SIZE);
+        let start = self.received.len();
+        let free = std::mem::take(&mut self.received).slice_mut(start..);
+        match self.alarm.until(deadline, self.stream.read(free)).await {
+            None => Read::TimedOut,
+            Some((result, free)) => {
+                self.received = free.into_inner();
+                if result.is_ok_and(|length| length > 0) { Read::Some } else { Read::End }
+            }
+        }
+    }
+
+    /// Writes all answers. False if the client does not take them.
+    async fn flush(&mut self) -> bool {
+        let mut written = 0;
+        while written < self.out.len() {
+            let deadline = clock::moment() + WRITE_TIMEOUT;
+            let rest = std::mem::take(&mut self.out).slice(written..);
+            let Some((result, rest)) = self.alarm.until(deadline, self.stream.write(rest)).await
+            else {
+                return false;
+            };
+            self.out = rest.into_inner();
+            match result {
+                Ok(length) if length > 0 => written += length,
+                _ => return false,
+            }
+        }
+        self.out.clear();
+        true
+    }
+
+    async fn farewell(&mut self) {
+        if self.flush().await {
+            self.linger().await;
+        }
+    }
+
+    /// Says that nothing more will come, and reads on for a moment (see [`LINGER`]).
+    async fn linger(&mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let deadline = clock::moment() + LINGER;
+        // Bounded in bytes as well: a client that never stops sending is not waited for.
+        for _ in 0..64 {
+            self.received.clear();
+            if !matches!(self.read(deadline).await, Read::Some) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The numbers one instance shows of itself: counted anywhere, read by `GET /metrics`.
+//!
+//! Nothing here decides anything; exact totals of money come from the summary alone.
+
+use crate::metrics::{Histogram, write_counters, write_gauges, write_histograms};
+use crate::payments::Processor;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Plain counters, all relaxed: each is exact, but two read together may be a moment apart.
+#[derive(Default)]
+pub struct Stats {
+    pub accepted: AtomicU64,
+    pub repeated: AtomicU64,
+    pub refused: AtomicU64,
+    pub turned_away: AtomicU64,
+    pub settled: [AtomicU64; 2],
+    /// Attempts after which the payment needs another.
+    pub again: AtomicU64,
+    pub foreign: AtomicU64,
+    pub waiting: AtomicU64,
+    pub in_doubt: AtomicU64,
+    pub in_flight: AtomicU64,
+    /// When the oldest attempt in flight began, in µs of the clock for durations; 0 for none.
+    pub oldest_started_us: [AtomicU64; 2],
+    /// From the last byte of a request to the last byte of its answer handed to the kernel.
+    pub entry: Histogram,
+    pub attempts: [Histogram; 2],
+    pub connections: AtomicU64,
+    /// Per processor: 1 up, 0 down; its expected latency; when it last flipped (ms since 1970).
+    pub up: [AtomicU64; 2],
+    pub latency_us: [AtomicU64; 2],
+    pub flipped_at_ms: [AtomicU64; 2],
+}
+
+/// What the metrics need to know beside the counters.
+pub struct Surroundings {
+    pub now_us: u64,
+    pub outstanding: usize,
+    pub settled_cents: [i128; 2],
+    pub peer_up: Option<bool>,
+    pub event_loops: usize,
+}
+
+impl Stats {
+    /// Everything in the Prometheus text format, version 0.0.4.
+    pub fn write(&self, around: &Surroundings) -> String {
+        let mut out = String::with_capacity(16 * 1024);
+        self.write_payments(&mut out, around);
+        self.write_processors(&mut out, around);
+        let help = "Time from a whole request to its answer.";
+        write_histograms(&mut out, "galo_entry_seconds", help, &[(&[], &self.entry)]);
+        let gauge = |out: &mut String, name, help, value| {
+            write_gauges(out, name, help, &[(&[], value)]);
+        };
+        let snapshot = self.entry.snapshot();
+        let quantiles = [("0.5", 0.5), ("0.99", 0.99), ("0.999", 0.999)];
+        let labels = quantiles.map(|(name, _)| [("quantile", name)]);
+        let series: Vec<_> = quantiles
+            .iter()
+            .zip(&labels)
+            .map(|((_, share), label)| (&label[..], snapshot.quantile(*share).as_micros() as u64))
+            .collect();
+        let help = "Quantiles of the same since the start, within 12.5 %.";
+        write_gauges(&mut out, "galo_entry_quantile_microseconds", help, &series);
+        if let Some(up) = around.peer_up {
+            gauge(&mut out, "galo_peer_up", "Whether the other instance answers.", u64::from(up));
+        }
+        let connections = self.connections.load(Ordering::Relaxed);
+        gauge(&mut out, "galo_connections", "Open incoming connections.", connections);
+        let loops = around.event_loops as u64;
+        gauge(&mut out, "galo_event_loops", "Threads with an event loop.", loops);
+        let open = open_files();
+        gauge(&mut out, "process_open_fds", "Open file descriptors.", open);
+        out
+    }
+
+    fn write_payments(&self, out: &mut String, around: &Surroundings) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let outcomes: [(&[(&str, &str)], u64); 4] = [
+            (&[("outcome", "accepted")], load(&self.accepted)),
+            (&[("outcome", "repeated")], load(&self.repeated)),
+            (&[("outcome", "refused")], load(&self.refused)),
+            (&[("outcome", "turned_away")], load(&self.turned_away)),
+        ];
+        let help = "Answers to POST /payments: new, already known, wrong, or no room.";
+        write_counters(out, "galo_payments_total", help, &outcomes);
+        let gauges = [
+            ("galo_outstanding", "Payments accepted and not settled.", around.outstanding as u64),
+            ("galo_waiting", "Payments without an open attempt.", load(&self.waiting)),
+            ("galo_in_doubt", "Attempts of unknown outcome, to be asked about.", load(&self.in_doubt)),
+            ("galo_in_flight", "Requests to processors under way.", load(&self.in_flight)),
+        ];
+        for (name, help, value) in gauges {
+            write_gauges(out, name, help, &[(&[], value)]);
+        }
+        let counters = [
+            ("galo_attempts_repeated_total", "Attempts that did not settle their payment.", &self.again),
+            ("galo_foreign_total", "Payments a processor held already, not booked by us.", &self.foreign),
+        ];
+        for (name, help, counter) in counters {
+            write_counters(out, name, help, &[(&[], load(counter))]);
+        }
+    }
+
+    fn write_processors(&self, out: &mut String, around: &Surroundings) {
+        let labels = Processor::ALL.map(|which| [("processor", which.name())]);
+        let both = |values: [u64; 2]| [(&labels[0][..], values[0]), (&labels[1][..], values[1])];
+        let load = |counters: &[AtomicU64; 2]| {
+            both(counters.each_ref().map(|counter| counter.load(Ordering::Relaxed)))
+        };
+        let help = "Payments a processor holds.";
+        write_counters(out, "galo_settled_total", help, &load(&self.settled));
+        let cents = around.settled_cents.map(|cents| u64::try_from(cents).unwrap_or(u64::MAX));
+        let help = "The money of these, in cents.";
+        write_counters(out, "galo_settled_cents_total", help, &both(cents));
+        let help = "Whether a processor is given payments.";
+        write_gauges(out, "galo_processor_up", help, &load(&self.up));
+        let help = "When that last changed.";
+        write_gauges(out, "galo_processor_flipped_ms", help, &load(&self.flipped_at_ms));
+        let help = "How long its answers are expected to take.";
+        write_gauges(out, "galo_processor_latency_microseconds", help, &load(&self.latency_us));
+        let ages = self.oldest_started_us.each_ref().map(|started| {
+            let started = started.load(Ordering::Relaxed);
+            if started == 0 { 0 } else { around.now_us.saturating_sub(started) }
+        });
+        let help = "Age of the oldest attempt in flight.";
+        write_gauges(out, "galo_attempt_oldest_microseconds", help, &both(ages));
+        let histograms = [(&labels[0][..], &self.attempts[0]), (&labels[1][..], &self.attempts[1])];
+        let help = "Time a request for a payment took at a processor.";
+        write_histograms(out, "galo_attempt_seconds", help, &histograms);
+    }
+}
+
+/// Counted by the kernel; 0 where /proc is not there.
+fn open_files() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+}
