@@ -154,9 +154,8 @@ mod tests {
             let now = clock::moment();
             for (index, alarm) in alarms.iter().enumerate() {
                 let deadline = if index % 2 == 0 { now } else { late };
-                let work = async {
-                    if index % 2 == 1 { index } else { std::future::pending().await }
-                };
+                let work =
+                    async { if index % 2 == 1 { index } else { std::future::pending().await } };
                 let expected = (index % 2 == 1).then_some(index);
                 assert_eq!(alarm.until(deadline, work).await, expected);
             }

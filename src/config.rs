@@ -2,7 +2,6 @@
 //!
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
-use crate::money::Cents;
 use crate::payments::Processor;
 use crate::payments::router::Policy;
 use crate::upstream::Url;
@@ -244,7 +243,9 @@ impl Config {
     pub fn new(args: ServeArgs) -> Result<Config, String> {
         let peer_token = args.peer_token.unwrap_or_default();
         if args.peer.is_some() && peer_token.len() < PEER_TOKEN_LENGTH_MIN {
-            return Err(format!("--peer needs a --peer-token of {PEER_TOKEN_LENGTH_MIN} or more characters"));
+            return Err(format!(
+                "--peer needs a --peer-token of {PEER_TOKEN_LENGTH_MIN} or more characters"
+            ));
         }
         if !peer_token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("--peer-token must be printable ASCII without spaces".into());
@@ -329,7 +330,10 @@ mod tests {
             ("--threads 0", "--threads"),
             ("--peer http://127.0.0.1:1", "--peer-listen"),
             ("--peer-listen 127.0.0.1:1 --peer http://127.0.0.1:2", "--peer-token"),
-            ("--peer-listen 127.0.0.1:1 --peer http://127.0.0.1:2 --peer-token short", "--peer-token"),
+            (
+                "--peer-listen 127.0.0.1:1 --peer http://127.0.0.1:2 --peer-token short",
+                "--peer-token",
+            ),
             ("--queue-capacity 2000000", "--ids-remembered"),
             ("--processor-timeout 1s", "--processor-timeout"),
             ("--attempt-latency-max 0s", "--attempt-latency-max"),
@@ -359,6 +363,6 @@ mod tests {
         for wrong in ["", ".5", "1.000001", "-0.1", "0.0000001", "5%", "0.", "1e-2", "2"] {
             assert!(wrong.parse::<Fee>().is_err(), "{wrong}");
         }
-        assert_eq!(Fee(50_000).of(i128::from(Cents(1990).0)), 99_500_000);
+        assert_eq!(Fee(50_000).of(1990), 99_500_000);
     }
 }

@@ -3,20 +3,20 @@
 //! This file tells the whole program; the modules are listed in reading order, and each may use
 //! only those before it.
 
-mod config;
-mod money;
-mod clock;
-mod runtime;
 mod alarm;
-mod metrics;
+mod clock;
+mod config;
 mod http;
-mod payments;
-mod upstream;
-mod stats;
-mod peer;
+mod metrics;
+mod money;
 mod node;
+mod payments;
+mod peer;
 mod routes;
+mod runtime;
 mod server;
+mod stats;
+mod upstream;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ServeArgs};

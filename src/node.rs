@@ -4,7 +4,7 @@
 //! only then is the payment pushed. In any other order a repeated request could be answered 202
 //! for a payment that then finds no place.
 
-use crate::clock::{self, Moment, Timestamp};
+use crate::clock::{self, Moment};
 use crate::config::{CONTROLS_CAPACITY, Config, RING_CAPACITY};
 use crate::money::Cents;
 use crate::payments::ids::{Admission, IdWindow};

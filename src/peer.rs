@@ -6,11 +6,11 @@
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::{PEER_HELLO_EVERY, PEER_TIMEOUT};
+use crate::money::Total;
 use crate::node::Node;
 use crate::payments::observed::Report;
 use crate::payments::{Processor, Totals, Window};
 use crate::upstream::{Link, Target};
-use crate::money::Total;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::Write;

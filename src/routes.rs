@@ -239,9 +239,8 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
 }
 
 fn summary_body(totals: [Totals; 2]) -> String {
-    let [default, fallback] = totals.map(|it| {
-        format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", it.count, it.amount)
-    });
+    let [default, fallback] = totals
+        .map(|it| format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", it.count, it.amount));
     format!("{{\"default\":{default},\"fallback\":{fallback}}}")
 }
 
@@ -334,7 +333,10 @@ mod tests {
             ("", window(None, None)),
             ("from=1970-01-01T00:00:01Z", window(at(1_000), None)),
             ("to=1970-01-01T00:00:01.5Z", window(None, at(1_500))),
-            ("x=1&to=1970-01-01T00%3A00%3A01.500Z&from=1970-01-01T00:00:00%2B00:00", window(at(0), at(1_500))),
+            (
+                "x=1&to=1970-01-01T00%3A00%3A01.500Z&from=1970-01-01T00:00:00%2B00:00",
+                window(at(0), at(1_500)),
+            ),
             ("from=1970-01-01T03:00:00+03:00", window(at(0), None)),
             ("from=1970-01-01T00:00:00.0001Z&to=1970-01-01T00:00:00.0009Z", window(at(1), at(0))),
             ("from=", Err("from")),

@@ -21,16 +21,14 @@ impl Driver {
     /// Tries what this machine allows, best first. Costs one small ring, closed again.
     pub fn detect() -> Driver {
         const PROBE_ENTRIES: u32 = 8;
-        match coop().build(PROBE_ENTRIES) {
-            Ok(_) => Driver::UringCoop,
+        let build = |builder: io_uring::Builder| builder.build(PROBE_ENTRIES).map(drop);
+        let found = match build(coop()) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                match io_uring::IoUring::builder().build(PROBE_ENTRIES) {
-                    Ok(_) => Driver::Uring,
-                    Err(error) => Driver::Epoll(explain(&error)),
-                }
+                build(io_uring::IoUring::builder()).map(|()| Driver::Uring)
             }
-            Err(error) => Driver::Epoll(explain(&error)),
-        }
+            result => result.map(|()| Driver::UringCoop),
+        };
+        found.unwrap_or_else(|error| Driver::Epoll(explain(&error)))
     }
 
     /// Runs `main` to its end on an event loop of this thread.

@@ -5,9 +5,7 @@
 
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
-use crate::config::{
-    LINGER, ListenAddress, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT,
-};
+use crate::config::{LINGER, ListenAddress, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT};
 use crate::http::Connection;
 use crate::http::request::{self, Method, Need, Parsed};
 use crate::http::response::{self, Response};

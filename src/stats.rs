@@ -87,15 +87,27 @@ impl Stats {
         let gauges = [
             ("galo_outstanding", "Payments accepted and not settled.", around.outstanding as u64),
             ("galo_waiting", "Payments without an open attempt.", load(&self.waiting)),
-            ("galo_in_doubt", "Attempts of unknown outcome, to be asked about.", load(&self.in_doubt)),
+            (
+                "galo_in_doubt",
+                "Attempts of unknown outcome, to be asked about.",
+                load(&self.in_doubt),
+            ),
             ("galo_in_flight", "Requests to processors under way.", load(&self.in_flight)),
         ];
         for (name, help, value) in gauges {
             write_gauges(out, name, help, &[(&[], value)]);
         }
         let counters = [
-            ("galo_attempts_repeated_total", "Attempts that did not settle their payment.", &self.again),
-            ("galo_foreign_total", "Payments a processor held already, not booked by us.", &self.foreign),
+            (
+                "galo_attempts_repeated_total",
+                "Attempts that did not settle their payment.",
+                &self.again,
+            ),
+            (
+                "galo_foreign_total",
+                "Payments a processor held already, not booked by us.",
+                &self.foreign,
+            ),
         ];
         for (name, help, counter) in counters {
             write_counters(out, name, help, &[(&[], load(counter))]);

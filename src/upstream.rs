@@ -219,23 +219,20 @@ impl Link {
         self.received.clear();
         let mut at_eof = false;
         loop {
-            match response::parse(&self.received, at_eof, &mut self.scratch) {
+            let wait = match response::parse(&self.received, at_eof, &mut self.scratch) {
                 Parsed::Complete { .. } => return Ok(at_eof),
                 Parsed::Invalid(_) => return Err(Failure::Lost),
-                Parsed::Partial if at_eof => return Err(Failure::Lost),
-                Parsed::Partial => {}
-            }
-            self.received.reserve(READ_BUFFER);
-            let start = self.received.len();
-            let free = std::mem::take(&mut self.received);
-            let free = monoio::buf::IoBufMut::slice_mut(free, start..);
-            let (result, free) =
-                alarm.until(deadline, stream.read(free)).await.ok_or(Failure::Lost)?;
-            self.received = free.into_inner();
-            match result {
-                Ok(0) => at_eof = true,
-                Ok(_) => {}
-                Err(_) => return Err(Failure::Lost),
+                Parsed::Partial(wait) => wait,
+            };
+            while !at_eof && wait.holds(&self.received) {
+                self.received.reserve(READ_BUFFER);
+                let start = self.received.len();
+                let free = std::mem::take(&mut self.received);
+                let free = monoio::buf::IoBufMut::slice_mut(free, start..);
+                let read = alarm.until(deadline, stream.read(free)).await;
+                let (result, free) = read.ok_or(Failure::Lost)?;
+                self.received = free.into_inner();
+                at_eof = result.map_err(|_| Failure::Lost)? == 0;
             }
         }
     }
@@ -275,11 +272,23 @@ mod tests {
     fn urls() {
         let url = |text: &str| text.parse::<Url>().map(|url| url.to_string());
         assert_eq!(url("http://127.0.0.1:8001"), Ok("127.0.0.1:8001".into()));
-        assert_eq!(url("http://payment-processor-default:8080/"), Ok("payment-processor-default:8080".into()));
+        assert_eq!(
+            url("http://payment-processor-default:8080/"),
+            Ok("payment-processor-default:8080".into())
+        );
         assert_eq!(url("http://example"), Ok("example:80".into()));
         assert_eq!(url("http://[::1]:8001"), Ok("[::1]:8001".into()));
         assert_eq!(url("http://[::1]"), Ok("[::1]:80".into()));
-        for wrong in ["", "127.0.0.1:80", "https://a", "http://", "http://a:0", "http://a:99999", "http://a/b", "http://a b"] {
+        for wrong in [
+            "",
+            "127.0.0.1:80",
+            "https://a",
+            "http://",
+            "http://a:0",
+            "http://a:99999",
+            "http://a/b",
+            "http://a b",
+        ] {
             assert!(url(wrong).is_err(), "{wrong}");
         }
     }

@@ -181,10 +181,9 @@ impl Engine {
         }
         let id = attempt.payment.id;
         let deadline = clock::moment() + timeout;
-        let answer =
-            link.exchange(alarm, connect, deadline, |out, host| {
-                processor::write_look(out, host, id);
-            });
+        let answer = link.exchange(alarm, connect, deadline, |out, host| {
+            processor::write_look(out, host, id);
+        });
         match answer.await {
             // Not even asked: nothing is known.
             Err(_) => Outcome::Unknown,

@@ -123,9 +123,8 @@ mod tests {
     #[test]
     fn refusals_name_what_was_wrong() {
         let quoted = format!("\"{ID}\"");
-        let not_json = [
-            "", "x", "{", "{}x", "nul", "{\"correlationId\":}", "\u{feff}{}", "{'a':1}", "[1,]",
-        ];
+        let not_json =
+            ["", "x", "{", "{}x", "nul", "{\"correlationId\":}", "\u{feff}{}", "{'a':1}", "[1,]"];
         for body in not_json.map(String::from).into_iter().chain([
             with(&quoted, "01"),
             with(&quoted, "1."),

@@ -7,7 +7,6 @@
 //! processor's answer decides. Nothing is ever given up, and nothing is sent to one processor while
 //! the other may hold it.
 
-
 pub mod dispatcher;
 pub mod engine;
 pub mod ids;

@@ -180,7 +180,8 @@ mod tests {
     fn whose_booking_it_is() {
         let payment = attempt().payment;
         let look = |status, body: &str| read_look(status, body.as_bytes(), None, &payment);
-        let ours = r#"{"correlationId":"x","amount":19.9,"requestedAt":"2020-07-10T12:34:56.000Z"}"#;
+        let ours =
+            r#"{"correlationId":"x","amount":19.9,"requestedAt":"2020-07-10T12:34:56.000Z"}"#;
         assert_eq!(look(200, ours), Outcome::Recorded(Timestamp(1_594_384_496_000)));
         let earlier = r#"{"requestedAt":"2020-07-10T12:34:55.999999Z"}"#;
         assert_eq!(look(200, earlier), Outcome::Foreign);
