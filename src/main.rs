@@ -43,6 +43,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(Box<ServeArgs>),
+    /// A payment processor of the contest, simulated
+    Processor(simulator::ProcessorArgs),
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
@@ -51,6 +53,10 @@ const EXIT_REFUSED: u8 = 2;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(*args),
+        Command::Processor(args) => {
+            start_log(log::LevelFilter::Info);
+            simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
+        }
     };
     result.unwrap_or_else(|refusal| {
         eprintln!("galo: {refusal}");

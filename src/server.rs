@@ -80,6 +80,10 @@ impl Listener {
     /// accept may lose a connection (monoio 0.2.4).
     pub async fn serve(self, node: Arc<Node>) {
         let door = self.door;
+        // io_uring waits inside the kernel; on a non-blocking socket it would not wait at all.
+        if let Err(error) = self.socket.set_nonblocking(monoio::utils::is_legacy()) {
+            return log::error!("cannot listen on {}: {error}", self.address);
+        }
         let served = match self.address {
             ListenAddress::Tcp(_) => {
                 let listener = self.socket.into();
@@ -115,7 +119,7 @@ impl Listener {
 }
 
 fn tcp(address: std::net::SocketAddr, share: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     socket.bind(&address.into())?;
@@ -132,7 +136,7 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
         }
         std::fs::remove_file(path)?;
     }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&address)?;
     // The balancer runs as another user; who may reach the socket is the directory's business.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;

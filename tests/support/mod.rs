@@ -1,0 +1,257 @@
+//! What the black-box tests share: the real binary as a child process, and raw HTTP over a socket.
+//!
+//! Knows nothing of what is under test. On failure everything the child wrote on standard error is
+//! printed, so that no run has to be repeated to see it.
+
+#![allow(dead_code)] // each test file uses its own part
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up. Never reached by a test that passes.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `galo`. Killed when dropped.
+pub struct Galo {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: Arc<Mutex<String>>,
+    stderr_reader: Option<JoinHandle<()>>,
+}
+
+impl Galo {
+    /// Starts the binary with these arguments.
+    pub fn start<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Galo {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_galo"));
+        command.args(args);
+        Galo::spawn(command)
+    }
+
+    /// Starts a command that is or becomes the binary.
+    pub fn spawn(mut command: Command) -> Galo {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let seen = stderr.clone();
+        let stderr_reader = std::thread::spawn(move || {
+            let mut line = String::new();
+            while matches!(lines.read_line(&mut line), Ok(1..)) {
+                seen.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        });
+        Galo { child, stdout, stderr, stderr_reader: Some(stderr_reader) }
+    }
+
+    /// Waits for the line `listening on ADDR` → the address.
+    pub fn address(&mut self) -> SocketAddr {
+        let mut line = String::new();
+        while matches!(self.stdout.read_line(&mut line), Ok(1..)) {
+            if let Some(address) = line.trim_end().strip_prefix("listening on ") {
+                return address.parse().expect("an address");
+            }
+            line.clear();
+        }
+        panic!("galo ended without listening:\n{}", self.finish_stderr());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its number.
+    pub fn signal(&self, signal: i32) {
+        let status = Command::new("kill")
+            .args([format!("-{signal}"), self.id().to_string()])
+            .status()
+            .expect("kill(1) runs");
+        assert!(status.success(), "kill: {status}");
+    }
+
+    /// Waits for the end of the process → its status, and what it wrote on standard error.
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("the child can be waited for");
+        (status, self.finish_stderr())
+    }
+
+    fn finish_stderr(&mut self) -> String {
+        if let Some(reader) = self.stderr_reader.take() {
+            let _ = reader.join();
+        }
+        self.stderr.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Galo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let stderr = self.finish_stderr();
+        if std::thread::panicking() {
+            eprintln!("--- stderr of galo {} ---\n{stderr}---", self.child.id());
+        }
+    }
+}
+
+/// One answer, read from the raw bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    /// The first header of this (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A client's connection that says exactly what it is told to.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects; every read gives up after [`PATIENCE`].
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("it takes connections");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream: BufReader::new(stream) }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(bytes.as_ref()).expect("it can be sent");
+    }
+
+    /// Reads one answer.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the connection ends first, `ConnectionReset` if it is reset, and
+    /// `WouldBlock` if nothing comes.
+    pub fn receive(&mut self) -> io::Result<Answer> {
+        let status_line = self.line()?;
+        let status = status_line
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.split(' ').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(':') else {
+                assert_eq!(line, "", "not a header");
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut answer = Answer { status, headers, body: String::new() };
+        let body = match (answer.header("transfer-encoding"), answer.header("content-length")) {
+            (Some("chunked"), None) => self.chunks()?,
+            (None, Some(length)) => self.exactly(length.parse().expect("a length"))?,
+            (None, None) if status == 204 => Vec::new(),
+            framing => panic!("unclear framing: {framing:?}"),
+        };
+        answer.body = String::from_utf8(body).expect("UTF-8");
+        Ok(answer)
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn call(&mut self, request: impl AsRef<[u8]>) -> Answer {
+        self.send(request);
+        self.receive().expect("an answer")
+    }
+
+    /// Waits for the end of the connection: `Ok` if it is closed in order, else the error.
+    pub fn end(&mut self) -> io::Result<()> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        assert_eq!(String::from_utf8_lossy(&rest), "", "nothing more was expected");
+        Ok(())
+    }
+
+    /// Whether nothing comes, neither bytes nor the end, for `time`.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.get_mut().set_read_timeout(Some(time)).unwrap();
+        let nothing = matches!(&self.stream.fill_buf(), Err(error) if
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+        self.stream.get_mut().set_read_timeout(Some(PATIENCE)).unwrap();
+        nothing
+    }
+
+    /// Says that nothing more will be sent, but keeps reading.
+    pub fn half_close(&mut self) {
+        self.stream.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            Some(line) => Ok(line.to_owned()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let length = usize::from_str_radix(&self.line()?, 16).expect("a chunk's length");
+            body.extend(self.exactly(length)?);
+            assert_eq!(self.line()?, "", "a chunk ends with a line break");
+            if length == 0 {
+                return Ok(body);
+            }
+        }
+    }
+}
+
+/// A request as bytes. `headers` are whole lines, each with its line break.
+pub fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {target} HTTP/1.1\r\nhost: test\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Asks until the answer is yes. For states of another process that can only be asked for.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Allows this process and its children so many open files, where the usual limit of 1,024 is in
+/// force. Without prlimit(1), or above the hard limit, everything stays as it is.
+pub fn allow_open_files(count: u32) {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let soft = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next())
+        .and_then(|soft| soft.parse::<u32>().ok());
+    if soft.is_some_and(|soft| soft < count) {
+        let pid = std::process::id().to_string();
+        let limit = format!("--nofile={count}:");
+        let _ = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+    }
+}
