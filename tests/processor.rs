@@ -553,6 +553,22 @@ fn sigterm_ends_it_at_once_and_well() {
     assert_eq!(stderr.lines().count(), 1, "one line at the start, none per request:\n{stderr}");
 }
 
+/// Found by starting one again and again: its old accept, still pending in a ring that the kernel
+/// had not taken down yet, kept the port.
+#[test]
+fn it_can_be_started_again_on_its_port_at_once() {
+    const SIGTERM: i32 = 15;
+    const SIGKILL: i32 = 9;
+    let mut processor = Processor::start();
+    let address = processor.address.to_string();
+    for signal in [SIGTERM, SIGKILL, SIGTERM, SIGKILL] {
+        processor.galo.signal(signal);
+        processor.galo.wait();
+        processor = Processor::of(Galo::start(["processor", "--listen", &address]));
+        assert!(ok(&processor.client().call(payment(1))));
+    }
+}
+
 #[test]
 fn impossible_flags_are_refused_with_exit_code_2() {
     for args in [
