@@ -144,7 +144,8 @@ fn requests_come_in_any_framing() {
     let body = whole.split("\r\n\r\n").nth(1).unwrap();
     let (a, b) = body.split_at(7);
     let chunked = client.call(format!(
-        "POST /payments HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{a}\r\n{:X}\r\n{b}\r\n0\r\n\r\n",
+        "POST /payments HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{a}\r\n{:X}\r\n{b}\r\n0\r\n\r\n",
         a.len(),
         b.len()
     ));

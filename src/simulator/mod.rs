@@ -49,7 +49,8 @@ pub struct ProcessorArgs {
     pub fee: Fee,
 
     /// How long an insert takes, such as 500us, 1ms or 2s
-    #[arg(long, env = "GALO_SERVICE_TIME", default_value = "1ms", value_parser = units::parse_duration)]
+    #[arg(long, env = "GALO_SERVICE_TIME", default_value = "1ms",
+        value_parser = units::parse_duration)]
     pub service_time: Duration,
 
     /// How many inserts are served at once; others wait in order
@@ -117,8 +118,8 @@ pub fn run(args: &ProcessorArgs) -> io::Result<()> {
     })
 }
 
-/// Listens, trying again for a while if the address is in use. The kernel takes a ring down after its
-/// process has ended, and until then an accept pending in it keeps the port: without this, a
+/// Listens, trying again for a while if the address is in use. The kernel takes a ring down after
+/// its process has ended, and until then an accept pending in it keeps the port: without this, a
 /// processor that is started again at once could not have its address back.
 fn listen_in_time(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     for _ in 0..LISTEN_TRIES {
