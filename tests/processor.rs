@@ -144,7 +144,8 @@ fn requests_come_in_any_framing() {
     let body = whole.split("\r\n\r\n").nth(1).unwrap();
     let (a, b) = body.split_at(7);
     let chunked = client.call(format!(
-        "POST /payments HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{a}\r\n{:X}\r\n{b}\r\n0\r\n\r\n",
+        "POST /payments HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{a}\r\n{:X}\r\n{b}\r\n0\r\n\r\n",
         a.len(),
         b.len()
     ));
@@ -551,6 +552,22 @@ fn sigterm_ends_it_at_once_and_well() {
     assert!(status.success(), "{status}\n{stderr}");
     assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(stderr.lines().count(), 1, "one line at the start, none per request:\n{stderr}");
+}
+
+/// Found by starting one again and again: its old accept, still pending in a ring that the kernel
+/// had not taken down yet, kept the port.
+#[test]
+fn it_can_be_started_again_on_its_port_at_once() {
+    const SIGTERM: i32 = 15;
+    const SIGKILL: i32 = 9;
+    let mut processor = Processor::start();
+    let address = processor.address.to_string();
+    for signal in [SIGTERM, SIGKILL, SIGTERM, SIGKILL] {
+        processor.galo.signal(signal);
+        processor.galo.wait();
+        processor = Processor::of(Galo::start(["processor", "--listen", &address]));
+        assert!(ok(&processor.client().call(payment(1))));
+    }
 }
 
 #[test]

@@ -155,7 +155,10 @@ mod tests {
         assert_eq!(lines.len(), rows);
         assert_eq!(
             lines[1],
-            r#"{"correlationId":"00000000-0000-0000-0000-000000000001","amount":19.90,"requestedAt":"1970-01-01T00:00:01.5Z"}"#
+            concat!(
+                r#"{"correlationId":"00000000-0000-0000-0000-000000000001","#,
+                r#""amount":19.90,"requestedAt":"1970-01-01T00:00:01.5Z"}"#
+            )
         );
     }
 

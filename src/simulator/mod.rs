@@ -49,7 +49,8 @@ pub struct ProcessorArgs {
     pub fee: Fee,
 
     /// How long an insert takes, such as 500us, 1ms or 2s
-    #[arg(long, env = "GALO_SERVICE_TIME", default_value = "1ms", value_parser = units::parse_duration)]
+    #[arg(long, env = "GALO_SERVICE_TIME", default_value = "1ms",
+        value_parser = units::parse_duration)]
     pub service_time: Duration,
 
     /// How many inserts are served at once; others wait in order
@@ -71,6 +72,10 @@ pub struct ProcessorArgs {
 /// loop would spin on the same error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
+/// A second altogether: the wait was well below 50 ms whenever it was measured.
+const LISTEN_TRIES: usize = 100;
+const LISTEN_PAUSE: Duration = Duration::from_millis(10);
+
 const BACKLOG: i32 = 4096;
 
 /// Runs a processor until SIGTERM or SIGINT. Prints `listening on ADDR` on standard output once
@@ -79,7 +84,7 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// If the address cannot be listened on, or no event loop can be had.
 pub fn run(args: &ProcessorArgs) -> io::Result<()> {
-    let listener = listen(args.listen)?;
+    let listener = listen_in_time(args.listen)?;
     let address = listener.local_addr()?;
     let stop = stop_signal()?;
     let mut runtime = build_runtime()?;
@@ -111,6 +116,21 @@ pub fn run(args: &ProcessorArgs) -> io::Result<()> {
         stop.await;
         Ok(())
     })
+}
+
+/// Listens, trying again for a while if the address is in use. The kernel takes a ring down after
+/// its process has ended, and until then an accept pending in it keeps the port: without this, a
+/// processor that is started again at once could not have its address back.
+fn listen_in_time(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    for _ in 0..LISTEN_TRIES {
+        match listen(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                std::thread::sleep(LISTEN_PAUSE);
+            }
+            result => return result,
+        }
+    }
+    listen(address)
 }
 
 /// A listener whose connections linger for zero seconds, which they inherit from it: they are reset

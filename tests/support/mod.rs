@@ -228,7 +228,8 @@ impl Client {
 pub fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "{method} {target} HTTP/1.1\r\nhost: test\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        "{method} {target} HTTP/1.1\r\nhost: test\r\n{headers}\
+         content-length: {length}\r\n\r\n{body}"
     )
 }
 
