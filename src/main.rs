@@ -3,20 +3,21 @@
 //! This file tells the whole program; the modules are listed in reading order, and each may use
 //! only those before it.
 
-mod alarm;
-mod clock;
-mod config;
-mod http;
-mod metrics;
 mod money;
-mod node;
-mod payments;
-mod peer;
-mod routes;
+mod clock;
 mod runtime;
-mod server;
-mod stats;
+mod alarm;
+mod metrics;
+mod http;
 mod upstream;
+mod payments;
+mod config;
+mod stats;
+mod peer;
+mod node;
+mod routes;
+mod server;
+mod simulator;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ServeArgs};
@@ -76,10 +77,11 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
     let node = Node::new(config);
-    start_loops(&node, &driver, &listeners)?;
+    let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
+    start_loops(&node, &driver, listeners)?;
     node.enter(Phase::Serving);
-    for listener in &listeners {
-        announce(&listener.address.to_string());
+    for address in addresses {
+        announce(&address);
     }
     log::info!("serving on {} event loops", node.config.threads);
     Ok(wait_for_the_end(&node, signals))
@@ -110,23 +112,27 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 }
 
 /// Starts the event loops, each on a thread of its own; the last one drives the payments.
-fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: &[Listener]) -> Result<(), String> {
+fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> Result<(), String> {
     let threads = node.config.threads;
-    for index in 0..threads {
+    let serving = if threads == 1 { 1 } else { threads - 1 };
+    // One set of listeners a serving thread, and none left over: the kernel would hand connections
+    // to a listener that nobody accepts from.
+    let mut sets: Vec<Vec<Listener>> = Vec::new();
+    for _ in 1..serving {
+        let set = listeners.iter().map(Listener::another).collect::<io::Result<_>>();
+        sets.push(set.map_err(|error| format!("cannot listen once more: {error}"))?);
+    }
+    sets.push(listeners);
+    sets.resize_with(threads, Vec::new);
+    for (index, listeners) in sets.into_iter().enumerate() {
         let drives = index == threads - 1;
-        let serves = threads == 1 || !drives;
-        let listeners = if serves { listeners } else { &[] };
-        let listeners: Vec<Listener> = listeners
-            .iter()
-            .map(Listener::another)
-            .collect::<io::Result<_>>()
-            .map_err(|error| format!("cannot listen once more: {error}"))?;
         let (node, driver) = (node.clone(), driver.clone());
         let name = if drives { "galo-dispatcher".into() } else { format!("galo-server-{index}") };
         std::thread::Builder::new()
             .name(name)
             .spawn(move || {
-                let ended = driver.block_on(event_loop(node, listeners, drives));
+                let on_epoll = matches!(driver, Driver::Epoll(_));
+                let ended = driver.block_on(event_loop(node, listeners, drives, on_epoll));
                 // Without one of its loops an instance must not go on as if nothing had happened.
                 log::error!("an event loop could not be built: {:?}", ended.err());
                 std::process::abort();
@@ -136,9 +142,9 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: &[Listener]) -> Res
     Ok(())
 }
 
-async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool) {
+async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
     for listener in listeners {
-        monoio::spawn(listener.serve(node.clone()));
+        monoio::spawn(listener.serve(node.clone(), on_epoll));
     }
     if drives {
         for which in Processor::ALL {

@@ -89,6 +89,7 @@ fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Th
             stats.refused.fetch_add(1, Ordering::Relaxed);
             let (status, reason) = match refused {
                 Refused::NotJson => (400, "The body is not JSON."),
+                Refused::TooDeep => (400, "The body is nested too deeply."),
                 Refused::Field(reason) => (422, reason),
             };
             error(out, frame, status, None, reason);

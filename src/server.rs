@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Connections the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4_096;
+/// How long binding waits for a port that is in use.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Without free descriptors or memory, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -78,10 +80,10 @@ impl Listener {
 
     /// Accepts connections for as long as the thread runs. Never dropped in between: a dropped
     /// accept may lose a connection (monoio 0.2.4).
-    pub async fn serve(self, node: Arc<Node>) {
+    pub async fn serve(self, node: Arc<Node>, on_epoll: bool) {
         let door = self.door;
         // io_uring waits inside the kernel; on a non-blocking socket it would not wait at all.
-        if let Err(error) = self.socket.set_nonblocking(monoio::utils::is_legacy()) {
+        if let Err(error) = self.socket.set_nonblocking(on_epoll) {
             return log::error!("cannot listen on {}: {error}", self.address);
         }
         let served = match self.address {
@@ -122,8 +124,19 @@ fn tcp(address: std::net::SocketAddr, share: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
+    let give_up_at = clock::moment() + BIND_PATIENCE;
+    loop {
+        match socket.bind(&address.into()) {
+            // A process that was just killed may hold its port a moment longer, until the kernel
+            // has taken down the ring that was accepting on it.
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && clock::moment() < give_up_at =>
+            {
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+            result => return result.map(|()| socket),
+        }
+    }
 }
 
 fn unix(path: &std::path::Path) -> io::Result<Socket> {

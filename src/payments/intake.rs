@@ -1,19 +1,24 @@
 //! The body of `POST /payments`, read strictly: what is refused is named, what is accepted is exact.
 //!
 //! Two readers. A scanner for the one shape nearly every client sends; whatever it does not
-//! recognise at once goes to sonic-rs, which alone decides what is an error. The caller has capped
-//! the body (4 KiB) before, because sonic-rs recurses once a nesting level.
+//! recognise at once goes to sonic-rs, which alone decides what is an error, but only after a look
+//! at how deep the body is nested: sonic-rs recurses once a level, without a limit.
 
 use super::PaymentId;
 use crate::money::{Cents, MoneyError};
 use serde::Deserialize;
 use sonic_rs::LazyValue;
 
+/// A payment needs one level; the rest is for what other fields may hold.
+const DEPTH_MAX: usize = 32;
+
 /// Why a body is not a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// 400.
     NotJson,
+    /// 400: nested deeper than [`DEPTH_MAX`].
+    TooDeep,
     /// 422: the sentence names the field.
     Field(&'static str),
 }
@@ -58,6 +63,9 @@ fn read_any(body: &[u8]) -> Result<(PaymentId, Cents), Refused> {
         #[serde(borrow)]
         amount: Option<LazyValue<'a>>,
     }
+    if depth(body) > DEPTH_MAX {
+        return Err(Refused::TooDeep);
+    }
     // Two steps, because the typed reader alone cannot tell "not JSON" from "JSON, but no object".
     let document: LazyValue = sonic_rs::from_slice(body).map_err(|_| Refused::NotJson)?;
     let text = document.as_raw_str().as_bytes();
@@ -67,6 +75,24 @@ fn read_any(body: &[u8]) -> Result<(PaymentId, Cents), Refused> {
     let id = fields.correlation_id.ok_or(Refused::Field("The field correlationId is missing."))?;
     let amount = fields.amount.ok_or(Refused::Field("The field amount is missing."))?;
     Ok((read_id(&id)?, read_amount(&amount)?))
+}
+
+/// How deep the brackets outside of strings are nested, at the deepest. Right for any JSON, and no
+/// less than what a parser would follow in anything else.
+fn depth(body: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 fn read_id(value: &LazyValue) -> Result<PaymentId, Refused> {
@@ -176,9 +202,17 @@ mod tests {
     #[test]
     fn the_deepest_body_that_fits_is_refused_calmly() {
         let deep = "[".repeat(crate::http::BODY_SIZE_MAX);
-        assert_eq!(read(deep.as_bytes()), Err(Refused::NotJson));
+        assert_eq!(read(deep.as_bytes()), Err(Refused::TooDeep));
         let field = format!(r#"{{"x":{}"#, "[".repeat(4_000));
-        assert_eq!(read(field.as_bytes()), Err(Refused::NotJson));
+        assert_eq!(read(field.as_bytes()), Err(Refused::TooDeep));
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"x":{open}"]\\\"["{close},"correlationId":"{ID}","amount":1}}"#)
+        };
+        assert!(read(nested(DEPTH_MAX - 1).as_bytes()).is_ok());
+        assert_eq!(read(nested(DEPTH_MAX).as_bytes()), Err(Refused::TooDeep));
+        let flat = format!(r#"{{"x":"{}","correlationId":"{ID}","amount":1}}"#, "[".repeat(3_000));
+        assert!(read(flat.as_bytes()).is_ok(), "brackets in a string are text");
     }
 
     proptest! {
