@@ -90,7 +90,7 @@ impl FromStr for Fee {
 }
 
 impl Fee {
-    /// The fee on an amount or a sum, in millionths of a cent.
+    /// The fee on so many cents, in millionths of a cent.
     pub fn of(self, cents: i128) -> i128 {
         cents * i128::from(self.0)
     }

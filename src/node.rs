@@ -204,10 +204,13 @@ impl Node {
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
+        let summary_bytes = self.summary().memory_bytes();
         self.stats.write(&Surroundings {
             now_us: clock::moment().0,
             outstanding: self.queue.outstanding(),
             settled_cents: self.totals(all).map(|totals| totals.amount.0),
+            fees: self.config.fees,
+            summary_bytes,
             peer_up: self.peer.as_ref().map(Peer::is_up),
             event_loops: self.config.threads,
         })
