@@ -15,15 +15,16 @@ mod config;
 mod stats;
 mod peer;
 mod node;
+mod engine;
 mod routes;
 mod server;
 mod simulator;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ServeArgs};
+use engine::Engine;
 use node::{Node, Phase};
 use payments::Processor;
-use payments::engine::{self, Engine};
 use routes::Door;
 use runtime::Driver;
 use server::Listener;
@@ -150,7 +151,9 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
         for which in Processor::ALL {
             monoio::spawn(engine::poll_health(node.clone(), which));
         }
-        monoio::spawn(peer::greet(node.clone()));
+        if let Some(peer) = node.peer.clone() {
+            monoio::spawn(async move { peer.greet().await });
+        }
         Engine::new(node).run().await;
     }
     std::future::pending::<()>().await;

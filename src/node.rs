@@ -83,7 +83,7 @@ pub struct Node {
     /// A random number that tells the two instances apart, new at every start.
     pub instance: u64,
     pub processors: [Arc<Target>; 2],
-    pub peer: Option<Peer>,
+    pub peer: Option<Arc<Peer>>,
     pub queue: Queue,
     pub controls: ArrayQueue<Control>,
     pub stats: Stats,
@@ -99,7 +99,8 @@ impl Node {
     pub fn new(config: Config) -> Arc<Node> {
         use std::hash::BuildHasher;
         let random = foldhash::quality::RandomState::default().hash_one(clock::now().0);
-        let peer = config.peer.clone().map(|url| Peer::new(Target::new(url)));
+        let token = config.peer_token.clone();
+        let peer = config.peer.clone().map(|url| Arc::new(Peer::new(Target::new(url), token)));
         Arc::new(Node {
             instance: random,
             processors: config.processor_urls.clone().map(Target::new),
@@ -211,7 +212,7 @@ impl Node {
             settled_cents: self.totals(all).map(|totals| totals.amount.0),
             fees: self.config.fees,
             summary_bytes,
-            peer_up: self.peer.as_ref().map(Peer::is_up),
+            peer_up: self.peer.as_ref().map(|peer| peer.is_up()),
             event_loops: self.config.threads,
         })
     }

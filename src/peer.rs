@@ -7,7 +7,6 @@ use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::{PEER_HELLO_EVERY, PEER_TIMEOUT};
 use crate::money::Total;
-use crate::node::Node;
 use crate::payments::observed::Report;
 use crate::payments::{Processor, Totals, Window};
 use crate::upstream::{Link, Target};
@@ -35,6 +34,8 @@ enum Presence {
 /// The other instance, as this one sees it.
 pub struct Peer {
     target: Arc<Target>,
+    /// The secret that both instances share.
+    token: String,
     presence: AtomicU8,
     instance: AtomicU64,
 }
@@ -87,9 +88,10 @@ thread_local! {
 }
 
 impl Peer {
-    pub fn new(target: Arc<Target>) -> Peer {
+    pub fn new(target: Arc<Target>, token: String) -> Peer {
         Peer {
             target,
+            token,
             presence: AtomicU8::new(Presence::Unknown as u8),
             instance: AtomicU64::new(0),
         }
@@ -111,7 +113,7 @@ impl Peer {
     ///
     /// # Errors
     /// After [`PEER_TIMEOUT`] at the latest.
-    pub async fn totals(&self, token: &str, window: Window) -> Result<[Totals; 2], PeerError> {
+    pub async fn totals(&self, window: Window) -> Result<[Totals; 2], PeerError> {
         let mut query = String::new();
         for (name, bound) in [("from", window.from), ("to", window.to)] {
             if let Some(at) = bound {
@@ -119,7 +121,7 @@ impl Peer {
                 query.push_str(&format!("{name}={at}"));
             }
         }
-        let body = self.call(token, "GET", &format!("/peer/totals{query}"), b"").await?;
+        let body = self.call("GET", &format!("/peer/totals{query}"), b"").await?;
         let message: TotalsMessage = sonic_rs::from_slice(&body).map_err(|_| BAD_ANSWER)?;
         message.read().ok_or(BAD_ANSWER)
     }
@@ -128,22 +130,17 @@ impl Peer {
     ///
     /// # Errors
     /// If it has not said that it did.
-    pub async fn purge(&self, token: &str) -> Result<(), PeerError> {
-        self.call(token, "POST", "/peer/purge", b"").await.map(drop)
+    pub async fn purge(&self) -> Result<(), PeerError> {
+        self.call("POST", "/peer/purge", b"").await.map(drop)
     }
 
     /// One exchange on a connection of this thread. The body of a 200.
-    async fn call(
-        &self,
-        token: &str,
-        method: &str,
-        path: &str,
-        body: &[u8],
-    ) -> Result<Vec<u8>, PeerError> {
+    async fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, PeerError> {
         let idle = LINKS.with(|links| links.borrow_mut().pop());
         let (alarm, mut link) =
             idle.unwrap_or_else(|| (Alarm::new(), Link::new(self.target.clone())));
         let deadline = clock::moment() + PEER_TIMEOUT;
+        let token = &self.token;
         let exchange = async {
             let answer = link.exchange(&alarm, CONNECT_TIMEOUT, deadline, |out, host| {
                 let length = body.len();
@@ -168,36 +165,32 @@ impl Peer {
         });
         if status == 200 { Ok(body) } else { Err(BAD_ANSWER) }
     }
-}
 
-/// Greets the peer again and again, to know whether it is there and who leads. Runs as long as
-/// the thread.
-pub async fn greet(node: Arc<Node>) {
-    let Some(peer) = &node.peer else { return };
-    let token = &node.config.peer_token;
-    let mut misses = 0;
-    loop {
-        let answer = peer.call(token, "GET", "/peer/hello", b"").await;
-        let hello: Option<HelloMessage> =
-            answer.ok().and_then(|body| sonic_rs::from_slice(&body).ok());
-        match hello {
-            Some(hello) => {
-                misses = 0;
-                peer.instance.store(hello.instance, Ordering::Relaxed);
-                peer.enter(Presence::Up);
-            }
-            None => {
-                misses += 1;
-                if misses >= MISSES_TO_LOST {
-                    peer.enter(Presence::Lost);
+    /// Greets the peer again and again, to know whether it is there and who leads. Runs as long
+    /// as the thread.
+    pub async fn greet(&self) {
+        let mut misses = 0;
+        loop {
+            let answer = self.call("GET", "/peer/hello", b"").await;
+            let hello: Option<HelloMessage> =
+                answer.ok().and_then(|body| sonic_rs::from_slice(&body).ok());
+            match hello {
+                Some(hello) => {
+                    misses = 0;
+                    self.instance.store(hello.instance, Ordering::Relaxed);
+                    self.enter(Presence::Up);
+                }
+                None => {
+                    misses += 1;
+                    if misses >= MISSES_TO_LOST {
+                        self.enter(Presence::Lost);
+                    }
                 }
             }
+            monoio::time::sleep(PEER_HELLO_EVERY).await;
         }
-        monoio::time::sleep(PEER_HELLO_EVERY).await;
     }
-}
 
-impl Peer {
     fn enter(&self, presence: Presence) {
         if self.presence.swap(presence as u8, Ordering::Relaxed) != presence as u8 {
             match presence {
@@ -206,16 +199,16 @@ impl Peer {
             }
         }
     }
-}
 
-/// Passes a health answer on to the peer. It does without if it cannot be reached.
-pub async fn pass_on(node: Arc<Node>, which: Processor, report: Report) {
-    let Some(peer) = &node.peer else { return };
-    let message = HealthMessage {
-        processor: which.name().into(),
-        failing: report.failing,
-        response_min_ms: report.response_min.as_millis() as u64,
-    };
-    let Ok(body) = sonic_rs::to_vec(&message) else { return };
-    let _ = peer.call(&node.config.peer_token, "POST", "/peer/health", &body).await;
+    /// Passes a health answer on. The peer does without if it cannot be reached.
+    pub async fn pass_on(&self, which: Processor, report: Report) {
+        let message = HealthMessage {
+            processor: which.name().into(),
+            failing: report.failing,
+            response_min_ms: report.response_min.as_millis() as u64,
+        };
+        if let Ok(body) = sonic_rs::to_vec(&message) {
+            let _ = self.call("POST", "/peer/health", &body).await;
+        }
+    }
 }

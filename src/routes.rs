@@ -218,7 +218,7 @@ impl Call {
 async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
     let mut totals = node.totals(window);
     if let Some(peer) = &node.peer {
-        let theirs = peer.totals(&node.config.peer_token, window).await?;
+        let theirs = peer.totals(window).await?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
     }
     Ok(totals)
@@ -232,7 +232,7 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
     done.wait().await;
     match &node.peer {
         Some(peer) if pass_on => {
-            let purged = peer.purge(&node.config.peer_token).await;
+            let purged = peer.purge().await;
             purged.map_err(|_| "Purged here, but the other instance has not answered; try again.")
         }
         _ => Ok(()),

@@ -8,7 +8,6 @@
 //! the other may hold it.
 
 pub mod dispatcher;
-pub mod engine;
 pub mod ids;
 pub mod intake;
 pub mod observed;

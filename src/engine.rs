@@ -5,14 +5,12 @@
 //! until it is given a request. Lanes are made on demand, so in a steady state nothing is
 //! allocated, and the most recently used one is taken first, so that spare ones can go idle.
 
-use super::dispatcher::{Dispatcher, End, LOOKS_MAX, Question, Start};
-use super::observed::{Report, State};
-use super::processor;
-use super::{Attempt, Outcome, Processor};
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
 use crate::node::{Control, Node};
-use crate::peer;
+use crate::payments::dispatcher::{Dispatcher, End, LOOKS_MAX, Question, Start};
+use crate::payments::observed::{Report, State};
+use crate::payments::{Attempt, Outcome, Processor, Refusal, processor};
 use crate::upstream::{Failure, Link};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -271,7 +269,7 @@ impl Lane {
 
 fn unanswered(failure: Failure) -> Outcome {
     match failure {
-        Failure::NotSent => Outcome::NotRecorded(super::Refusal::Unreachable),
+        Failure::NotSent => Outcome::NotRecorded(Refusal::Unreachable),
         Failure::Lost => Outcome::Unknown,
     }
 }
@@ -295,7 +293,9 @@ pub async fn poll_health(node: Arc<Node>, which: Processor) {
         node.health_called(which);
         if let Some(report) = call_health(&node, &alarm, &mut link).await {
             node.control(Control::Reported(which, report));
-            monoio::spawn(peer::pass_on(node.clone(), which, report));
+            if let Some(peer) = node.peer.clone() {
+                monoio::spawn(async move { peer.pass_on(which, report).await });
+            }
         }
     }
 }
