@@ -3,4 +3,18 @@
 mod clock;
 mod money;
 mod payments;
-fn main() {}
+mod rehearsal;
+
+use clap::Parser;
+
+#[derive(Parser)]
+enum Command {
+    /// Play the contest in virtual time and print what the routing policy earns
+    Rehearse(rehearsal::RehearseArgs),
+}
+
+fn main() {
+    match Command::parse() {
+        Command::Rehearse(args) => rehearsal::run(&args),
+    }
+}
