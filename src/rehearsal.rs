@@ -85,7 +85,29 @@ pub fn run(args: &RehearseArgs) {
         "patience {:?}, attempt latency at most {:?}, {} attempts at once per instance",
         policy.patience, policy.attempt_latency_max, policy.processor_concurrency
     );
-    print_rows(&rehearse(args, policy).rows());
+    let r = rehearse(args, policy);
+    print_rows(&r.rows());
+    if std::env::var("DBG").is_ok() {
+        for (i, (t, p)) in r.random.iter().enumerate() {
+            let best = t.profit(p.best.waiting, FEES_PREVIEW);
+            let share = 100.0 * t.profit(p.held, FEES_PREVIEW) as f64 / best as f64;
+            let once = 100.0 * t.profit(p.best.at_once, FEES_PREVIEW) as f64 / best as f64;
+            if share < once - 1.0 || p.lag() > 0 || p.at_risk > 300 {
+                println!(
+                    "seed {} share {share:.2} once {once:.2} lag {} held {:?} best {:?} at_once {:?} risk {}",
+                    i as u64 + args.seed,
+                    p.lag(),
+                    p.held,
+                    p.best.waiting,
+                    p.best.at_once,
+                    p.at_risk
+                );
+                for s in &t.stages {
+                    println!("   {:>6} {:?} {:?}", s.at_ms, s.delay_ms, s.failing);
+                }
+            }
+        }
+    }
 }
 
 fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration) -> Policy {

@@ -18,6 +18,9 @@ const DOUBT_PAUSE_MIN: Duration = Duration::from_millis(50);
 const DOUBT_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// At most so many looks at once at one processor: they answer at once, so few are enough.
 pub const LOOKS_MAX: usize = 16;
+/// How often [`Dispatcher::watch`] wants to be called, and when a call counts as late.
+pub const WATCH_EVERY: Duration = Duration::from_millis(10);
+const WATCH_LATE: Duration = Duration::from_millis(20);
 /// The pause before a payment that both processors refuse by itself (4xx) is offered again.
 const REJECTED_PAUSE: Duration = Duration::from_secs(5);
 
@@ -117,6 +120,8 @@ pub struct Dispatcher {
     sequence: u32,
     agenda_sequence: u64,
     random: u64,
+    watched_at: Moment,
+    was_late: bool,
 }
 
 impl Dispatcher {
@@ -137,6 +142,8 @@ impl Dispatcher {
             sequence: 0,
             agenda_sequence: 0,
             random: seed | 1,
+            watched_at: Moment::default(),
+            was_late: false,
         }
     }
 
@@ -324,6 +331,9 @@ impl Dispatcher {
         if !was_up && seen.state() == State::Up {
             // What is still in flight from before tells nothing about the processor as it is now.
             self.order[index].clear();
+            if seen.up_for(now) == Duration::ZERO {
+                self.observed[1 - index].hasten_probe(now);
+            }
         }
     }
 
@@ -334,6 +344,14 @@ impl Dispatcher {
 
     /// Looks for stalls. Call every few milliseconds while anything is in flight.
     pub fn watch(&mut self, now: Moment) {
+        // Called late, it is ourselves who stood still: answers may lie unread that are younger
+        // than they look. The next call judges, late or not.
+        let is_late = now.since(self.watched_at) > WATCH_LATE;
+        self.watched_at = now;
+        if is_late && !std::mem::replace(&mut self.was_late, true) {
+            return;
+        }
+        self.was_late = false;
         for processor in Processor::ALL {
             // While a processor is down, its probe is watched, not what was in flight before.
             let up = self.observed(processor).state() == State::Up;

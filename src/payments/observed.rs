@@ -17,8 +17,10 @@ const STALL_SLACK_PER_ATTEMPT: Duration = Duration::from_micros(100);
 /// The pause before a failing processor is tried with one payment again, doubled at each failure.
 const PROBE_PAUSE_MIN: Duration = Duration::from_millis(25);
 const PROBE_PAUSE_MAX: Duration = Duration::from_millis(1_000);
-/// The pause before a stalled processor is tried again; its attempts in flight may answer first.
-const STALL_PAUSE: Duration = Duration::from_millis(1_000);
+/// The pause between attempts risked on a slow processor while the other one is no use either.
+const LAST_RESORT_PAUSE: Duration = Duration::from_millis(2_000);
+/// An interruption shorter than this does not make a processor new: a flapping one gets its share.
+const INTERRUPTION_MIN: Duration = Duration::from_millis(1_000);
 /// What is known about a slow processor is believed for so long if nothing newer comes in.
 const EVIDENCE_AGE_MAX: Duration = Duration::from_secs(10);
 /// The health endpoint is ignored about a processor whose last answer is younger than this.
@@ -73,7 +75,17 @@ pub struct Observed {
     /// … and when the attempt (or report) that says so began. Older evidence never overrides.
     latency_since: Moment,
     answered_at: Option<Moment>,
+    /// The start of the newest attempt that was booked: failures of older ones are no news.
+    booked_since: Moment,
+    /// Up since then, short interruptions apart …
+    up_since: Moment,
+    /// … and down since then.
+    down_since: Moment,
+    /// The start of the attempt that showed a stall.
+    stalled_since: Moment,
     probe_at: Moment,
+    /// When one payment may be risked on it as a last resort.
+    last_resort_at: Moment,
     probe_pause: Duration,
     /// A probe is under way since then.
     probing_since: Option<Moment>,
@@ -95,7 +107,12 @@ impl Observed {
             latency: Duration::ZERO,
             latency_since: Moment::default(),
             answered_at: None,
+            booked_since: Moment::default(),
+            up_since: Moment::default(),
+            down_since: Moment::default(),
+            stalled_since: Moment::default(),
             probe_at: Moment::default(),
+            last_resort_at: Moment::default(),
             probe_pause: PROBE_PAUSE_MIN,
             probing_since: None,
             paused_until: Moment::default(),
@@ -135,11 +152,38 @@ impl Observed {
             && self.is_admitting(now)
     }
 
+    /// Likewise, but the answer is expected to take longer than `latency_max`. Only for when the
+    /// other processor is no use either.
+    pub fn is_last_resort_due(&self, now: Moment) -> bool {
+        matches!(self.state, State::Down(Trouble::Slow | Trouble::Stalled))
+            && self.probing_since.is_none()
+            && now >= self.last_resort_at
+            && self.is_admitting(now)
+    }
+
+    /// How long it has been up. Zero while it is down.
+    pub fn up_for(&self, now: Moment) -> Duration {
+        if self.state == State::Up { now.since(self.up_since) } else { Duration::ZERO }
+    }
+
+    /// How long it has been down. Zero while it is up.
+    pub fn down_for(&self, now: Moment) -> Duration {
+        if self.state == State::Up { Duration::ZERO } else { now.since(self.down_since) }
+    }
+
+    /// The other processor has recovered: a good moment to see whether this one has, too.
+    pub fn hasten_probe(&mut self, now: Moment) {
+        if self.state != State::Down(Trouble::Stalled) {
+            self.probe_at = self.probe_at.min(now);
+        }
+    }
+
     /// An attempt begins. While the processor is down it is the probe.
     pub fn started(&mut self, now: Moment) {
         self.in_flight += 1;
         if self.state != State::Up {
             self.probing_since = Some(now);
+            self.last_resort_at = now + LAST_RESORT_PAUSE;
         }
     }
 
@@ -155,46 +199,56 @@ impl Observed {
     pub fn recorded(&mut self, started: Moment, now: Moment) {
         self.failures = 0;
         self.answered_at = Some(now);
+        self.booked_since = self.booked_since.max(started);
         self.window = (self.window + 1).min(self.window_max);
         self.measure(started, now);
         if self.latency <= self.latency_max {
-            self.state = State::Up;
-            self.probe_pause = PROBE_PAUSE_MIN;
+            self.go_up(now);
         } else {
-            self.state = State::Down(Trouble::Slow);
-            self.probe_at = now + EVIDENCE_AGE_MAX;
+            self.go_down(Trouble::Slow, now);
         }
     }
 
     /// An attempt failed or was lost. `answered`: the processor itself said so, so the time it
     /// took tells its latency. `jitter` in 0..=1 spreads the probes of several instances.
     pub fn failed(&mut self, started: Moment, answered: bool, now: Moment, jitter: f32) {
+        if started < self.booked_since {
+            // Time-outs come 10 s late, by when it may long be well again.
+            return;
+        }
         self.failures += 1;
         if answered {
             self.answered_at = Some(now);
             self.measure(started, now);
         }
-        let newly_down = self.state == State::Up && self.failures >= FAILURES_TO_DOWN;
-        // Only a probe's failure is news about a processor already down; the attempts that were
+        let newly_failing = match self.state {
+            State::Up => self.failures >= FAILURES_TO_DOWN,
+            State::Down(trouble) => trouble == Trouble::Stalled,
+        };
+        // Only a probe's failure is news about a processor already failing; the attempts that were
         // in flight when it went down would otherwise drive the pause to its maximum at once.
-        let probe_failed = self.state != State::Up && started >= self.probe_at;
-        if newly_down {
+        if newly_failing {
+            self.go_down(Trouble::Failing, now);
             self.probe_pause = PROBE_PAUSE_MIN;
-        } else if probe_failed {
+        } else if self.state != State::Up && started >= self.probe_at {
+            self.go_down(Trouble::Failing, now);
             self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
+        } else {
+            return;
         }
-        if newly_down || probe_failed {
-            self.state = State::Down(Trouble::Failing);
-            let pause = self.probe_pause.mul_f32(1.0 + jitter / 4.0);
-            self.probe_at =
-                if self.latency <= self.latency_max { now + pause } else { now + EVIDENCE_AGE_MAX };
+        if self.latency <= self.latency_max {
+            self.probe_at = now + self.probe_pause.mul_f32(1.0 + jitter / 4.0);
         }
     }
 
     /// The processor asked for a pause (429).
     pub fn told_to_pause(&mut self, retry_after: Duration, now: Moment) {
+        // One burst of refusals is one message: the window is halved once for all of them.
+        let is_news = self.is_admitting(now);
         self.paused_until = self.paused_until.max(now + retry_after.min(RETRY_AFTER_MAX));
-        self.window = (self.window.min(self.in_flight + 1) / 2).max(1);
+        if is_news {
+            self.window = (self.window.min(self.in_flight + 1) / 2).max(1);
+        }
     }
 
     /// The health endpoint has answered, to us or to the other instance.
@@ -214,15 +268,26 @@ impl Observed {
             // thousands must not follow.
             self.probe_at = self.probe_at.min(now);
         }
-        if self.state != State::Up && self.latency > self.latency_max {
-            self.probe_at = now + EVIDENCE_AGE_MAX;
-        }
     }
 
+    fn go_up(&mut self, now: Moment) {
+        if self.state != State::Up && now.since(self.down_since) >= INTERRUPTION_MIN {
+            self.up_since = now;
+        }
+        self.state = State::Up;
+        self.probe_pause = PROBE_PAUSE_MIN;
+    }
+
+    /// Down, or still down, of this trouble.
     fn go_down(&mut self, trouble: Trouble, now: Moment) {
         if self.state == State::Up {
+            self.down_since = now;
             self.probe_pause = PROBE_PAUSE_MIN;
             self.probe_at = now + self.probe_pause;
+            self.last_resort_at = now + LAST_RESORT_PAUSE;
+        }
+        if self.latency > self.latency_max {
+            self.probe_at = now + EVIDENCE_AGE_MAX;
         }
         self.state = State::Down(trouble);
     }
@@ -232,16 +297,27 @@ impl Observed {
         let stall_after = self.stall_after();
         let too_old = |started: Moment| now.since(started) > stall_after;
         match self.state {
-            State::Up if oldest.is_some_and(too_old) => {
-                self.state = State::Down(Trouble::Stalled);
-                self.probe_at = now + STALL_PAUSE;
-                self.probe_pause = PROBE_PAUSE_MIN;
+            State::Up => {
+                if let Some(started) = oldest.filter(|started| too_old(*started)) {
+                    self.go_down(Trouble::Stalled, now);
+                    self.stalled_since = started;
+                    // What is in flight is probe enough, until it must count as slow.
+                    self.probe_at = now.max(started + self.latency_max);
+                }
+            }
+            State::Down(Trouble::Stalled)
+                if self.latency_since <= self.stalled_since
+                    && now.since(self.stalled_since) > self.latency_max =>
+            {
+                self.latency = now.since(self.stalled_since);
+                self.latency_since = self.stalled_since;
+                self.go_down(Trouble::Slow, now);
             }
             // A probe that hangs must not keep the next one from being sent.
             State::Down(_) if self.probing_since.is_some_and(too_old) => {
                 self.probing_since = None;
                 self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
-                self.probe_at = now + STALL_PAUSE.max(self.probe_pause);
+                self.probe_at = self.probe_at.max(now + self.probe_pause);
             }
             _ => {}
         }

@@ -9,6 +9,9 @@ use super::observed::{Observed, State};
 use crate::clock::Moment;
 use std::time::Duration;
 
+/// Both down for so long, and it is no hiccup: slow ones are tried as well.
+const LAST_RESORT_AFTER: Duration = Duration::from_millis(1_000);
+
 /// What the owner of the money decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -42,13 +45,28 @@ pub fn choose(
     if can_take(cheaper, now) {
         return Decision::Send(policy.cheaper);
     }
-    let worth_waiting = cheaper.state() == State::Up
+    // While neither worked nobody was waiting for the cheaper one in particular: it gets its chance
+    // before everything that has piled up goes to the dearer one.
+    let is_dearer_up = dearer.state() == State::Up;
+    let waited = if is_dearer_up { waited.min(dearer.up_for(now)) } else { waited };
+    let is_cheaper_up = cheaper.state() == State::Up;
+    let worth_waiting = is_cheaper_up
         && cheaper.is_admitting(now)
         && drain_time(cheaper, queued) <= policy.patience;
     if worth_waiting || waited < policy.patience {
         return Decision::Wait;
     }
-    if can_take(dearer, now) { Decision::Send(policy.cheaper.other()) } else { Decision::Wait }
+    if can_take(dearer, now) {
+        return Decision::Send(policy.cheaper.other());
+    }
+    let is_last_resort = cheaper.down_for(now).min(dearer.down_for(now)) >= LAST_RESORT_AFTER;
+    if is_last_resort && cheaper.is_last_resort_due(now) {
+        Decision::Send(policy.cheaper)
+    } else if is_last_resort && dearer.is_last_resort_due(now) {
+        Decision::Send(policy.cheaper.other())
+    } else {
+        Decision::Wait
+    }
 }
 
 /// It answers well and has a free place, or one payment may be risked on it.

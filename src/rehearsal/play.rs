@@ -445,6 +445,15 @@ impl Play<'_> {
             ..Played::default()
         };
         let mut at_risk = Vec::new();
+        if std::env::var("DBG2").is_ok() {
+            for (i, e) in self.entries.iter().enumerate() {
+                if e.booked == [None; 2] {
+                    print!("unbooked accepted {} :", e.accepted_ms);
+                    for r in &self.requests { if r.start.attempt.payment.id.0 == i as u128 { print!(" {:?} {} {:?}/{}", r.start.attempt.processor, r.sent_us, r.outcome, r.is_open); } }
+                    println!();
+                }
+            }
+        }
         for entry in &self.entries {
             for (index, booked) in entry.booked.iter().enumerate() {
                 let Some((requested_at, booked_us)) = *booked else { continue };
