@@ -19,7 +19,7 @@ use tables::{FEES_FINAL, FEES_PREVIEW, Fees, Table};
 #[derive(clap::Args, Clone, Debug)]
 pub struct RehearseArgs {
     /// How long a payment waits for the cheaper processor while the dearer one works
-    #[arg(long, value_parser = duration, default_value = "100ms")]
+    #[arg(long, value_parser = duration, default_value = "300ms")]
     patience: Duration,
     /// No attempt is started whose answer is expected to take longer than this
     #[arg(long, value_parser = duration, default_value = "1300ms")]

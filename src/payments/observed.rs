@@ -10,15 +10,17 @@ use std::time::Duration;
 /// So many failures in a row, with no success between, and the processor is down. One alone may
 /// be an accident; a failing processor delivers three within milliseconds under load.
 const FAILURES_TO_DOWN: u32 = 3;
-/// A stall is an attempt older than `latency × 1.5 + STALL_SLACK + STALL_SLACK_PER_ATTEMPT × n`:
+/// A stall is an attempt older than `latency × 1.25 + STALL_SLACK + STALL_SLACK_PER_ATTEMPT × n`:
 /// scheduling noise on both sides, and the queue our own n attempts make in the processor.
 const STALL_SLACK: Duration = Duration::from_millis(25);
 const STALL_SLACK_PER_ATTEMPT: Duration = Duration::from_micros(100);
 /// The pause before a failing processor is tried with one payment again, doubled at each failure.
 const PROBE_PAUSE_MIN: Duration = Duration::from_millis(25);
-const PROBE_PAUSE_MAX: Duration = Duration::from_millis(1_000);
+const PROBE_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// The pause between attempts risked on a slow processor while the other one is no use either.
 const LAST_RESORT_PAUSE: Duration = Duration::from_millis(2_000);
+/// Likewise on a failing one: three health reports could have come meanwhile.
+const LAST_RESORT_PAUSE_FAILING: Duration = Duration::from_secs(15);
 /// An interruption shorter than this does not make a processor new: a flapping one gets its share.
 const INTERRUPTION_MIN: Duration = Duration::from_millis(1_000);
 /// What is known about a slow processor is believed for so long if nothing newer comes in.
@@ -77,6 +79,8 @@ pub struct Observed {
     answered_at: Option<Moment>,
     /// The start of the newest attempt that was booked: failures of older ones are no news.
     booked_since: Moment,
+    /// When the newest attempt began.
+    tried_at: Moment,
     /// Up since then, short interruptions apart …
     up_since: Moment,
     /// … and down since then.
@@ -84,8 +88,6 @@ pub struct Observed {
     /// The start of the attempt that showed a stall.
     stalled_since: Moment,
     probe_at: Moment,
-    /// When one payment may be risked on it as a last resort.
-    last_resort_at: Moment,
     probe_pause: Duration,
     /// A probe is under way since then.
     probing_since: Option<Moment>,
@@ -112,7 +114,7 @@ impl Observed {
             down_since: Moment::default(),
             stalled_since: Moment::default(),
             probe_at: Moment::default(),
-            last_resort_at: Moment::default(),
+            tried_at: Moment::default(),
             probe_pause: PROBE_PAUSE_MIN,
             probing_since: None,
             paused_until: Moment::default(),
@@ -152,12 +154,18 @@ impl Observed {
             && self.is_admitting(now)
     }
 
-    /// Likewise, but the answer is expected to take longer than `latency_max`. Only for when the
-    /// other processor is no use either.
+    /// Down, not tried for a while, and one payment may be risked although nothing promises an
+    /// answer soon. Only for when the other processor is no use either: then no report, however
+    /// wrong, keeps a processor from being tried again.
     pub fn is_last_resort_due(&self, now: Moment) -> bool {
-        matches!(self.state, State::Down(Trouble::Slow | Trouble::Stalled))
-            && self.probing_since.is_none()
-            && now >= self.last_resort_at
+        let pause = match self.state {
+            State::Up => return false,
+            // Failures teach nothing; slow answers at least are bookings.
+            State::Down(Trouble::Failing) => LAST_RESORT_PAUSE_FAILING,
+            State::Down(Trouble::Slow | Trouble::Stalled) => LAST_RESORT_PAUSE,
+        };
+        self.probing_since.is_none()
+            && now.since(self.tried_at.max(self.down_since)) >= pause
             && self.is_admitting(now)
     }
 
@@ -181,9 +189,9 @@ impl Observed {
     /// An attempt begins. While the processor is down it is the probe.
     pub fn started(&mut self, now: Moment) {
         self.in_flight += 1;
+        self.tried_at = now;
         if self.state != State::Up {
             self.probing_since = Some(now);
-            self.last_resort_at = now + LAST_RESORT_PAUSE;
         }
     }
 
@@ -284,7 +292,6 @@ impl Observed {
             self.down_since = now;
             self.probe_pause = PROBE_PAUSE_MIN;
             self.probe_at = now + self.probe_pause;
-            self.last_resort_at = now + LAST_RESORT_PAUSE;
         }
         if self.latency > self.latency_max {
             self.probe_at = now + EVIDENCE_AGE_MAX;
@@ -326,7 +333,7 @@ impl Observed {
     /// The age at which an attempt in flight is a stall.
     fn stall_after(&self) -> Duration {
         let own_queue = STALL_SLACK_PER_ATTEMPT * self.in_flight.min(10_000) as u32;
-        (self.latency * 3 / 2 + STALL_SLACK + own_queue).min(self.latency_max.max(STALL_SLACK))
+        (self.latency * 5 / 4 + STALL_SLACK + own_queue).min(self.latency_max.max(STALL_SLACK))
     }
 
     /// An answer took `now - started`. Rises fast and falls slower, so that one late answer among

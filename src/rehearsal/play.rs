@@ -449,7 +449,14 @@ impl Play<'_> {
             for (i, e) in self.entries.iter().enumerate() {
                 if e.booked == [None; 2] {
                     print!("unbooked accepted {} :", e.accepted_ms);
-                    for r in &self.requests { if r.start.attempt.payment.id.0 == i as u128 { print!(" {:?} {} {:?}/{}", r.start.attempt.processor, r.sent_us, r.outcome, r.is_open); } }
+                    for r in &self.requests {
+                        if r.start.attempt.payment.id.0 == i as u128 {
+                            print!(
+                                " {:?} {} {:?}/{}",
+                                r.start.attempt.processor, r.sent_us, r.outcome, r.is_open
+                            );
+                        }
+                    }
                     println!();
                 }
             }
