@@ -238,7 +238,7 @@ impl Observed {
         if newly_failing {
             self.go_down(Trouble::Failing, now);
             self.probe_pause = PROBE_PAUSE_MIN;
-        } else if self.state != State::Up && started >= self.probe_at {
+        } else if self.state != State::Up && started > self.down_since {
             self.go_down(Trouble::Failing, now);
             self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
         } else {
@@ -309,7 +309,7 @@ impl Observed {
                     self.go_down(Trouble::Stalled, now);
                     self.stalled_since = started;
                     // What is in flight is probe enough, until it must count as slow.
-                    self.probe_at = now.max(started + self.latency_max);
+                    self.probe_at = now + EVIDENCE_AGE_MAX;
                 }
             }
             State::Down(Trouble::Stalled)
@@ -320,13 +320,17 @@ impl Observed {
                 self.latency_since = self.stalled_since;
                 self.go_down(Trouble::Slow, now);
             }
-            // A probe that hangs must not keep the next one from being sent.
-            State::Down(_) if self.probing_since.is_some_and(too_old) => {
-                self.probing_since = None;
-                self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
-                self.probe_at = self.probe_at.max(now + self.probe_pause);
+            // A probe that hangs tells that the processor is slow, and must not keep the next one
+            // from being sent for ever.
+            State::Down(trouble) => {
+                let hangs = |since: &Moment| now.since(*since) > self.latency_max;
+                if let Some(since) = self.probing_since.filter(hangs) {
+                    self.probing_since = None;
+                    self.latency = now.since(since);
+                    self.latency_since = since;
+                    self.go_down(trouble, now);
+                }
             }
-            _ => {}
         }
     }
 
@@ -410,7 +414,7 @@ mod tests {
             fail(&mut seen, 0, end);
         }
         let mut now = 3;
-        for pause in [25, 50, 100, 200, 400, 800, 1_000, 1_000] {
+        for pause in [25, 50, 100, 200, 250, 250] {
             assert!(!seen.is_probe_due(at(now + pause - 1)), "pause {pause}");
             assert!(seen.is_probe_due(at(now + pause)), "pause {pause}");
             now += pause;
@@ -498,15 +502,98 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_hangs_does_not_block_the_next_for_ever() {
+    fn a_probe_that_hangs_counts_as_slow_and_does_not_block_the_next_for_ever() {
         let mut seen = observed();
         for end in 1..=3 {
             fail(&mut seen, 0, end);
         }
         seen.started(at(30));
-        seen.watch(Some(at(30)), at(100));
-        assert!(!seen.is_probe_due(at(1_000)));
-        assert!(seen.is_probe_due(at(1_100)));
+        seen.watch(None, at(1_330));
+        assert!(seen.latency() < Duration::from_millis(10));
+        seen.watch(None, at(1_331));
+        assert_eq!(seen.latency(), Duration::from_millis(1_301));
+        assert_eq!(seen.state(), State::Down(Trouble::Failing), "as far as we know");
+        assert!(!seen.is_probe_due(at(11_330)));
+        assert!(seen.is_probe_due(at(11_331)));
+        seen.reported(report(false, 5), at(4_000));
+        assert!(seen.is_probe_due(at(4_000)), "a report may say so sooner");
+    }
+
+    #[test]
+    fn attempts_in_flight_are_probe_enough_after_a_stall() {
+        let mut seen = observed();
+        seen.started(at(0));
+        seen.watch(Some(at(0)), at(100));
+        assert_eq!(seen.state(), State::Down(Trouble::Stalled));
+        assert!(!seen.is_probe_due(at(1_299)));
+        seen.watch(None, at(1_301));
+        assert_eq!(seen.state(), State::Down(Trouble::Slow), "older than an audit forgives");
+        assert!(!seen.is_probe_due(at(11_300)));
+        assert!(seen.is_probe_due(at(11_301)));
+    }
+
+    #[test]
+    fn a_stall_that_turns_out_to_be_failures_is_probed_like_failures() {
+        let mut seen = observed();
+        seen.started(at(0));
+        seen.watch(Some(at(0)), at(100));
+        seen.ended(at(0));
+        seen.failed(at(0), true, at(150), 0.0);
+        assert_eq!(seen.state(), State::Down(Trouble::Failing));
+        assert!(seen.is_probe_due(at(175)));
+    }
+
+    #[test]
+    fn a_time_out_from_bad_times_does_not_take_a_recovered_processor_down() {
+        // Attempts lost in a cut of the network time out 10 s later, many in one turn.
+        let mut seen = observed();
+        for _ in 0..10 {
+            seen.started(at(0));
+        }
+        book(&mut seen, 5_000, 5_002);
+        for _ in 0..10 {
+            seen.ended(at(0));
+            seen.failed(at(0), false, at(10_000), 0.0);
+        }
+        assert_eq!(seen.state(), State::Up);
+    }
+
+    #[test]
+    fn however_wrong_the_reports_a_processor_is_tried_again_as_a_last_resort() {
+        for (is_failing, pause_ms) in [(false, 2_000), (true, 15_000)] {
+            let mut seen = observed();
+            seen.reported(report(is_failing, 5_000), at(1_000));
+            for now in (6_000..60_000).step_by(5_000) {
+                seen.reported(report(is_failing, 5_000), at(now));
+                assert!(!seen.is_probe_due(at(now + 4_999)));
+            }
+            assert!(seen.is_last_resort_due(at(60_000)));
+            seen.started(at(60_000));
+            seen.ended(at(60_000));
+            assert!(!seen.is_last_resort_due(at(60_000 + pause_ms - 1)));
+            assert!(seen.is_last_resort_due(at(60_000 + pause_ms)));
+        }
+    }
+
+    #[test]
+    fn a_last_resort_that_fails_fast_is_news() {
+        let mut seen = observed();
+        seen.reported(report(false, 5_000), at(1_000));
+        fail(&mut seen, 3_000, 3_020);
+        assert_eq!(seen.state(), State::Down(Trouble::Failing));
+        assert!(seen.is_probe_due(at(3_070)), "no longer slow: probed as usual");
+    }
+
+    #[test]
+    fn a_short_interruption_does_not_make_a_processor_new() {
+        let mut seen = observed();
+        seen.watch(Some(at(0)), at(5_000));
+        assert_eq!(seen.up_for(at(5_001)), Duration::ZERO);
+        book(&mut seen, 4_995, 5_010);
+        assert_eq!(seen.up_for(at(5_010)), Duration::from_millis(5_010));
+        seen.watch(Some(at(5_020)), at(6_000));
+        book(&mut seen, 6_900, 7_000);
+        assert_eq!(seen.up_for(at(7_000)), Duration::ZERO, "a second is long");
     }
 
     #[test]
@@ -520,6 +607,9 @@ mod tests {
         assert!(!seen.is_admitting(at(5_009)));
         assert!(seen.is_admitting(at(5_010)));
         assert_eq!(seen.window(), 50);
+        seen.ended(at(0));
+        seen.told_to_pause(Duration::from_secs(5), at(11));
+        assert_eq!(seen.window(), 50, "a burst of refusals narrows it once");
         seen.ended(at(0));
         seen.recorded(at(0), at(20));
         assert_eq!(seen.window(), 51);

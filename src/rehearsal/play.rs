@@ -8,7 +8,7 @@
 use super::model::{Arrival, Model, RETRY_AFTER_MS};
 use super::tables::{Hindsight, READ_AFTER_MS, Random, Table};
 use crate::clock::{Moment, Timestamp};
-use crate::payments::dispatcher::{Dispatcher, End, Question, Start};
+use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::Report;
 use crate::payments::router::Policy;
 use crate::payments::{Outcome, Payment, PaymentId, Processor, Refusal};
@@ -17,7 +17,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 const MS: u64 = 1_000;
-const WATCH_EVERY_US: u64 = 10 * MS;
+const WATCH_EVERY_US: u64 = WATCH_EVERY.as_micros() as u64;
 const TIME_OUT_US: u64 = 10_000 * MS;
 const AUDIT_EVERY_US: u64 = 10_000 * MS;
 const AUDIT_WINDOW_MS: i64 = 15_000;
@@ -43,8 +43,6 @@ pub struct Played {
     pub duplicates: u64,
     /// Answers of 429.
     pub refused: u64,
-    /// The longest that a payment waited although the dearer processor would have booked it.
-    pub requests: u64,
 }
 
 impl Played {
@@ -441,26 +439,9 @@ impl Play<'_> {
             accepted: self.entries.len() as u64,
             best: self.table.hindsight(&accepted_ms),
             refused: self.refused,
-            requests: self.requests.len() as u64,
             ..Played::default()
         };
         let mut at_risk = Vec::new();
-        if std::env::var("DBG2").is_ok() {
-            for (i, e) in self.entries.iter().enumerate() {
-                if e.booked == [None; 2] {
-                    print!("unbooked accepted {} :", e.accepted_ms);
-                    for r in &self.requests {
-                        if r.start.attempt.payment.id.0 == i as u128 {
-                            print!(
-                                " {:?} {} {:?}/{}",
-                                r.start.attempt.processor, r.sent_us, r.outcome, r.is_open
-                            );
-                        }
-                    }
-                    println!();
-                }
-            }
-        }
         for entry in &self.entries {
             for (index, booked) in entry.booked.iter().enumerate() {
                 let Some((requested_at, booked_us)) = *booked else { continue };

@@ -270,7 +270,7 @@ fn a_down_processor_is_probed_with_one_payment_at_a_time() {
     let mut bench = Bench::with_payments(50);
     bench.report(Processor::Default, true, 0);
     bench.report(Processor::Fallback, true, 0);
-    bench.ms += 500;
+    bench.ms += 2_000;
     let default = bench.next().unwrap();
     let fallback = bench.next().unwrap();
     assert_eq!(default.attempt.processor, Processor::Default);
@@ -356,6 +356,7 @@ fn a_purge_forgets_everything_but_lets_requests_end() {
 #[test]
 fn a_call_to_watch_that_comes_late_does_not_judge() {
     let mut bench = Bench::with_payments(1);
+    bench.dispatcher.watch(bench.now());
     bench.dispatcher.watch(bench.now());
     bench.next().unwrap();
     let state = |bench: &Bench| bench.dispatcher.observed(Processor::Default).state();
@@ -457,7 +458,10 @@ fn play_with_faults(seed: u64) {
             let processor = Processor::ALL[draw(2) as usize];
             bench.report(processor, draw(2) == 0, draw(3) * 900);
         }
-        while let Some(start) = bench.next() {
+        if draw(20) == 0 {
+            bench.assert_one_place();
+        }
+        while let Some(start) = bench.dispatcher.next(bench.now(), bench.at()) {
             let processor = start.attempt.processor;
             let other = &books[processor.other() as usize];
             let held = other.booked.contains_key(&id(start))
@@ -472,14 +476,16 @@ fn play_with_faults(seed: u64) {
             let (due, rest) = side.late.drain(..).partition(|(due_ms, _)| *due_ms <= bench.ms);
             side.late = rest;
             let due: Vec<(u64, Attempt)> = due;
-            due.into_iter().for_each(|(_, attempt)| drop(side.book(attempt)));
+            for (_, attempt) in due {
+                side.book(attempt);
+            }
         }
         let (ended, rest) = open.drain(..).partition(|(end_ms, ..)| *end_ms <= bench.ms);
         open = rest;
         let ended: Vec<(u64, Start, Outcome)> = ended;
         for (_, start, outcome) in ended {
             if let End::Settled(Settlement { processor, amount, requested_at }) =
-                bench.finish(start, outcome)
+                bench.dispatcher.finished(start.flight, outcome, bench.now())
             {
                 let totals = Totals { count: 1, amount: crate::money::Total(amount.0.into()) };
                 settled[processor as usize] += totals;
