@@ -110,11 +110,11 @@ impl Observed {
             latency_since: Moment::default(),
             answered_at: None,
             booked_since: Moment::default(),
+            tried_at: Moment::default(),
             up_since: Moment::default(),
             down_since: Moment::default(),
             stalled_since: Moment::default(),
             probe_at: Moment::default(),
-            tried_at: Moment::default(),
             probe_pause: PROBE_PAUSE_MIN,
             probing_since: None,
             paused_until: Moment::default(),
@@ -265,7 +265,11 @@ impl Observed {
         if self.state == State::Up && self.answered_at.is_some_and(fresh) {
             return;
         }
-        self.latency = report.response_min;
+        // It is a minimum: that of an idle processor must not make its next answer look late.
+        self.latency = match self.state {
+            State::Up => self.latency.max(report.response_min),
+            State::Down(_) => report.response_min,
+        };
         self.latency_since = now;
         if report.failing {
             self.go_down(Trouble::Failing, now);
@@ -299,7 +303,8 @@ impl Observed {
         self.state = State::Down(trouble);
     }
 
-    /// Looks at the age of the oldest attempt in flight.
+    /// Looks at the age of the oldest attempt in flight (none, if those in flight say nothing
+    /// about the processor as it is now), and of the probe.
     pub fn watch(&mut self, oldest: Option<Moment>, now: Moment) {
         let stall_after = self.stall_after();
         let too_old = |started: Moment| now.since(started) > stall_after;
@@ -573,6 +578,18 @@ mod tests {
             assert!(!seen.is_last_resort_due(at(60_000 + pause_ms - 1)));
             assert!(seen.is_last_resort_due(at(60_000 + pause_ms)));
         }
+    }
+
+    #[test]
+    fn a_report_is_a_minimum_and_does_not_make_the_next_answer_look_late() {
+        let mut seen = observed();
+        for start in (0..1_000).step_by(100) {
+            book(&mut seen, start, start + 100);
+        }
+        seen.reported(report(false, 0), at(5_000));
+        seen.started(at(5_000));
+        seen.watch(Some(at(5_000)), at(5_110));
+        assert_eq!(seen.state(), State::Up);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Prefer the cheaper one while it answers well. When it does not, let a payment wait for it for
 //! at most `patience`, then use the dearer one. A processor that is down gets single probes, and
-//! the dearer one only where the cheaper is no use.
+//! the dearer one only where the cheaper is no use. When neither works, slow ones are tried too: to
+//! stand still until a report says otherwise is the one thing that never helps.
 
 use super::Processor;
 use super::observed::{Observed, State};
