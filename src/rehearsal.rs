@@ -15,6 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tables::{FEES_FINAL, FEES_PREVIEW, Fees, Table};
 
+/// What the columns of the table mean.
+const LEGEND: &str = "
+median..worst  profit as a share of the best in hindsight, where every payment may wait for the
+               cheaper processor for as long as it takes: an upper bound no policy can reach
+at once        the same for hindsight that sends every payment the moment it is accepted
+dearer         payments that went to the dearer processor
+lag            accepted payments not held at the end, beyond those that hindsight could not book
+at risk        booked attempts per run that took longer than an audit forgives
+audits, twice  audits that saw a difference; payments that both processors hold";
+
 /// The share of everything that one differing audit costs.
 const FINE: f64 = 0.35;
 /// The grid of `--sweep`, in milliseconds.
@@ -68,9 +78,9 @@ struct Rehearsal {
 struct Row {
     name: String,
     runs: usize,
-    /// Of the best in hindsight, in percent, in ascending order.
+    /// Profits as a share of the best in hindsight, in percent, in ascending order.
     profits: Vec<f64>,
-    /// What sending everything at once would have earned, likewise, the median.
+    /// The median of what hindsight without waiting would have earned, likewise.
     at_once: f64,
     lag_max: u64,
     lag_runs: usize,
@@ -81,7 +91,7 @@ struct Row {
     dearer: f64,
 }
 
-/// Plays and prints. Takes about a minute with the defaults.
+/// Plays and prints: seconds with the defaults, a few minutes for a sweep.
 pub fn run(args: &RehearseArgs) {
     if args.sweep {
         return sweep(args);
@@ -92,6 +102,7 @@ pub fn run(args: &RehearseArgs) {
         policy.patience, policy.attempt_latency_max, policy.processor_concurrency
     );
     print_rows(&rehearse(args, policy).rows());
+    println!("{LEGEND}");
 }
 
 fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration) -> Policy {

@@ -109,6 +109,7 @@ mod tests {
         processor_concurrency: 2,
     };
     const NOW: Moment = Moment(100_000_000);
+    const MS: Duration = Duration::from_millis(1);
 
     /// How a processor looks: `up 5` answers in 5 ms, `full 5` likewise with all places taken,
     /// `failing` is not due for a probe, `probe` is.
@@ -116,7 +117,7 @@ mod tests {
         let mut seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
         let (kind, latency_ms) = text.split_once(' ').unwrap_or((text, "0"));
         let response_min = Duration::from_millis(latency_ms.parse().unwrap());
-        let before = NOW - Duration::from_millis(1);
+        let (before, long_ago) = (NOW - MS, NOW - 9_000 * MS);
         seen.reported(
             Report { failing: kind == "failing" || kind == "probe", response_min },
             before,
@@ -128,6 +129,21 @@ mod tests {
             }
             "probe" => seen.reported(Report { failing: false, response_min }, before),
             "paused" => seen.told_to_pause(Duration::from_secs(5), before),
+            // Reported slow long ago, and not tried since.
+            "untried" => {
+                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
+                let response_min = Duration::from_secs(5);
+                seen.reported(Report { failing: false, response_min }, long_ago);
+            }
+            // Down for a second and a half, up for 40 ms.
+            "fresh" => {
+                let start = NOW - Duration::from_millis(40);
+                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
+                seen.reported(Report { failing: true, response_min }, start - 1_500 * MS);
+                seen.started(start);
+                seen.ended(start);
+                seen.recorded(start, start);
+            }
             _ => {}
         }
         seen
@@ -151,6 +167,10 @@ mod tests {
             ("failing", "probe", 100, 1, Send(Fallback), "a probe of the dearer one"),
             ("failing", "probe", 0, 1, Wait, "no probe of the dearer one before patience is over"),
             ("up 5", "probe", 500, 1, Send(Default), "the dearer one is not probed without need"),
+            ("failing", "fresh", 9_000, 99, Wait, "it may have recovered as the dearer one has"),
+            ("untried", "up 5", 9_000, 9, Send(Fallback), "no last resort while the other works"),
+            ("untried", "untried", 500, 9, Send(Default), "both slow: better than standing still"),
+            ("failing", "untried", 500, 9, Wait, "not yet: the cheaper one has only just failed"),
             ("failing", "failing", 9_000, 1, Wait, "both down"),
             ("failing", "up 2000", 9_000, 1, Wait, "the dearer one too slow"),
             ("full 20", "up 5", 900, 6, Wait, "four rounds of 20 ms end within patience"),
