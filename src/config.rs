@@ -157,11 +157,11 @@ pub struct ServeArgs {
     pub durability: Durability,
 
     /// How long a payment waits for the cheaper processor before it goes to the other one.
-    #[arg(long, env = "GALO_PATIENCE", default_value = "100ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "GALO_PATIENCE", default_value = "300ms", value_parser = humantime::parse_duration)]
     pub patience: Duration,
 
     /// No attempt is started whose answer is expected to take longer.
-    #[arg(long, env = "GALO_ATTEMPT_LATENCY_MAX", default_value = "1300ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "GALO_ATTEMPT_LATENCY_MAX", default_value = "1400ms", value_parser = humantime::parse_duration)]
     pub attempt_latency_max: Duration,
 
     /// Attempts in flight at one processor, from this instance.

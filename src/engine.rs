@@ -8,7 +8,7 @@
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
 use crate::node::{Control, Node};
-use crate::payments::dispatcher::{Dispatcher, End, LOOKS_MAX, Question, Start};
+use crate::payments::dispatcher::{Dispatcher, End, LOOKS_MAX, Question, Start, WATCH_EVERY};
 use crate::payments::observed::{Report, State};
 use crate::payments::{Attempt, Outcome, Processor, Refusal, processor};
 use crate::upstream::{Failure, Link};
@@ -20,11 +20,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// How often stalls and due times are looked at while anything is under way.
-const WATCH_EVERY: Duration = Duration::from_millis(10);
-/// A look that comes later than this says more about our own event loop than about a processor:
-/// answers may be waiting behind it. It is put off by one turn.
-const WATCH_LATENESS_MAX: Duration = Duration::from_millis(5);
 /// A lane unused for longer closes its connection and ends.
 const LANE_IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -227,11 +222,8 @@ impl Engine {
                 Poll::Pending
             })
             .await;
-            let due = clock::moment() + WATCH_EVERY;
             monoio::time::sleep(WATCH_EVERY).await;
-            if clock::moment().since(due) <= WATCH_LATENESS_MAX {
-                self.dispatcher.borrow_mut().watch(clock::moment());
-            }
+            self.dispatcher.borrow_mut().watch(clock::moment());
             self.pump();
         }
     }

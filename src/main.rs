@@ -19,6 +19,7 @@ mod engine;
 mod routes;
 mod server;
 mod simulator;
+mod rehearsal;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ServeArgs};
@@ -47,6 +48,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// A payment processor of the contest, simulated
     Processor(simulator::ProcessorArgs),
+    /// Both contests and many others in virtual time: what a routing policy earns
+    Rehearse(rehearsal::RehearseArgs),
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
@@ -55,6 +58,10 @@ const EXIT_REFUSED: u8 = 2;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(*args),
+        Command::Rehearse(args) => {
+            rehearsal::run(&args);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Processor(args) => {
             start_log(log::LevelFilter::Info);
             simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
