@@ -27,8 +27,8 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// What `galo rehearse --sweep` found best, but for the latency: audits forgive 1.5 s, and
-    /// 100 ms of that are kept for a throttled period of our own CPU quota, which it cannot see.
+    /// What `galo rehearse --sweep` found best. Audits forgive 1.5 s: 100 ms of that remain for a
+    /// hiccup on our side, as long as one throttled period under a CPU quota.
     fn default() -> Policy {
         Policy {
             cheaper: Processor::Default,
