@@ -55,6 +55,9 @@ enum Command {
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
 const EXIT_REFUSED: u8 = 2;
 
+/// How often the main thread looks at what the event loops do, while it starts and stops them.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(*args),
@@ -87,7 +90,9 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let node = Node::new(config);
     let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
     start_loops(&node, &driver, listeners)?;
-    node.enter(Phase::Serving);
+    while node.phase() == Phase::Starting {
+        std::thread::sleep(LOOK_EVERY);
+    }
     for address in addresses {
         announce(&address);
     }
@@ -158,9 +163,6 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
         for which in Processor::ALL {
             monoio::spawn(engine::poll_health(node.clone(), which));
         }
-        if let Some(peer) = node.peer.clone() {
-            monoio::spawn(async move { peer.greet().await });
-        }
         Engine::new(node).run().await;
     }
     std::future::pending::<()>().await;
@@ -169,7 +171,6 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
 /// SIGTERM or SIGINT: lets the balancer look away, settles what was accepted, and ends. A second
 /// signal ends at once.
 fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signals) -> ExitCode {
-    const LOOK_EVERY: Duration = Duration::from_millis(20);
     signals.forever().next();
     log::info!("stopping: {} payments to settle", node.queue.outstanding());
     node.enter(Phase::Leaving);

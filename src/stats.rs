@@ -18,6 +18,10 @@ pub struct Stats {
     /// Attempts after which the payment needs another.
     pub again: AtomicU64,
     pub foreign: AtomicU64,
+    /// Payments accepted in place of the peer and given to it when it was back …
+    pub handed_over: AtomicU64,
+    /// … or, there, found to be known with another amount.
+    pub conflicts: AtomicU64,
     pub waiting: AtomicU64,
     pub in_doubt: AtomicU64,
     pub in_flight: AtomicU64,
@@ -107,6 +111,16 @@ impl Stats {
                 "galo_attempts_repeated_total",
                 "Attempts that did not settle their payment.",
                 &self.again,
+            ),
+            (
+                "galo_handed_over_total",
+                "Payments given to the peer, their home.",
+                &self.handed_over,
+            ),
+            (
+                "galo_conflicts_total",
+                "Payments both instances took, with two amounts.",
+                &self.conflicts,
             ),
             (
                 "galo_foreign_total",

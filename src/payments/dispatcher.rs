@@ -7,10 +7,10 @@
 
 use super::observed::{Observed, Report, State};
 use super::router::{self, Decision, Policy};
-use super::{Attempt, Outcome, Payment, Processor, Refusal, Settlement};
+use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal, Settlement};
 use crate::clock::{Moment, Timestamp};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// The pause before an attempt of unknown outcome is asked about, doubled each time.
@@ -303,7 +303,7 @@ impl Dispatcher {
                 let absent = outcome == Outcome::Absent;
                 self.doubt(attempt, flight.doubt, absent, now);
             }
-            Outcome::NotRecorded(Refusal::Rejected { .. }) => {
+            Outcome::NotRecorded(Refusal::Rejected { .. } | Refusal::Unconfirmed) => {
                 let entry = self.agenda_entry(now + REJECTED_PAUSE, attempt);
                 self.set_aside.push(entry);
             }
@@ -355,7 +355,7 @@ impl Dispatcher {
             (Question::Pay, Outcome::NotRecorded(Refusal::Unreachable) | Outcome::Unknown) => {
                 seen.failed(flight.started, false, now, jitter);
             }
-            (Question::Pay, Outcome::Absent) => {}
+            (Question::Pay, Outcome::NotRecorded(Refusal::Unconfirmed) | Outcome::Absent) => {}
         }
         if !was_up && seen.state() == State::Up {
             // What is still in flight from before tells nothing about the processor as it is now.
@@ -402,6 +402,15 @@ impl Dispatcher {
             flight.purged = true;
         }
         forgotten
+    }
+
+    /// Lets go of waiting payments that somebody else drives, and says how many there were. What
+    /// is in flight or in doubt stays: its outcome is decided at the processor.
+    pub fn disown(&mut self, ids: &HashSet<PaymentId>) -> usize {
+        let before = self.waiting();
+        self.waiting.retain(|payment| !ids.contains(&payment.id));
+        self.set_aside.retain(|Reverse((_, _, Due(it)))| !ids.contains(&it.payment.id));
+        before - self.waiting()
     }
 
     fn flight(&self, id: FlightId) -> Option<&Flight> {

@@ -41,8 +41,6 @@ pub struct Played {
     pub audits_differing: u64,
     /// Payments that both processors hold. Must be 0.
     pub duplicates: u64,
-    /// Answers of 429.
-    pub refused: u64,
 }
 
 impl Played {
@@ -129,7 +127,6 @@ pub struct Play<'a> {
     requests: Vec<Request>,
     entries: Vec<Entry>,
     audits: Vec<Audit>,
-    refused: u64,
 }
 
 /// Plays a table with a policy.
@@ -170,7 +167,6 @@ impl Play<'_> {
             requests: Vec::new(),
             entries: Vec::new(),
             audits: Vec::new(),
-            refused: 0,
         };
         play.schedule();
         play
@@ -270,6 +266,7 @@ impl Play<'_> {
             amount: self.table.amount,
             accepted: self.moment(),
             accepted_at: self.timestamp(),
+            guest: false,
         };
         let accepted_ms = self.now_us / MS;
         self.entries.push(Entry { accepted_ms, instance, booked: [None; 2], known_us: u64::MAX });
@@ -300,7 +297,6 @@ impl Play<'_> {
             Arrival::Begins => self.begin(request),
             Arrival::Waits => {}
             Arrival::Refused => {
-                self.refused += 1;
                 let refusal = Refusal::TooMany { retry_after_ms: RETRY_AFTER_MS };
                 self.reply(request, Outcome::NotRecorded(refusal));
             }
@@ -438,7 +434,6 @@ impl Play<'_> {
         let mut played = Played {
             accepted: self.entries.len() as u64,
             best: self.table.hindsight(&accepted_ms),
-            refused: self.refused,
             ..Played::default()
         };
         let mut at_risk = Vec::new();

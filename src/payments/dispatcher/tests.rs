@@ -47,7 +47,7 @@ impl Bench {
     fn submit(&mut self, id: u64) {
         let (accepted, accepted_at) = (self.now(), self.at());
         let (id, amount) = (PaymentId(u128::from(id)), Cents(id as i64 + 1));
-        self.dispatcher.submit(Payment { id, amount, accepted, accepted_at });
+        self.dispatcher.submit(Payment { id, amount, accepted, accepted_at, guest: false });
     }
 
     fn next(&mut self) -> Option<Start> {
@@ -429,6 +429,15 @@ impl Books {
             (_, Question::Pay) => self.book(attempt),
         }
     }
+
+    /// Books what was to be booked late and is due.
+    fn book_late(&mut self, ms: u64) {
+        let (due, rest): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(due, _)| *due <= ms);
+        self.late = rest;
+        for (_, attempt) in due {
+            self.book(attempt);
+        }
+    }
 }
 
 /// Plays a seed for seconds of faults and as long without as it takes to settle everything.
@@ -472,14 +481,7 @@ fn play_with_faults(seed: u64) {
             let slow_ms = if draw(50) == 0 { 3_000 } else { 30 };
             open.push((bench.ms + draw(slow_ms), start, answer));
         }
-        for side in &mut books {
-            let (due, rest) = side.late.drain(..).partition(|(due_ms, _)| *due_ms <= bench.ms);
-            side.late = rest;
-            let due: Vec<(u64, Attempt)> = due;
-            for (_, attempt) in due {
-                side.book(attempt);
-            }
-        }
+        books.iter_mut().for_each(|side| side.book_late(bench.ms));
         let (ended, rest) = open.drain(..).partition(|(end_ms, ..)| *end_ms <= bench.ms);
         open = rest;
         let ended: Vec<(u64, Start, Outcome)> = ended;
@@ -495,6 +497,15 @@ fn play_with_faults(seed: u64) {
         bench.dispatcher.watch(bench.now());
     }
     assert_eq!(times.len() as u64, PAYMENTS, "seed {seed}");
+    assert_books_agree(&books, &settled, &times, seed);
+}
+
+fn assert_books_agree(
+    books: &[Books; 2],
+    settled: &[Totals; 2],
+    times: &BTreeMap<u128, Timestamp>,
+    seed: u64,
+) {
     for processor in Processor::ALL {
         let booked = &books[processor as usize].booked;
         let mut totals = Totals::default();
