@@ -126,13 +126,14 @@ mod tests {
     use super::*;
     use crate::runtime::Driver;
 
-    fn on_a_loop<T: Send + 'static>(main: impl Future<Output = T> + Send + 'static) -> T {
-        std::thread::spawn(|| Driver::detect().block_on(main).unwrap()).join().unwrap()
+    /// The future is made on its thread: an alarm may not leave the one it was made on.
+    fn on_a_loop<F: Future<Output = ()>>(main: impl FnOnce() -> F + Send + 'static) {
+        std::thread::spawn(|| Driver::detect().block_on(main()).unwrap()).join().unwrap();
     }
 
     #[test]
     fn what_ends_in_time_ends_and_what_hangs_is_cut_off() {
-        on_a_loop(async {
+        on_a_loop(|| async {
             let alarm = Alarm::new();
             let soon = clock::moment() + Duration::from_millis(20);
             assert_eq!(alarm.until(soon, async { 7 }).await, Some(7));
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn alarms_come_and_go_in_any_order() {
-        on_a_loop(async {
+        on_a_loop(|| async {
             let mut alarms: Vec<Alarm> = (0..10).map(|_| Alarm::new()).collect();
             for index in [3, 0, 7, 5] {
                 alarms.swap_remove(index);
