@@ -249,7 +249,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                     if answered > 0 || self.received.is_empty() {
                         begun = clock::moment();
                     }
-                    if !self.read_on(node, need, begun).await {
+                    if !self.read_on(node, need, &mut begun).await {
                         return;
                     }
                 }
@@ -296,13 +296,14 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
         (turn, accepted, answered)
     }
 
-    /// Reads until parsing again makes sense. False if the connection is to be dropped.
-    async fn read_on(&mut self, node: &Arc<Node>, need: Need, mut begun: Moment) -> bool {
+    /// Reads until parsing again makes sense. False if the connection is to be dropped. `begun`:
+    /// when the wait for a request began, and from its first byte on, when that came.
+    async fn read_on(&mut self, node: &Arc<Node>, need: Need, begun: &mut Moment) -> bool {
         loop {
             let idle = self.received.is_empty();
             let config = &node.config;
             let limit = if idle { config.idle_timeout } else { config.request_timeout };
-            match self.read(begun + limit).await {
+            match self.read(*begun + limit).await {
                 Read::Some => {}
                 Read::End => return false,
                 Read::TimedOut if idle => return false,
@@ -316,7 +317,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 }
             }
             if idle {
-                begun = clock::moment();
+                *begun = clock::moment();
             }
             if !need.holds(&self.received) {
                 return true;
