@@ -231,7 +231,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 continued = true;
             }
             let written = self.flush().await;
-            if answered > 0 {
+            if answered > 0 && door == Door::Entry {
                 let took = clock::moment().since(turn_started);
                 (0..answered).for_each(|_| node.stats.entry.record(took));
             }
