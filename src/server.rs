@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Connections the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4_096;
-/// How long binding waits for a port that is in use.
+/// How long binding waits for an address that is in use.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Without free descriptors or memory, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -143,9 +143,13 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     let address = SockAddr::unix(path)?;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket {
-        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        if probe.connect(&address).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
+        let give_up_at = clock::moment() + BIND_PATIENCE;
+        while Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address).is_ok() {
+            // As with a port: what accepts there may be the ring of a process that has just ended.
+            if clock::moment() >= give_up_at {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            std::thread::sleep(ACCEPT_PAUSE);
         }
         std::fs::remove_file(path)?;
     }
