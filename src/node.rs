@@ -18,7 +18,7 @@ use crate::upstream::Target;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -112,6 +112,7 @@ impl Node {
     /// Phases only go forward.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
     }
 
     /// Whether this instance decides about an id, or is alone in the world.
@@ -122,10 +123,14 @@ impl Node {
     /// Offers a payment to this instance; if it is not its home, in the home's place. After
     /// [`Accepted::New`] the dispatcher must be woken, once a turn is enough ([`Queue::wake`]).
     pub fn accept(&self, id: PaymentId, amount: Cents) -> Accepted {
+        let place = self.queue.reserve();
+        // Looked at after the place is counted, as the end of the process looks at the count after
+        // the phase: one of the two sees the other, and nothing is accepted that nobody waits for.
+        fence(Ordering::SeqCst);
         if !matches!(self.phase(), Phase::Serving | Phase::Leaving) {
             return Accepted::Closed;
         }
-        let Some(place) = self.queue.reserve() else {
+        let Some(place) = place else {
             return Accepted::Full;
         };
         match self.ids.admit(id, amount) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Connections the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4_096;
-/// How long binding waits for a port that is in use.
+/// How long binding waits for an address that is in use.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Without free descriptors or memory, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -143,9 +143,13 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     let address = SockAddr::unix(path)?;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket {
-        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        if probe.connect(&address).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
+        let give_up_at = clock::moment() + BIND_PATIENCE;
+        while Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address).is_ok() {
+            // As with a port: what accepts there may be the ring of a process that has just ended.
+            if clock::moment() >= give_up_at {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            std::thread::sleep(ACCEPT_PAUSE);
         }
         std::fs::remove_file(path)?;
     }
@@ -231,7 +235,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 continued = true;
             }
             let written = self.flush().await;
-            if answered > 0 {
+            if answered > 0 && door == Door::Entry {
                 let took = clock::moment().since(turn_started);
                 (0..answered).for_each(|_| node.stats.entry.record(took));
             }
@@ -249,7 +253,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                     if answered > 0 || self.received.is_empty() {
                         begun = clock::moment();
                     }
-                    if !self.read_on(node, need, begun).await {
+                    if !self.read_on(node, need, &mut begun).await {
                         return;
                     }
                 }
@@ -296,13 +300,14 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
         (turn, accepted, answered)
     }
 
-    /// Reads until parsing again makes sense. False if the connection is to be dropped.
-    async fn read_on(&mut self, node: &Arc<Node>, need: Need, mut begun: Moment) -> bool {
+    /// Reads until parsing again makes sense. False if the connection is to be dropped. `begun`:
+    /// when the wait for a request began, and from its first byte on, when that came.
+    async fn read_on(&mut self, node: &Arc<Node>, need: Need, begun: &mut Moment) -> bool {
         loop {
             let idle = self.received.is_empty();
             let config = &node.config;
             let limit = if idle { config.idle_timeout } else { config.request_timeout };
-            match self.read(begun + limit).await {
+            match self.read(*begun + limit).await {
                 Read::Some => {}
                 Read::End => return false,
                 Read::TimedOut if idle => return false,
@@ -316,7 +321,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 }
             }
             if idle {
-                begun = clock::moment();
+                *begun = clock::moment();
             }
             if !need.holds(&self.received) {
                 return true;

@@ -4,55 +4,16 @@
 mod support;
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Answer, Client, Galo, allow_open_files, request, wait_until};
+use support::system::Processor;
+use support::{Answer, Galo, allow_open_files, request, wait_until};
 
 const PROCESSED: &str = r#"{"message":"payment processed successfully"}"#;
 
-/// A processor of its own for each test.
-struct Processor {
-    galo: Galo,
-    address: SocketAddr,
-    admin: Client,
-}
-
 impl Processor {
-    fn start() -> Processor {
-        Processor::with(&["--service-time", "0"])
-    }
-
-    fn with(args: &[&str]) -> Processor {
-        let first = ["processor", "--listen", "127.0.0.1:0"];
-        Processor::of(Galo::start(first.iter().chain(args)))
-    }
-
-    fn of(mut galo: Galo) -> Processor {
-        let address = galo.address();
-        Processor { galo, address, admin: Client::connect(address) }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(self.address)
-    }
-
-    fn admin(&mut self, method: &str, target: &str, body: &str) -> Answer {
-        self.admin.call(request(method, target, "X-Rinha-Token: 123\r\n", body))
-    }
-
-    fn configure(&mut self, name: &str, body: &str) -> Answer {
-        let answer = self.admin("PUT", &format!("/admin/configurations/{name}"), body);
-        assert!(matches!(answer.status, 200 | 204), "{answer:?}");
-        answer
-    }
-
     fn fault(&mut self, name: &str) {
-        self.configure("fault", &format!(r#"{{"fault":"{name}","count":1}}"#));
-    }
-
-    fn counters(&mut self) -> String {
-        self.admin("GET", "/admin/counters", "").body
+        self.set_fault(name, 1);
     }
 
     fn is_booked(&self, payment: u32) -> bool {

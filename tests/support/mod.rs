@@ -5,8 +5,12 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod system;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -53,12 +57,17 @@ impl Galo {
         Galo { child, stdout, stderr, stderr_reader: Some(stderr_reader) }
     }
 
-    /// Waits for the line `listening on ADDR` → the address.
+    /// Waits for the next line `listening on ADDR` → a TCP address.
     pub fn address(&mut self) -> SocketAddr {
+        self.endpoint().parse().expect("an address")
+    }
+
+    /// Waits for the next line `listening on ADDR` → the address, of whatever kind.
+    pub fn endpoint(&mut self) -> String {
         let mut line = String::new();
         while matches!(self.stdout.read_line(&mut line), Ok(1..)) {
             if let Some(address) = line.trim_end().strip_prefix("listening on ") {
-                return address.parse().expect("an address");
+                return address.to_owned();
             }
             line.clear();
         }
@@ -82,6 +91,16 @@ impl Galo {
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let status = self.child.wait().expect("the child can be waited for");
         (status, self.finish_stderr())
+    }
+
+    /// What it has written on standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     fn finish_stderr(&mut self) -> String {
@@ -119,18 +138,84 @@ impl Answer {
     }
 }
 
+/// A client's socket, of either kind.
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn set_read_timeout(&self, timeout: Duration) {
+        let timeout = Some(timeout);
+        match self {
+            Stream::Tcp(stream) => stream.set_read_timeout(timeout),
+            Stream::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+        .expect("a time-out can be set");
+    }
+
+    fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A client's connection that says exactly what it is told to.
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
 }
 
 impl Client {
     /// Connects; every read gives up after [`PATIENCE`].
     pub fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("it takes connections");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        Client::over(Stream::Tcp(stream))
+    }
+
+    /// Connects to a unix socket.
+    ///
+    /// # Errors
+    /// The kernel's: nobody may listen there.
+    pub fn connect_unix(path: &Path) -> io::Result<Client> {
+        UnixStream::connect(path).map(|stream| Client::over(Stream::Unix(stream)))
+    }
+
+    fn over(stream: Stream) -> Client {
+        stream.set_read_timeout(PATIENCE);
         Client { stream: BufReader::new(stream) }
+    }
+
+    /// The TCP socket, for questions to the kernel about it.
+    pub fn tcp(&self) -> &TcpStream {
+        match self.stream.get_ref() {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(_) => panic!("not a TCP connection"),
+        }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -143,6 +228,22 @@ impl Client {
     /// `UnexpectedEof` if the connection ends first, `ConnectionReset` if it is reset, and
     /// `WouldBlock` if nothing comes.
     pub fn receive(&mut self) -> io::Result<Answer> {
+        let mut answer = self.receive_head()?;
+        let body = match (answer.header("transfer-encoding"), answer.header("content-length")) {
+            (Some("chunked"), None) => self.chunks()?,
+            (None, Some(length)) => self.exactly(length.parse().expect("a length"))?,
+            (None, None) if answer.status == 204 || answer.status < 200 => Vec::new(),
+            framing => panic!("unclear framing: {framing:?}"),
+        };
+        answer.body = String::from_utf8(body).expect("UTF-8");
+        Ok(answer)
+    }
+
+    /// Reads one answer without a body, as those to HEAD are, whatever length it tells.
+    ///
+    /// # Errors
+    /// As [`Client::receive`].
+    pub fn receive_head(&mut self) -> io::Result<Answer> {
         let status_line = self.line()?;
         let status = status_line
             .strip_prefix("HTTP/1.1 ")
@@ -157,15 +258,7 @@ impl Client {
             };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let mut answer = Answer { status, headers, body: String::new() };
-        let body = match (answer.header("transfer-encoding"), answer.header("content-length")) {
-            (Some("chunked"), None) => self.chunks()?,
-            (None, Some(length)) => self.exactly(length.parse().expect("a length"))?,
-            (None, None) if status == 204 => Vec::new(),
-            framing => panic!("unclear framing: {framing:?}"),
-        };
-        answer.body = String::from_utf8(body).expect("UTF-8");
-        Ok(answer)
+        Ok(Answer { status, headers, body: String::new() })
     }
 
     /// Sends a request and reads its answer.
@@ -184,16 +277,16 @@ impl Client {
 
     /// Whether nothing comes, neither bytes nor the end, for `time`.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
-        self.stream.get_mut().set_read_timeout(Some(time)).unwrap();
+        self.stream.get_ref().set_read_timeout(time);
         let nothing = matches!(&self.stream.fill_buf(), Err(error) if
             matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
-        self.stream.get_mut().set_read_timeout(Some(PATIENCE)).unwrap();
+        self.stream.get_ref().set_read_timeout(PATIENCE);
         nothing
     }
 
     /// Says that nothing more will be sent, but keeps reading.
     pub fn half_close(&mut self) {
-        self.stream.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+        self.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
     }
 
     fn line(&mut self) -> io::Result<String> {
@@ -235,10 +328,24 @@ pub fn request(method: &str, target: &str, headers: &str, body: &str) -> String 
 
 /// Asks until the answer is yes. For states of another process that can only be asked for.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_until_within(PATIENCE, what, || is_so().then_some(()).ok_or_else(String::new));
+}
+
+/// Asks until the answer is `Ok`; after `patience` fails with what it was last.
+pub fn wait_until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<T, String>,
+) -> T {
+    // Between two questions the others get the processor; the tests share two of them.
+    const PAUSE: Duration = Duration::from_millis(1);
     let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::yield_now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(last) => assert!(started.elapsed() < patience, "in vain: {what} {last}"),
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -1,0 +1,420 @@
+//! The system under test as real processes: processors, instances, pairs of instances; and what a
+//! test needs to compare them to the cent and the millisecond.
+//!
+//! Speaks only the public surfaces: the entry, the peer's door, the processors' API and admin calls.
+
+use super::{Answer, Client, Galo, PATIENCE, request, wait_until_within};
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub const SIGKILL: i32 = 9;
+pub const SIGTERM: i32 = 15;
+pub const SIGCONT: i32 = 18;
+pub const SIGSTOP: i32 = 19;
+
+/// What the two instances of a test share.
+pub const TOKEN: &str = "a-token-of-the-tests";
+
+/// Flags that make every time-out short, for tests of what happens after one.
+pub const QUICK: [&str; 8] = [
+    "--processor-timeout",
+    "300ms",
+    "--attempt-latency-max",
+    "200ms",
+    "--connect-timeout",
+    "200ms",
+    "--patience",
+    "20ms",
+];
+
+/// A simulated processor.
+pub struct Processor {
+    pub galo: Galo,
+    pub address: SocketAddr,
+    pub admin: Client,
+}
+
+impl Processor {
+    pub fn start() -> Processor {
+        Processor::with(&["--service-time", "0"])
+    }
+
+    pub fn with(args: &[&str]) -> Processor {
+        let first = ["processor", "--listen", "127.0.0.1:0"];
+        Processor::of(Galo::start(first.iter().chain(args)))
+    }
+
+    pub fn at(address: SocketAddr) -> Processor {
+        let address = address.to_string();
+        Processor::of(Galo::start(["processor", "--service-time", "0", "--listen", &address]))
+    }
+
+    pub fn of(mut galo: Galo) -> Processor {
+        let address = galo.address();
+        Processor { galo, address, admin: Client::connect(address) }
+    }
+
+    pub fn both() -> [Processor; 2] {
+        [Processor::start(), Processor::start()]
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub fn admin(&mut self, method: &str, target: &str, body: &str) -> Answer {
+        self.admin.call(request(method, target, "X-Rinha-Token: 123\r\n", body))
+    }
+
+    pub fn configure(&mut self, name: &str, body: &str) -> Answer {
+        let answer = self.admin("PUT", &format!("/admin/configurations/{name}"), body);
+        assert!(matches!(answer.status, 200 | 204), "{answer:?}");
+        answer
+    }
+
+    /// This fault for the next `count` payments; 0: until changed.
+    pub fn set_fault(&mut self, name: &str, count: u32) {
+        let body = format!(r#"{{"fault":"{name}","count":{count},"latenessMs":150}}"#);
+        self.configure("fault", &body);
+    }
+
+    pub fn set_delay_ms(&mut self, delay_ms: u64) {
+        self.configure("delay", &format!(r#"{{"delay":{delay_ms}}}"#));
+    }
+
+    pub fn set_failing(&mut self, failing: bool) {
+        self.configure("failure", &format!(r#"{{"failure":{failing}}}"#));
+    }
+
+    pub fn counters(&mut self) -> String {
+        self.admin("GET", "/admin/counters", "").body
+    }
+
+    /// Everything it holds, in the order it was booked.
+    pub fn books(&mut self) -> Vec<Booking> {
+        let listing = self.admin("GET", "/admin/payments", "");
+        assert_eq!(listing.status, 200);
+        listing.body.lines().map(Booking::read).collect()
+    }
+
+    /// The end of this processor, and the address it leaves.
+    pub fn kill(mut self) -> SocketAddr {
+        self.galo.signal(SIGKILL);
+        self.galo.wait();
+        self.address
+    }
+}
+
+/// One payment in a processor's books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Booking {
+    pub id: String,
+    pub cents: i128,
+    /// Milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+impl Booking {
+    fn read(line: &str) -> Booking {
+        let read = || {
+            let rest = line.strip_prefix(r#"{"correlationId":""#)?;
+            let (id, rest) = rest.split_once(r#"","amount":"#)?;
+            let (amount, rest) = rest.split_once(r#","requestedAt":""#)?;
+            let at: jiff::Timestamp = rest.strip_suffix(r#""}"#)?.parse().ok()?;
+            assert_eq!(at.as_nanosecond() % 1_000_000, 0, "galo sends whole milliseconds");
+            Some(Booking { id: id.into(), cents: cents(amount)?, at_ms: at.as_millisecond() })
+        };
+        read().unwrap_or_else(|| panic!("not a booking: {line}"))
+    }
+}
+
+/// A decimal with exactly two places → cents.
+pub fn cents(decimal: &str) -> Option<i128> {
+    let (whole, fraction) = decimal.split_once('.')?;
+    (fraction.len() == 2).then(|| format!("{whole}{fraction}").parse().ok())?
+}
+
+/// Cents → a decimal with exactly two places.
+pub fn decimal(cents: i128) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
+}
+
+/// As it stands in a query: ISO 8601 in UTC, to the millisecond.
+pub fn iso(at_ms: i64) -> String {
+    let at = jiff::Timestamp::from_millisecond(at_ms).expect("a time within range");
+    format!("{at:.3}")
+}
+
+/// Count and cents of one processor.
+pub type Totals = (u64, i128);
+
+/// The totals of default and fallback. Compares as the documents do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub default: Totals,
+    pub fallback: Totals,
+}
+
+impl Summary {
+    /// Reads the document strictly: these fields, this order, two decimals.
+    pub fn read(body: &str) -> Summary {
+        let totals = |text: &str| {
+            let rest = text.strip_prefix(r#"{"totalRequests":"#)?;
+            let (count, amount) = rest.strip_suffix('}')?.split_once(r#","totalAmount":"#)?;
+            Some((count.parse().ok()?, cents(amount)?))
+        };
+        let read = || {
+            let rest = body.strip_prefix(r#"{"default":"#)?.strip_suffix('}')?;
+            let (default, fallback) = rest.split_once(r#","fallback":"#)?;
+            Some(Summary { default: totals(default)?, fallback: totals(fallback)? })
+        };
+        read().unwrap_or_else(|| panic!("not a summary: {body}"))
+    }
+
+    /// What the books say about a window with inclusive bounds; `None` is open.
+    pub fn of(books: [&[Booking]; 2], from_ms: Option<i64>, to_ms: Option<i64>) -> Summary {
+        let [default, fallback] = books.map(|rows| {
+            rows.iter()
+                .filter(|row| from_ms.is_none_or(|from| from <= row.at_ms))
+                .filter(|row| to_ms.is_none_or(|to| row.at_ms <= to))
+                .fold((0, 0), |(count, cents), row| (count + 1, cents + row.cents))
+        });
+        Summary { default, fallback }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.default.0 + self.fallback.0
+    }
+
+    pub fn cents(&self) -> i128 {
+        self.default.1 + self.fallback.1
+    }
+}
+
+/// An address of this machine that no other test and no other process uses: the port is a free one,
+/// and the host is one of the loopback's sixteen million, named after this process and a count.
+/// Kernels pick ports for outgoing connections on 127.0.0.1 only, so it stays free.
+pub fn free_address() -> SocketAddr {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) % 250 + 1;
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, count as u8, high, low);
+    let listener = TcpListener::bind((host, 0)).expect("every loopback address can be bound");
+    listener.local_addr().expect("a bound address")
+}
+
+/// One instance.
+pub struct Instance {
+    pub galo: Galo,
+    pub entry: SocketAddr,
+    pub peer_door: SocketAddr,
+    /// What it was started with, to start it again.
+    args: Vec<String>,
+}
+
+impl Instance {
+    /// An instance without a peer, in front of these processors.
+    pub fn start(processors: [SocketAddr; 2], args: &[&str]) -> Instance {
+        let all = common_args("127.0.0.1:0", "127.0.0.1:0", processors);
+        Instance::with(all.into_iter().chain(args.iter().map(|arg| (*arg).to_owned())).collect())
+    }
+
+    /// One in front of processors that are not there.
+    pub fn alone(args: &[&str]) -> Instance {
+        Instance::start([free_address(), free_address()], args)
+    }
+
+    fn with(args: Vec<String>) -> Instance {
+        let mut galo = Galo::start(&args);
+        let (entry, peer_door) = (galo.address(), galo.address());
+        Instance { galo, entry, peer_door, args }
+    }
+
+    /// Starts it again with the addresses it had.
+    pub fn start_again(&mut self) {
+        self.galo.wait();
+        *self = Instance::with(std::mem::take(&mut self.args));
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.entry)
+    }
+
+    pub fn get(&self, target: &str) -> Answer {
+        self.client().call(request("GET", target, "", ""))
+    }
+
+    pub fn pay(&self, id: &str, amount: &str) -> Answer {
+        self.client().call(payment(id, amount))
+    }
+
+    /// Asks for the summary; it must be given.
+    pub fn summary(&self, query: &str) -> Summary {
+        let answer = self.get(&format!("/payments-summary{query}"));
+        assert_eq!(answer.status, 200, "{query}: {answer:?}");
+        Summary::read(&answer.body)
+    }
+
+    /// The summary of a window, both bounds given.
+    pub fn summary_between(&self, from_ms: i64, to_ms: i64) -> Summary {
+        self.summary(&format!("?from={}&to={}", iso(from_ms), iso(to_ms)))
+    }
+
+    /// The value of a metric, named with its labels.
+    pub fn metric(&self, series: &str) -> u64 {
+        let answer = Client::connect(self.peer_door).call(request("GET", "/metrics", "", ""));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        answer.body.lines().find_map(value).unwrap_or_else(|| panic!("{series}:\n{}", answer.body))
+    }
+
+    pub fn outstanding(&self) -> u64 {
+        self.metric("galo_outstanding")
+    }
+
+    /// Waits until everything that was accepted is settled.
+    pub fn settle(&self) {
+        wait_until_within(PATIENCE, "all is settled", || match self.outstanding() {
+            0 => Ok(()),
+            left => Err(format!("{left} left\n{}", self.galo.stderr())),
+        });
+    }
+
+    /// A call at the peer's door, with a token.
+    pub fn at_peer_door(&self, method: &str, target: &str, token: &str, body: &str) -> Answer {
+        let authorization = format!("Authorization: Bearer {token}\r\n");
+        Client::connect(self.peer_door).call(request(method, target, &authorization, body))
+    }
+}
+
+fn common_args(entry: &str, peer_door: &str, processors: [SocketAddr; 2]) -> Vec<String> {
+    let [default, fallback] = processors.map(|address| format!("http://{address}"));
+    [
+        "serve",
+        "--listen",
+        entry,
+        "--peer-listen",
+        peer_door,
+        "--peer-token",
+        TOKEN,
+        "--default-url",
+        &default,
+        "--fallback-url",
+        &fallback,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Two instances that know each other, in front of these processors.
+pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
+    let doors = [free_address(), free_address()];
+    let instances = [0, 1].map(|index| {
+        let entry = free_address().to_string();
+        let mut all = common_args(&entry, &doors[index].to_string(), processors);
+        all.extend(["--peer".into(), format!("http://{}", doors[1 - index])]);
+        all.extend(["--instance".into(), (index + 1).to_string()]);
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        Instance::with(all)
+    });
+    for instance in &instances {
+        wait_until_within(PATIENCE, "the peers see each other", || {
+            let up = instance.metric("galo_peer_up") == 1;
+            up.then_some(()).ok_or_else(String::new)
+        });
+    }
+    instances
+}
+
+pub fn addresses(processors: &[Processor; 2]) -> [SocketAddr; 2] {
+    processors.each_ref().map(|processor| processor.address)
+}
+
+/// The `number`-th id of a test.
+pub fn id(number: u64) -> String {
+    format!("4a7901b8-7d26-4d9d-aa19-{number:012x}")
+}
+
+/// `POST /payments`
+pub fn payment(id: &str, amount: &str) -> String {
+    let body = format!(r#"{{"correlationId":"{id}","amount":{amount}}}"#);
+    request("POST", "/payments", "content-type: application/json\r\n", &body)
+}
+
+/// What every test of payments ends with: nothing is outstanding; each accepted payment (id and
+/// cents) is in the books of exactly one processor, and nothing else is; and every instance's
+/// summary says what the books say. Returns the books.
+pub fn assert_books_balance(
+    accepted: &HashMap<String, i128>,
+    processors: &mut [Processor; 2],
+    instances: &[Instance],
+) -> [Vec<Booking>; 2] {
+    instances.iter().for_each(Instance::settle);
+    let books = [0, 1].map(|index: usize| processors[index].books());
+    let mut booked = HashMap::new();
+    for row in books.iter().flatten() {
+        let other = booked.insert(row.id.clone(), row.cents);
+        assert_eq!(other, None, "paid twice: {row:?}\n{books:?}");
+    }
+    assert_same(accepted, &booked);
+    let expected = Summary::of(books.each_ref().map(Vec::as_slice), None, None);
+    for instance in instances {
+        assert_eq!(instance.summary(""), expected, "{}", instance.galo.stderr());
+    }
+    books
+}
+
+fn assert_same(accepted: &HashMap<String, i128>, booked: &HashMap<String, i128>) {
+    let lacks = |of: &HashMap<String, i128>, other: &HashMap<String, i128>| {
+        let mut lacks: Vec<_> =
+            of.iter().filter(|(id, cents)| other.get(*id) != Some(cents)).collect();
+        lacks.sort();
+        format!("{lacks:?}")
+    };
+    assert!(
+        accepted == booked,
+        "accepted and not booked: {}\nbooked and not accepted: {}",
+        lacks(accepted, booked),
+        lacks(booked, accepted)
+    );
+}
+
+/// Pseudo-random numbers, the same for the same seed (splitmix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// True once in `times`.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len() as u64) as usize]
+    }
+
+    /// A UUID of version 4.
+    pub fn uuid(&mut self) -> String {
+        let (a, b) = (self.next(), self.next());
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            a >> 32,
+            (a >> 16) & 0xffff,
+            a & 0xfff,
+            0x8000 | ((b >> 48) & 0x3fff),
+            b & 0xffff_ffff_ffff
+        )
+    }
+}
