@@ -5,7 +5,7 @@
 //! until it is given a request. Lanes are made on demand, so in a steady state nothing is
 //! allocated, and the most recently used one is taken first, so that spare ones can go idle.
 
-use super::dispatcher::{Dispatcher, End, LOOKS_MAX, Question, Start};
+use super::dispatcher::{Dispatcher, End, Question, Start};
 use super::observed::{Report, State};
 use super::processor;
 use super::{Attempt, Outcome, Processor};
@@ -127,8 +127,8 @@ impl Engine {
             None => {
                 let lanes = &self.lanes[processor as usize];
                 lanes.set(lanes.get() + 1);
-                // The dispatcher's windows bound the requests in flight, and so the lanes.
-                assert!(lanes.get() <= self.node.config.policy.processor_concurrency + LOOKS_MAX);
+                // The dispatcher bounds the requests in flight, and so the lanes: its window, its
+                // looks, and one probe a second for as long as probes hang.
                 let (job, waker) = (Cell::new(Some(start)), RefCell::new(None));
                 let lane = Rc::new(Lane { processor, job, waker });
                 monoio::spawn(self.clone().drive(lane));
