@@ -52,6 +52,7 @@ enum Command {
 const EXIT_REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(*args),
         Command::Processor(args) => {
@@ -63,6 +64,16 @@ fn main() -> ExitCode {
         eprintln!("galo: {refusal}");
         ExitCode::from(EXIT_REFUSED)
     })
+}
+
+/// A panic on any thread ends the process, in builds that unwind as well: an instance without its
+/// dispatcher would go on accepting what it can never pay.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Runs one instance until it is told to stop.
