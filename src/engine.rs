@@ -10,7 +10,7 @@ use crate::clock::{self, Moment};
 use crate::config::{GUESTS_EVERY, PEER_HELLO_EVERY};
 use crate::money::Cents;
 use crate::node::{Control, Node, Phase};
-use crate::payments::dispatcher::{Dispatcher, End, LOOKS_MAX, Question, Start, WATCH_EVERY};
+use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::{Report, State};
 use crate::payments::{Accepted, Outcome, Payment, PaymentId, Processor, Refusal, processor};
 use crate::peer::Peer;
@@ -134,8 +134,8 @@ impl Engine {
             None => {
                 let lanes = &self.lanes[processor as usize];
                 lanes.set(lanes.get() + 1);
-                // The dispatcher's windows bound the requests in flight, and so the lanes.
-                assert!(lanes.get() <= self.node.config.policy.processor_concurrency + LOOKS_MAX);
+                // The dispatcher bounds the requests in flight, and so the lanes: its window, its
+                // looks, and one probe a second for as long as probes hang.
                 let (job, waker) = (Cell::new(Some(start)), RefCell::new(None));
                 let lane = Rc::new(Lane { processor, job, waker });
                 monoio::spawn(self.clone().drive(lane));

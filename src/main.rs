@@ -59,6 +59,7 @@ const EXIT_REFUSED: u8 = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(*args),
         Command::Rehearse(args) => {
@@ -74,6 +75,16 @@ fn main() -> ExitCode {
         eprintln!("galo: {refusal}");
         ExitCode::from(EXIT_REFUSED)
     })
+}
+
+/// A panic on any thread ends the process, in builds that unwind as well: an instance without its
+/// dispatcher would go on accepting what it can never pay.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Runs one instance until it is told to stop.

@@ -87,6 +87,28 @@ impl Galo {
         assert!(status.success(), "kill: {status}");
     }
 
+    /// Stops it as if its machine had frozen, and returns when none of its threads runs any more.
+    pub fn freeze(&self) {
+        const SIGSTOP: i32 = 19;
+        self.signal(SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.id());
+        let is_stopped = |task: std::fs::DirEntry| {
+            // The state is the first field behind the name, which is in brackets.
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|fields| fields.starts_with(" T"))
+        };
+        wait_until("it is frozen", || {
+            let mut tasks = std::fs::read_dir(&tasks).expect("the process is there").flatten();
+            tasks.all(is_stopped)
+        });
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        const SIGCONT: i32 = 18;
+        self.signal(SIGCONT);
+    }
+
     /// Waits for the end of the process → its status, and what it wrote on standard error.
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let status = self.child.wait().expect("the child can be waited for");

@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub const SIGKILL: i32 = 9;
 pub const SIGTERM: i32 = 15;
-pub const SIGCONT: i32 = 18;
-pub const SIGSTOP: i32 = 19;
 
 /// What the two instances of a test share.
 pub const TOKEN: &str = "a-token-of-the-tests";
@@ -220,6 +218,13 @@ impl Instance {
         Instance::with(all.into_iter().chain(args.iter().map(|arg| (*arg).to_owned())).collect())
     }
 
+    /// One whose token is among `args`.
+    pub fn start_with_token(processors: [SocketAddr; 2], args: &[&str]) -> Instance {
+        let mut all = common_args("127.0.0.1:0", "127.0.0.1:0", processors);
+        all.retain(|arg| arg != "--peer-token" && arg != TOKEN);
+        Instance::with(all.into_iter().chain(args.iter().map(|arg| (*arg).to_owned())).collect())
+    }
+
     /// One in front of processors that are not there.
     pub fn alone(args: &[&str]) -> Instance {
         Instance::start([free_address(), free_address()], args)
@@ -307,24 +312,18 @@ fn common_args(entry: &str, peer_door: &str, processors: [SocketAddr; 2]) -> Vec
     .to_vec()
 }
 
-/// Two instances that know each other, in front of these processors.
+/// Two instances that know each other, in front of these processors. They may not have greeted each
+/// other yet.
 pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
     let doors = [free_address(), free_address()];
-    let instances = [0, 1].map(|index| {
+    [0, 1].map(|index| {
         let entry = free_address().to_string();
         let mut all = common_args(&entry, &doors[index].to_string(), processors);
         all.extend(["--peer".into(), format!("http://{}", doors[1 - index])]);
         all.extend(["--instance".into(), (index + 1).to_string()]);
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         Instance::with(all)
-    });
-    for instance in &instances {
-        wait_until_within(PATIENCE, "the peers see each other", || {
-            let up = instance.metric("galo_peer_up") == 1;
-            up.then_some(()).ok_or_else(String::new)
-        });
-    }
-    instances
+    })
 }
 
 pub fn addresses(processors: &[Processor; 2]) -> [SocketAddr; 2] {
