@@ -18,6 +18,7 @@ mod node;
 mod routes;
 mod server;
 mod simulator;
+mod demo;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ServeArgs};
@@ -46,6 +47,7 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// A payment processor of the contest, simulated
     Processor(simulator::ProcessorArgs),
+    Demo(demo::DemoArgs),
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             start_log(log::LevelFilter::Info);
             simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }
+        Command::Demo(args) => demo::run(&args),
     };
     result.unwrap_or_else(|refusal| {
         eprintln!("galo: {refusal}");
