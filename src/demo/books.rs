@@ -75,8 +75,11 @@ fn read_chunked(mut stream: impl BufRead) -> io::Result<Vec<u8>> {
             header => chunked |= header == "transfer-encoding: chunked",
         }
     }
+    if !chunked {
+        return Err(unreadable("the framing"));
+    }
     let mut body = Vec::new();
-    while chunked {
+    loop {
         let length = usize::from_str_radix(&next_line(&mut stream)?, 16);
         let length = length.map_err(|_| unreadable("a chunk's length"))? as u64;
         let read = (&mut stream).take(length).read_to_end(&mut body)?;
@@ -87,7 +90,6 @@ fn read_chunked(mut stream: impl BufRead) -> io::Result<Vec<u8>> {
             return Ok(body);
         }
     }
-    Err(unreadable("the framing"))
 }
 
 fn read_line(line: &[u8]) -> Option<Held> {

@@ -28,9 +28,9 @@ mod text;
 
 use crate::clock::{self, Moment};
 use crate::config::Fee;
-use crate::payments::Processor;
+use crate::payments::{PaymentId, Processor, Totals};
 use crate::runtime::Driver;
-use books::Held;
+use books::{Fate, Held};
 use children::Child;
 use client::{Call, Client};
 use load::{Dice, Load, sleep_until};
@@ -243,7 +243,8 @@ enum End {
     Died,
     /// It could not go on, for this reason.
     Failed(String),
-    Played(Box<Sheet>),
+    /// The contest is over: its sheet, as far as it is known, and what was sent.
+    Played(Box<Sheet>, Vec<(PaymentId, Fate)>),
 }
 
 struct Demo {
@@ -317,7 +318,11 @@ impl Demo {
         let mut referee = Referee::new(load.clone(), processors, entry);
         let answers = self.settle(&mut referee).await;
         match end {
-            End::Played(sheet) => judge(*sheet, &load, &mut referee, processors, &answers).await,
+            End::Played(sheet, sent) => {
+                let good = judge(*sheet, &sent, &mut referee, processors, &answers).await;
+                self.tell_costs();
+                good
+            }
             End::Asked => {
                 tell_totals(&answers);
                 if contest.is_some() {
@@ -337,10 +342,10 @@ impl Demo {
         }
     }
 
-    /// Waits for a signal or the death of a child.
+    /// Waits for a signal, the death of a child, or the end of the terminal.
     async fn watch(&mut self) -> End {
         loop {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stop.load(Ordering::Relaxed) || text::is_unread() {
                 return End::Asked;
             }
             if self.tell_deaths() {
@@ -379,6 +384,18 @@ impl Demo {
                 return answers;
             }
             monoio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// CPU time and memory of each process since its start.
+    fn tell_costs(&self) {
+        say(format_args!("\n  {:<20}{:>10}{:>14}", "process", "CPU s", "peak RSS MiB"));
+        for child in &self.children {
+            let Some(cost) = child.cost() else { continue };
+            let (cpu, rss) = (cost.cpu_hundredths_s, cost.rss_peak_kib);
+            let cpu = format!("{}.{:02}", cpu / 100, cpu % 100);
+            let rss = format!("{}.{}", rss / 1_024, rss % 1_024 * 10 / 1_024);
+            say(format_args!("  {:<20}{cpu:>10}{rss:>14}", child.name));
         }
     }
 
@@ -459,35 +476,36 @@ async fn play_contest(
     // At once: what is still queued earns nothing.
     let answers = at_end.ask_all("").await;
     load.stop();
-    Ok(End::Played(Box::new(Sheet {
+    // Taken here: what is asked from now on is no part of the run.
+    let record = load.take_record();
+    let sheet = Sheet {
         contest,
         speed,
         posts: load.posts(),
         audits,
         held: answers.held(),
         said: answers.backend,
-        latency: Latency::default(),
+        latency: Latency::of(record.durations_us),
         duplicates: 0,
-    })))
+    };
+    Ok(End::Played(Box::new(sheet), record.sent))
 }
 
 /// Completes the sheet with what the books say, prints it, and says what was wrong. Whether the
 /// run was good.
 async fn judge(
     mut sheet: Sheet,
-    load: &Load,
+    sent: &[(PaymentId, Fate)],
     referee: &mut Referee,
     processors: [SocketAddr; 2],
     settled: &Answers,
 ) -> bool {
-    let record = load.take_record();
-    sheet.latency = Latency::of(record.durations_us);
     let mut found = sheet.findings();
     // Blocks the event loop, on which nothing else is left to do.
     let read = |address| books::read(address).map_err(|error| format!("no books: {error}"));
     match read(processors[0]).and_then(|held| Ok([held, read(processors[1])?])) {
         Ok(held) => {
-            let (duplicates, wrong) = books::compare(&record.sent, sheet.contest.amount, &held);
+            let (duplicates, wrong) = books::compare(sent, sheet.contest.amount, &held);
             sheet.duplicates = duplicates;
             found.extend(wrong);
             found.extend(compare_summaries(&held, referee, settled).await);
@@ -520,6 +538,7 @@ async fn compare_summaries(
 /// Prints the line a second until the load ends.
 async fn tell_status(load: Rc<Load>, peers: [SocketAddr; 2], fees: [Fee; 2], begin: Moment) {
     let mut peers = peers.map(Client::new);
+    let mut before = Seen::default();
     for line in 0_u64.. {
         let at = STATUS_EVERY * (line as u32 + 1);
         sleep_until(begin + at).await;
@@ -530,7 +549,8 @@ async fn tell_status(load: Rc<Load>, peers: [SocketAddr; 2], fees: [Fee; 2], beg
         if line % STATUS_HEAD_EVERY == 0 {
             say(status::head());
         }
-        say(seen.line(at, fees, &load.take_last_second()));
+        say(seen.line(at, fees, &before, &load.take_last_second()));
+        before = seen;
     }
 }
 
@@ -553,7 +573,7 @@ fn tell_totals(answers: &Answers) {
         "", "it holds", "", "the instances say", ""
     ));
     for (index, which) in Processor::ALL.into_iter().enumerate() {
-        let columns = |totals: Option<crate::payments::Totals>| {
+        let columns = |totals: Option<Totals>| {
             totals.map_or(["?".into(), "?".into()], |totals| {
                 [grouped(totals.count), money(totals.amount.0)]
             })

@@ -45,8 +45,9 @@ pub struct Seen {
     pub settled_cents: [u64; 2],
     /// How many instances give a processor payments.
     pub up: [u64; 2],
-    /// The longest of the latencies the instances expect, in microseconds.
-    pub latency_us: [u64; 2],
+    /// Requests for payments that the processors have answered, and how long these took in sum.
+    pub answered: [u64; 2],
+    pub answered_ns: [u64; 2],
 }
 
 impl Seen {
@@ -63,7 +64,10 @@ impl Seen {
             Some([default?, fallback?])
         };
         let plus = |a: [u64; 2], b: [u64; 2]| [a[0] + b[0], a[1] + b[1]];
-        let latency_us = both("galo_processor_latency_microseconds")?;
+        let sums_ns = Processor::ALL.map(|which| {
+            let name = format!("galo_attempt_seconds_sum{{processor=\"{}\"}}", which.name());
+            nanoseconds(value(metrics, &name)?)
+        });
         *self = Seen {
             instances: self.instances + 1,
             accepted: self.accepted + sample(metrics, "galo_payments_total{outcome=\"accepted\"}")?,
@@ -72,18 +76,27 @@ impl Seen {
             settled: plus(self.settled, both("galo_settled_total")?),
             settled_cents: plus(self.settled_cents, both("galo_settled_cents_total")?),
             up: plus(self.up, both("galo_processor_up")?),
-            latency_us: [0, 1].map(|index| self.latency_us[index].max(latency_us[index])),
+            answered: plus(self.answered, both("galo_attempt_seconds_count")?),
+            answered_ns: plus(self.answered_ns, [sums_ns[0]?, sums_ns[1]?]),
         };
         Some(())
     }
 
-    /// One line. `entry`: how long the entry took for the payments of the last second.
-    pub fn line(&self, elapsed: Duration, fees: [Fee; 2], entry: &Histogram) -> String {
+    /// One line. `before`: what was seen a second ago. `entry`: how long the entry took for the
+    /// payments of this second.
+    pub fn line(
+        &self,
+        elapsed: Duration,
+        fees: [Fee; 2],
+        before: &Seen,
+        entry: &Histogram,
+    ) -> String {
         let queued = self.outstanding.saturating_sub(self.in_flight);
         let fees_millionths: i128 =
             fees.iter().zip(self.settled_cents).map(|(fee, cents)| fee.of(cents.into())).sum();
-        let [default, fallback] = [0, 1]
-            .map(|index| format!("{:>9} {:<11}", grouped(self.settled[index]), self.state(index)));
+        let [default, fallback] = [0, 1].map(|index| {
+            format!("{:>9} {:<11}", grouped(self.settled[index]), self.state(index, before))
+        });
         let quantiles = match entry.count() {
             0 => ["-".to_owned(), "-".to_owned()],
             _ => [0.5, 0.99].map(|q| milliseconds(entry.quantile(q).as_micros() as u64)),
@@ -100,19 +113,34 @@ impl Seen {
         )
     }
 
-    fn state(&self, index: usize) -> String {
-        let ms = self.latency_us[index].div_ceil(1_000);
-        match self.up[index] {
-            0 => "down".into(),
-            up if up == self.instances => format!("up {} ms", grouped(ms)),
-            up => format!("{up} of {} up", self.instances),
+    /// Whether a processor is given payments, and how long its answers of the last second took on
+    /// average, if there were any.
+    fn state(&self, index: usize, before: &Seen) -> String {
+        let answered = self.answered[index].saturating_sub(before.answered[index]);
+        let took_ns = self.answered_ns[index].saturating_sub(before.answered_ns[index]);
+        match (self.up[index], took_ns.checked_div(answered)) {
+            (0, _) => "down".into(),
+            (up, _) if up < self.instances => format!("{up} of {} up", self.instances),
+            (_, None) => "up".into(),
+            (_, Some(ns)) => format!("up {} ms", grouped(ns.div_ceil(1_000_000))),
         }
     }
 }
 
 /// The value of one sample, named with its labels.
+fn value<'a>(metrics: &'a str, name: &str) -> Option<&'a str> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
 fn sample(metrics: &str, name: &str) -> Option<u64> {
-    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    value(metrics, name)?.parse().ok()
+}
+
+/// Seconds with nine decimals, as metrics have them.
+fn nanoseconds(seconds: &str) -> Option<u64> {
+    let (whole, fraction) = seconds.split_once('.').filter(|(_, text)| text.len() == 9)?;
+    let whole: u64 = whole.parse().ok()?;
+    whole.checked_mul(1_000_000_000)?.checked_add(fraction.parse().ok()?)
 }
 
 #[cfg(test)]
@@ -125,7 +153,7 @@ mod tests {
         let stats = Stats { up: up.map(AtomicU64::new), ..Stats::default() };
         stats.accepted.store(accepted, Ordering::Relaxed);
         stats.in_flight.store(1, Ordering::Relaxed);
-        stats.latency_us[0].store(1_200, Ordering::Relaxed);
+        stats.attempts[0].record(Duration::from_micros(1_200));
         stats.settled[1].store(4, Ordering::Relaxed);
         let settled_cents = [199_000, 7_960];
         stats.write(&Surroundings {
@@ -147,16 +175,20 @@ mod tests {
         assert_eq!(seen, before);
         let entry = Histogram::new();
         let fees = [Fee(50_000), Fee(150_000)];
-        let line = seen.line(Duration::from_secs(12), fees, &entry);
+        let line = seen.line(Duration::from_secs(12), fees, &Seen::default(), &entry);
         let words: Vec<_> = line.split_whitespace().collect();
         let expected = "12 s 2,200 4 2 0 up 2 ms 8 1 of 2 up 222.88 - -";
         assert_eq!(words, expected.split_whitespace().collect::<Vec<_>>());
         entry.record(Duration::from_micros(100));
-        assert!(seen.line(Duration::from_secs(12), fees, &entry).ends_with("0.10    0.10"));
+        assert!(
+            seen.line(Duration::from_secs(12), fees, &Seen::default(), &entry)
+                .ends_with("0.10    0.10")
+        );
         let head = head();
         for line in head.lines().chain([&line[..]]) {
             assert!(line.len() <= 100, "{line}");
         }
+        assert_eq!(seen.state(0, &seen), "up", "nothing was answered in between");
         assert_eq!(line.len(), head.lines().last().unwrap().len());
     }
 }

@@ -1,15 +1,25 @@
 //! Text for people: numbers such as `16,762`, `333,563.80` and `0.34`, and lines on the terminal.
 //!
-//! Nobody may be reading any more; that is no reason to stop, let alone to panic.
+//! Nobody may be reading any more (`galo demo | head`): that must not be a panic, and is noted.
 
 use crate::config::Fee;
 use std::fmt::{Arguments, Display};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static UNREAD: AtomicBool = AtomicBool::new(false);
 
 /// A line on stdout, at once.
 pub fn say(line: impl Display) {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+        UNREAD.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a line could not be written to stdout.
+pub fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
 }
 
 /// A line on stderr.
