@@ -20,6 +20,7 @@ mod routes;
 mod server;
 mod simulator;
 mod rehearsal;
+mod demo;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ServeArgs};
@@ -50,6 +51,7 @@ enum Command {
     Processor(simulator::ProcessorArgs),
     /// Both contests and many others in virtual time: what a routing policy earns
     Rehearse(rehearsal::RehearseArgs),
+    Demo(demo::DemoArgs),
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
             start_log(log::LevelFilter::Info);
             simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }
+        Command::Demo(args) => demo::run(&args),
     };
     result.unwrap_or_else(|refusal| {
         eprintln!("galo: {refusal}");

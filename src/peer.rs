@@ -197,7 +197,10 @@ impl Peer {
             self.missed();
             return Err(NO_ANSWER);
         };
-        self.misses.store(0, Ordering::Relaxed);
+        match status {
+            200 => self.misses.store(0, Ordering::Relaxed),
+            _ => self.missed(),
+        }
         LINKS.with(|links| {
             let mut links = links.borrow_mut();
             if links.len() < IDLE_LINKS_MAX {
@@ -221,8 +224,10 @@ impl Peer {
         let Ok(body) = self.call("GET", "/peer/hello", b"").await else { return };
         match sonic_rs::from_slice::<HelloMessage>(&body) {
             Ok(hello) if hello.instance == self.own.0 => {
-                log::error!("the peer is instance {} as well: set --instance", hello.instance);
-                self.missed();
+                if self.away_for(clock::moment()).is_none() {
+                    log::error!("the peer is instance {} as well: set --instance", self.own.0);
+                }
+                self.enter(Presence::Lost);
             }
             Ok(_) if self.is_up() => {}
             Ok(_) => {
@@ -230,7 +235,7 @@ impl Peer {
                     self.enter(Presence::Up);
                 }
             }
-            Err(_) => self.missed(),
+            Err(_) => self.enter(Presence::Lost),
         }
     }
 

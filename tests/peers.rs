@@ -208,7 +208,7 @@ fn an_impostor_is_not_believed() {
     // Its peer knows another token: it answers 401 to everything.
     let stranger = Instance::start(urls, &[]);
     let door = format!("http://{}", stranger.peer_door);
-    let args = ["--peer", &door, "--peer-token", "another-token"];
+    let args = ["--peer", &door, "--peer-token", "another-token", "--adopt-after", "100ms"];
     let instance = Instance::start_with_token(urls, &args);
     let mut accepted = HashMap::new();
     pay(&instance, 0, 3, &mut accepted);
@@ -235,7 +235,7 @@ fn a_payment_repeated_at_the_other_instance_is_counted_once() {
     wait_until("the next millisecond", || jiff::Timestamp::now().as_millisecond() > settled_at);
     pay(&instances[1], 0, 10, &mut accepted);
     assert_books_balance(&accepted, &mut processors, &instances);
-    assert_eq!(instances[1].metric("galo_foreign_total"), 10);
+    assert_eq!(instances[1].metric(r#"galo_payments_total{outcome="repeated"}"#), 10);
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! Text for people: numbers such as `16,762`, `333,563.80` and `0.34`, and lines on the terminal.
+//!
+//! Nobody may be reading any more (`galo demo | head`): that must not be a panic, and is noted.
+
+use crate::config::Fee;
+use std::fmt::{Arguments, Display};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// A line on stdout, at once.
+pub fn say(line: impl Display) {
+    let mut stdout = std::io::stdout().lock();
+    if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+        UNREAD.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a line could not be written to stdout.
+pub fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
+
+/// A line on stderr.
+pub fn say_aside(line: Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A whole number with commas between thousands.
+pub fn grouped(number: impl Display) -> String {
+    let digits = number.to_string();
+    let (sign, digits) = match digits.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", &digits[..]),
+    };
+    let mut text = sign.to_owned();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Cents as a decimal with two places and commas between thousands.
+pub fn money(cents: i128) -> String {
+    let sign = if cents < 0 { "-" } else { "" };
+    let magnitude = cents.unsigned_abs();
+    format!("{sign}{}.{:02}", grouped(magnitude / 100), magnitude % 100)
+}
+
+/// Microseconds as milliseconds with two places, the last one rounded.
+pub fn milliseconds(us: u64) -> String {
+    let hundredths = (us + 5) / 10;
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+/// `5 %`, `0.5 %`.
+pub fn percent(fee: Fee) -> String {
+    let text = format!("{}.{:04}", fee.0 / 10_000, fee.0 % 10_000);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (-1_234_567, "-1,234,567"), (-100, "-100")]
+        {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(money(33_356_380), "333,563.80");
+        assert_eq!(money(-5), "-0.05");
+        assert_eq!(milliseconds(344), "0.34");
+        assert_eq!(milliseconds(1_595), "1.60");
+        assert_eq!(percent(Fee(50_000)), "5 %");
+        assert_eq!(percent(Fee(100_000)), "10 %");
+        assert_eq!(percent(Fee(5_000)), "0.5 %");
+    }
+}
