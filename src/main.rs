@@ -8,6 +8,7 @@ mod clock;
 mod runtime;
 mod alarm;
 mod metrics;
+mod json;
 mod http;
 mod upstream;
 mod payments;

@@ -6,6 +6,7 @@
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
 use crate::config::PEER_TIMEOUT;
+use crate::json;
 use crate::money::{Cents, Total};
 use crate::payments::observed::Report;
 use crate::payments::{Accepted, Instance, PaymentId, Processor, Totals, Window};
@@ -159,7 +160,7 @@ impl Peer {
             }
         }
         let body = self.call("GET", &format!("/peer/totals{query}"), b"").await?;
-        let message: TotalsMessage = sonic_rs::from_slice(&body).map_err(|_| BAD_ANSWER)?;
+        let message: TotalsMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
         message.read().ok_or(BAD_ANSWER)
     }
 
@@ -222,7 +223,7 @@ impl Peer {
     /// is there.
     pub async fn greet(&self, mut learn: impl FnMut(&[(PaymentId, Cents)])) {
         let Ok(body) = self.call("GET", "/peer/hello", b"").await else { return };
-        match sonic_rs::from_slice::<HelloMessage>(&body) {
+        match json::read::<HelloMessage>(&body) {
             Ok(hello) if hello.instance == self.own.0 => {
                 if self.away_for(clock::moment()).is_none() {
                     log::error!("the peer is instance {} as well: set --instance", self.own.0);
@@ -246,7 +247,7 @@ impl Peer {
         let mut after = 0;
         loop {
             let body = self.call("GET", &format!("/peer/adopted?after={after}"), b"").await?;
-            let page: AdoptedMessage = sonic_rs::from_slice(&body).map_err(|_| BAD_ANSWER)?;
+            let page: AdoptedMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
             if page.adopted.is_empty() {
                 return Ok(());
             }
@@ -267,7 +268,7 @@ impl Peer {
         let message = OfferMessage { id: id.to_string(), cents: amount.0 };
         let body = sonic_rs::to_vec(&message).map_err(|_| BAD_ANSWER)?;
         let answer = self.call("POST", "/peer/payments", &body).await?;
-        let answer: OfferedMessage = sonic_rs::from_slice(&answer).map_err(|_| BAD_ANSWER)?;
+        let answer: OfferedMessage = json::read(&answer).map_err(|_| BAD_ANSWER)?;
         Accepted::by_name(&answer.accepted).ok_or(BAD_ANSWER)
     }
 

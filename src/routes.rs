@@ -8,6 +8,7 @@ use crate::config::RETRY_AFTER_S;
 use crate::http::Connection;
 use crate::http::request::{Method, Request};
 use crate::http::response::{self, Extra, Response};
+use crate::json;
 use crate::money::Cents;
 use crate::node::{Control, Done, Node, Phase};
 use crate::payments::intake::{self, Refused};
@@ -212,7 +213,7 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
 
 /// A payment that the peer's client has sent there, and whose home we are.
 fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then {
-    let offer: Option<OfferMessage> = sonic_rs::from_slice(body).ok();
+    let offer: Option<OfferMessage> = json::read(body).ok();
     let payment = offer.and_then(|offer| {
         let id = PaymentId::parse(offer.id.as_bytes())?;
         (offer.cents > 0).then_some((id, Cents(offer.cents)))
@@ -237,7 +238,7 @@ fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
 }
 
 fn read_health(body: &[u8]) -> Option<(Processor, Report)> {
-    let message: HealthMessage = sonic_rs::from_slice(body).ok()?;
+    let message: HealthMessage = json::read(body).ok()?;
     let which = processor::by_name(&message.processor)?;
     let response_min = Duration::from_millis(message.response_min_ms);
     Some((which, Report { failing: message.failing, response_min }))

@@ -172,7 +172,10 @@ mod tests {
 
     #[test]
     fn a_listing_is_read_and_a_broken_one_is_not() {
-        let row = r#"{"correlationId":"00000000-0000-0000-0000-000000000007","amount":19.90,"requestedAt":"1970-01-01T00:00:01.5Z"}"#;
+        let row = concat!(
+            r#"{"correlationId":"00000000-0000-0000-0000-000000000007","#,
+            r#""amount":19.90,"requestedAt":"1970-01-01T00:00:01.5Z"}"#
+        );
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let chunk = format!("{:x}\r\n{row}\r\n", row.len());
         let whole = format!("{head}{chunk}0\r\n\r\n");

@@ -12,43 +12,49 @@
 //! | `status.rs` | the line a second |
 //! | `load.rs` | the clients |
 //! | `referee.rs` | set-up, stages, audits, totals |
+//! | `contest.rs` | a contest, and its judgement |
 //! | `children.rs` | processes |
+//! | `system.rs` | which processes, and where they listen |
 //!
 //! It takes nothing of the servers' insides; what it says of them they have told over HTTP.
 
 mod books;
 mod children;
 mod client;
+mod contest;
 mod load;
 mod referee;
 mod sheet;
 mod stages;
 mod status;
+mod system;
 mod text;
 
 use crate::clock::{self, Moment};
 use crate::config::Fee;
-use crate::payments::{PaymentId, Processor, Totals};
+use crate::payments::{Processor, Totals};
 use crate::runtime::Driver;
-use books::{Fate, Held};
 use children::Child;
 use client::{Call, Client};
+use contest::Played;
 use load::{Dice, Load, sleep_until};
 use referee::{Answers, Referee};
-use sheet::{Latency, Sheet};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use stages::{Condition, Contest};
+use stages::{Contest, WELL};
 use status::Seen;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use system::Places;
 use text::{grouped, money, percent, say, say_aside};
 
 /// The whole system on this machine: two processors, two instances, one entry, until Ctrl-C
+///
+/// Whatever the demo does not set itself, its processes take from the environment as always:
+/// GALO_PATIENCE=50ms galo demo --contest preview
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
     /// The entry, shared by both instances. Any port may be 0: a free one is taken
@@ -112,7 +118,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// The names of the columns are repeated after so many lines.
 const STATUS_HEAD_EVERY: u64 = 20;
-const WELL: [Condition; 2] = [Condition { delay_ms: 0, failing: false }; 2];
 
 /// Runs the demo until it is told to stop, a child dies, or the contest is over.
 ///
@@ -134,9 +139,11 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, String> {
         contest,
         speed: args.speed,
         rate: args.rate,
-        children: start(&places, fees, args.verbose)?,
+        children: system::start(&places, fees, args.verbose)?,
         stop,
+        died: false,
     };
+    let _writer = text::start_writer().map_err(|error| format!("no thread: {error}"))?;
     demo.introduce();
     // On this thread, which the children's lives depend on.
     let good = Driver::detect()
@@ -153,100 +160,13 @@ fn watch_for_signals(flag: &Arc<AtomicBool>) -> Result<(), String> {
     })
 }
 
-/// Where everybody listens.
-#[derive(Clone, Copy, Debug)]
-struct Places {
-    entry: SocketAddr,
-    processors: [SocketAddr; 2],
-    peers: [SocketAddr; 2],
-}
-
-impl Places {
-    /// Takes each port for a moment: one in use is refused before anything is started, and a port
-    /// of 0 becomes a free one.
-    fn find(args: &DemoArgs) -> Result<Places, String> {
-        let mut taken = Vec::new();
-        let mut take = |port, flag: &str| {
-            let listener = take_port(port).map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    format!("port {port} is in use; {flag} chooses another, 0 a free one")
-                }
-                _ => format!("cannot listen on port {port}: {error}"),
-            })?;
-            let address = listener.local_addr().map_err(|error| error.to_string())?;
-            taken.push(listener);
-            Ok::<_, String>(address)
-        };
-        let Ports([default, fallback]) = args.processor_ports;
-        let Ports([first, second]) = args.peer_ports;
-        Ok(Places {
-            entry: take(args.port, "--port")?,
-            processors: [take(default, "--processor-ports")?, take(fallback, "--processor-ports")?],
-            peers: [take(first, "--peer-ports")?, take(second, "--peer-ports")?],
-        })
-    }
-}
-
-/// The kernel may need a moment to free the port of a server that has just ended.
-fn take_port(port: u16) -> io::Result<TcpListener> {
-    let give_up_at = clock::moment() + Duration::from_secs(1);
-    loop {
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && clock::moment() < give_up_at =>
-            {
-                std::thread::sleep(LOOK_EVERY);
-            }
-            result => return result,
-        }
-    }
-}
-
-/// Starts the four processes, the processors first. What was started is stopped on an error.
-fn start(places: &Places, fees: [Fee; 2], verbose: bool) -> Result<Vec<Child>, String> {
-    let token = load::random_bytes::<16>().map_err(|error| format!("no secret: {error}"))?;
-    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-    // By the environment: everybody on the machine can read a command line.
-    let secret = Some(("GALO_PEER_TOKEN", token.as_str()));
-    let fees = fees.map(|fee| format!("{}.{:06}", fee.0 / 1_000_000, fee.0 % 1_000_000));
-    let words = |line: String| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let processor = |index: usize| {
-        words(format!("processor --listen {} --fee {}", places.processors[index], fees[index]))
-    };
-    let instance = |own: usize, other: usize| {
-        words(format!(
-            "serve --instance {} --listen {} --share-port --allow-purge --peer-listen {} \
-             --peer http://{} --default-url http://{} --fallback-url http://{} --default-fee {} \
-             --fallback-fee {}",
-            own + 1,
-            places.entry,
-            places.peers[own],
-            places.peers[other],
-            places.processors[0],
-            places.processors[1],
-            fees[0],
-            fees[1]
-        ))
-    };
-    let mut children = vec![
-        Child::start("processor-default", &processor(0), None, verbose)?,
-        Child::start("processor-fallback", &processor(1), None, verbose)?,
-    ];
-    children.iter_mut().try_for_each(|child| child.wait_until_listening(1))?;
-    children.push(Child::start("galo-1", &instance(0, 1), secret, verbose)?);
-    children.push(Child::start("galo-2", &instance(1, 0), secret, verbose)?);
-    children[2..].iter_mut().try_for_each(|child| child.wait_until_listening(2))?;
-    Ok(children)
-}
-
 /// Why the load ended.
 enum End {
     Asked,
     Died,
     /// It could not go on, for this reason.
     Failed(String),
-    /// The contest is over: its sheet, as far as it is known, and what was sent.
-    Played(Box<Sheet>, Vec<(PaymentId, Fate)>),
+    Played(Box<Played>),
 }
 
 struct Demo {
@@ -257,28 +177,27 @@ struct Demo {
     rate: u32,
     children: Vec<Child>,
     stop: Arc<AtomicBool>,
+    /// A child's death has been seen and told.
+    died: bool,
 }
 
 impl Demo {
     fn introduce(&self) {
         let Places { entry, processors, peers } = self.places;
         say("galo demo: two processors, two instances, one entry\n");
-        for (index, which) in Processor::ALL.into_iter().enumerate() {
-            let Child { name, .. } = &self.children[index];
-            let (id, address, fee) =
-                (self.children[index].id(), processors[index], self.fees[index]);
-            let fee = percent(fee);
-            say(format_args!(
-                "  {name:<20} http://{address:<22} process {id:<9} fee {fee} ({})",
-                which.name()
-            ));
+        for ((child, address), fee) in self.children.iter().zip(processors).zip(self.fees) {
+            let (name, id, fee) = (child.name, child.id(), percent(fee));
+            say(format_args!("  {name:<20} http://{address:<22} process {id:<9} fee {fee}"));
         }
         for (child, peer) in self.children[2..].iter().zip(peers) {
             let (name, id) = (child.name, child.id());
             say(format_args!("  {name:<20} http://{peer:<22} process {id:<9} GET /metrics"));
         }
         say(format_args!("  {:<20} http://{entry:<22} both instances share it", "entry"));
-        let payment = "{\\\"correlationId\\\":\\\"$(cat /proc/sys/kernel/random/uuid)\\\",\\\"amount\\\":19.90}";
+        let payment = concat!(
+            r#"{\"correlationId\":\"$(cat /proc/sys/kernel/random/uuid)\","#,
+            r#"\"amount\":19.90}"#
+        );
         say("\nTry it from another terminal; Ctrl-C here ends it all:\n");
         say(format_args!("  curl -i http://{entry}/payments -d \"{payment}\""));
         say(format_args!("  curl http://{entry}/payments-summary\n"));
@@ -300,7 +219,10 @@ impl Demo {
                 let begin = clock::moment();
                 monoio::spawn(tell_status(load.clone(), places.peers, fees, begin));
                 let played = match contest {
-                    Some(contest) => play_contest(load, places, contest, speed, begin).await,
+                    Some(contest) => {
+                        let played = contest::play(load, places, contest, speed, begin).await;
+                        played.map(|played| End::Played(Box::new(played)))
+                    }
                     None => tell_story(load, places, rate, begin).await,
                 };
                 played.unwrap_or_else(End::Failed)
@@ -320,8 +242,8 @@ impl Demo {
         let mut referee = Referee::new(load.clone(), processors, entry);
         let answers = self.settle(&mut referee).await;
         match end {
-            End::Played(sheet, sent) => {
-                let good = judge(*sheet, &sent, &mut referee, processors, &answers).await;
+            End::Played(played) => {
+                let good = contest::judge(*played, &mut referee, processors, &answers).await;
                 self.tell_costs();
                 good
             }
@@ -359,15 +281,14 @@ impl Demo {
 
     /// Whether any child has died; says which, and what it logged last.
     fn tell_deaths(&mut self) -> bool {
-        let mut died = false;
         for child in &mut self.children {
             if let Some(status) = child.ended() {
-                died = true;
+                self.died = true;
                 let (name, lines) = (child.name, child.last_lines());
                 say_aside(format_args!("galo: {name} has died ({status})\n{lines}"));
             }
         }
-        died
+        self.died
     }
 
     /// Makes the processors well and waits until what was accepted is settled, as far as that goes.
@@ -403,10 +324,7 @@ impl Demo {
 
     /// Ends the instances, then the processors. Whether all ended as they should.
     fn stop_children(&mut self) -> bool {
-        let mut well = true;
-        for child in &mut self.children {
-            well &= child.ended().is_none();
-        }
+        let mut well = !self.died && !self.tell_deaths();
         let (processors, instances) = self.children.split_at_mut(2);
         for children in [instances, processors] {
             children.iter_mut().for_each(Child::tell_to_end);
@@ -453,88 +371,6 @@ async fn tell_story(
         referee.play(stages::STORY, chapter, 1).await?;
         chapter = chapter + Duration::from_secs(stages::STORY_S.into());
     }
-}
-
-/// A contest from its set-up to the reading of the totals.
-async fn play_contest(
-    load: Rc<Load>,
-    places: Places,
-    contest: &'static Contest,
-    speed: u32,
-    begin: Moment,
-) -> Result<End, String> {
-    let referee = || Referee::new(load.clone(), places.processors, places.entry);
-    let (mut of_stages, mut of_audits, mut at_end) = (referee(), referee(), referee());
-    at_end.purge().await?;
-    at_end.set(WELL).await?;
-    let duration = Duration::from_secs(contest.duration_s.into()) / speed;
-    let (users, stages, audits) = monoio::join!(
-        load.run_users(contest.users_max, begin, duration),
-        of_stages.play(contest.stages, begin, speed),
-        of_audits.audit(contest, begin + duration, speed),
-    );
-    let () = users;
-    stages?;
-    // At once: what is still queued earns nothing.
-    let answers = at_end.ask_all("").await;
-    load.stop();
-    // Taken here: what is asked from now on is no part of the run.
-    let record = load.take_record();
-    let sheet = Sheet {
-        contest,
-        speed,
-        posts: load.posts(),
-        audits,
-        held: answers.held(),
-        said: answers.backend,
-        latency: Latency::of(record.durations_us),
-        duplicates: 0,
-    };
-    Ok(End::Played(Box::new(sheet), record.sent))
-}
-
-/// Completes the sheet with what the books say, prints it, and says what was wrong. Whether the
-/// run was good.
-async fn judge(
-    mut sheet: Sheet,
-    sent: &[(PaymentId, Fate)],
-    referee: &mut Referee,
-    processors: [SocketAddr; 2],
-    settled: &Answers,
-) -> bool {
-    let mut found = sheet.findings();
-    // Blocks the event loop, on which nothing else is left to do.
-    let read = |address| books::read(address).map_err(|error| format!("no books: {error}"));
-    match read(processors[0]).and_then(|held| Ok([held, read(processors[1])?])) {
-        Ok(held) => {
-            let (duplicates, wrong) = books::compare(sent, sheet.contest.amount, &held);
-            sheet.duplicates = duplicates;
-            found.extend(wrong);
-            found.extend(compare_summaries(&held, referee, settled).await);
-        }
-        Err(reason) => found.push(reason),
-    }
-    say(format_args!("\n{sheet}"));
-    for finding in &found {
-        say(format_args!("  WRONG: {finding}"));
-    }
-    if found.is_empty() {
-        say("  every accepted payment is held by exactly one processor, and every summary agrees");
-    }
-    found.is_empty()
-}
-
-async fn compare_summaries(
-    held: &[Vec<Held>; 2],
-    referee: &mut Referee,
-    settled: &Answers,
-) -> Vec<String> {
-    let Ok(mut dice) = Dice::new() else { return vec!["no random numbers".into()] };
-    let mut wrong = referee.compare_windows(held, &mut dice).await;
-    if settled.backend != Some(books::totals(held, Default::default())) {
-        wrong.push(format!("the backend says {:?} in the end, the books differ", settled.backend));
-    }
-    wrong
 }
 
 /// Prints the line a second until the load ends.

@@ -53,6 +53,9 @@ const fn fails(delay_ms: u64) -> Condition {
     Condition { delay_ms, failing: true }
 }
 
+/// Both processors as they should be.
+pub const WELL: [Condition; 2] = [well(0), well(0)];
+
 /// A contest's rules as far as they have numbers.
 #[derive(Debug)]
 pub struct Contest {

@@ -10,24 +10,32 @@ use std::time::Duration;
 
 /// The names of the columns, in two lines.
 pub fn head() -> String {
+    let upper = ["", "", "", "in", "at", "default", "at", "fallback", "", "entry,", "ms"];
+    let lower = [
+        "time", "accepted", "queued", "flight", "settled", "seen", "settled", "seen", "fees",
+        "p50", "p99",
+    ];
+    format!("{}\n{}", row(upper), row(lower))
+}
+
+/// All columns at their places, 99 characters wide.
+fn row(columns: [&str; 11]) -> String {
+    let [
+        time,
+        accepted,
+        queued,
+        flight,
+        default,
+        of_default,
+        fallback,
+        of_fallback,
+        fees,
+        p50,
+        p99,
+    ] = columns;
     format!(
-        "{:>23}{:>8}  {:<21}{:<21}{:>25}\n{:>6}{:>10}{:>7}{:>8}{:>9} {:<11}{:>9} {:<11}{:>11}{:>7}{:>8}",
-        "",
-        "in",
-        "at default",
-        "at fallback",
-        "entry, ms",
-        "time",
-        "accepted",
-        "queued",
-        "flight",
-        "settled",
-        "seen",
-        "settled",
-        "seen",
-        "fees",
-        "p50",
-        "p99"
+        "{time:>6}{accepted:>10}{queued:>7}{flight:>8}{default:>9} {of_default:<11}\
+         {fallback:>9} {of_fallback:<11}{fees:>11}{p50:>7}{p99:>8}"
     )
 }
 
@@ -94,23 +102,25 @@ impl Seen {
         let queued = self.outstanding.saturating_sub(self.in_flight);
         let fees_millionths: i128 =
             fees.iter().zip(self.settled_cents).map(|(fee, cents)| fee.of(cents.into())).sum();
-        let [default, fallback] = [0, 1].map(|index| {
-            format!("{:>9} {:<11}", grouped(self.settled[index]), self.state(index, before))
-        });
-        let quantiles = match entry.snapshot().count() {
+        let [default, fallback] = self.settled.map(grouped);
+        let [of_default, of_fallback] = [0, 1].map(|index| self.state(index, before));
+        let [p50, p99] = match entry.snapshot().count() {
             0 => ["-".to_owned(), "-".to_owned()],
             _ => [0.5, 0.99].map(|q| milliseconds(entry.snapshot().quantile(q).as_micros() as u64)),
         };
-        format!(
-            "{:>4} s{:>10}{:>7}{:>8}{default}{fallback}{:>11}{:>7}{:>8}",
-            elapsed.as_secs(),
-            grouped(self.accepted),
-            grouped(queued),
-            grouped(self.in_flight),
-            money((fees_millionths + 500_000).div_euclid(1_000_000)),
-            quantiles[0],
-            quantiles[1],
-        )
+        row([
+            &format!("{} s", elapsed.as_secs()),
+            &grouped(self.accepted),
+            &grouped(queued),
+            &grouped(self.in_flight),
+            &default,
+            &of_default,
+            &fallback,
+            &of_fallback,
+            &money((fees_millionths + 500_000).div_euclid(1_000_000)),
+            &p50,
+            &p99,
+        ])
     }
 
     /// Whether a processor is given payments, and how long its answers of the last second took on

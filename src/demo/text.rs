@@ -6,11 +6,49 @@ use crate::config::Fee;
 use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 static UNREAD: AtomicBool = AtomicBool::new(false);
+static WRITER: Mutex<Option<Sender<String>>> = Mutex::new(None);
 
-/// A line on stdout, at once.
+/// From now on lines are written by a thread of their own: a terminal that is held (Ctrl-S) or a
+/// disk that is busy must not hold up the event loop, where clients measure time.
+///
+/// # Errors
+/// If there can be no thread.
+pub fn start_writer() -> std::io::Result<Writer> {
+    let (sender, lines) = channel::<String>();
+    let write_all = move || lines.iter().for_each(|line| write_now(&line));
+    let thread = std::thread::Builder::new().name("galo-writer".into()).spawn(write_all)?;
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    Ok(Writer(Some(thread)))
+}
+
+/// Dropping it waits until every line is written.
+pub struct Writer(Option<JoinHandle<()>>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A line on stdout, soon.
 pub fn say(line: impl Display) {
+    let writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*writer {
+        // Sending fails only after a panic of the writer, and that ends the process.
+        Some(writer) => drop(writer.send(line.to_string())),
+        None => write_now(&line.to_string()),
+    }
+}
+
+fn write_now(line: &str) {
     let mut stdout = std::io::stdout().lock();
     if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
         UNREAD.store(true, Ordering::Relaxed);

@@ -5,6 +5,7 @@
 use super::observed::Report;
 use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
 use crate::clock::{Rounding, Timestamp};
+use crate::json;
 use serde::Deserialize;
 use std::io::Write;
 use std::time::Duration;
@@ -84,7 +85,7 @@ pub fn read_look(
     }
     match status {
         200 => {
-            let booked = sonic_rs::from_slice::<Booked>(body).ok();
+            let booked = json::read::<Booked>(body).ok();
             let requested_at = booked.and_then(|booked| {
                 Timestamp::parse(booked.requested_at.as_bytes(), Rounding::Down)
             });
@@ -113,7 +114,7 @@ pub fn read_health(status: u16, body: &[u8]) -> Option<Report> {
         #[serde(rename = "minResponseTime")]
         min_response_time: u32,
     }
-    let health = sonic_rs::from_slice::<Health>(body).ok().filter(|_| status == 200)?;
+    let health = json::read::<Health>(body).ok().filter(|_| status == 200)?;
     let response_min = Duration::from_millis(u64::from(health.min_response_time));
     Some(Report { failing: health.failing, response_min })
 }

@@ -3,7 +3,7 @@
 
 use super::answer::Answer;
 use super::api::{Processor, Settings};
-use super::connection::{Call, read_json};
+use super::connection::{Call};
 use super::faults::Faults;
 use super::units::MicroTimestamp;
 use serde::Deserialize;
@@ -141,7 +141,7 @@ fn was_is(config: &str, was: impl std::fmt::Display, is: impl std::fmt::Display)
 }
 
 fn set_delay(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let DelayDocument { delay } = read_json(body)?;
+    let DelayDocument { delay } = json::read(body).ok()?;
     if delay > DELAY_MS_MAX {
         return None;
     }
@@ -150,13 +150,13 @@ fn set_delay(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
 }
 
 fn set_failure(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let FailureDocument { failure } = read_json(body)?;
+    let FailureDocument { failure } = json::read(body).ok()?;
     let was = std::mem::replace(&mut settings.failing, failure);
     Some(was_is("failure", was, failure))
 }
 
 fn set_token(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let TokenDocument { token } = read_json(body)?;
+    let TokenDocument { token } = json::read(body).ok()?;
     if token.len() > TOKEN_BYTES_MAX {
         return None;
     }
@@ -165,7 +165,7 @@ fn set_token(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
 }
 
 fn set_fault(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let FaultDocument { fault, count, lateness_ms } = read_json(body)?;
+    let FaultDocument { fault, count, lateness_ms } = json::read(body).ok()?;
     if lateness_ms > DELAY_MS_MAX {
         return None;
     }

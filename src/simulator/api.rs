@@ -6,10 +6,11 @@
 
 use super::answer::{Answer, write_booking};
 use super::books::{BookError, Booking, Books};
-use super::connection::{Call, Connection, Incoming, read_json};
+use super::connection::{Call, Connection, Incoming};
 use super::faults::{Fault, Faults};
 use super::limits::{Concurrency, Database, Entry, Permit, Ticket, WindowEntry, Windows};
 use super::units::{Fee, MicroTimestamp};
+use crate::json;
 use crate::clock::{self, Moment};
 use crate::money::Cents;
 use crate::payments::PaymentId;
@@ -283,7 +284,7 @@ struct PaymentDocument<'a> {
 }
 
 fn parse_payment(body: &[u8]) -> Option<Booking> {
-    let document: PaymentDocument = read_json(body)?;
+    let document: PaymentDocument = json::read(body).ok()?;
     Some(Booking {
         id: PaymentId::parse(document.correlation_id.as_bytes())?,
         amount: Cents::parse(document.amount.as_raw_str().as_bytes()).ok()?,

@@ -32,10 +32,6 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// The longest body taken.
 const BODY_BYTES_MAX: usize = 4 * 1024;
 
-/// How many arrays and objects a document may begin. Ours have one; sonic-rs has no limit of its
-/// own and recurses into each, which takes 23 KiB of stack a level in a debug build.
-const JSON_OPENINGS_MAX: usize = 16;
-
 const _: () = assert!(BODY_BYTES_MAX < MESSAGE_BYTES_MAX);
 
 /// How long a client has to close its side after we have closed ours.
@@ -75,12 +71,6 @@ impl Call {
         let is_http_1_1 = self.head.version == Default::default();
         if is_http_1_1 { !has(b"close") } else { has(b"keep-alive") }
     }
-}
-
-/// Reads a JSON document; `None` if it is not one, or not of this form.
-pub fn read_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
-    let openings = body.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    (openings <= JSON_OPENINGS_MAX).then(|| sonic_rs::from_slice(body).ok())?
 }
 
 /// What a client sent.

@@ -1,0 +1,111 @@
+//! The system that is shown: where its parts listen, and how its four processes are started.
+//!
+//! The only file that knows the flags of `galo serve` and `galo processor`. What is not set here
+//! is theirs to decide, or their environment's: GALO_PATIENCE and the like reach them.
+
+use super::children::Child;
+use super::client::ADMIN_TOKEN;
+use super::load::random_bytes;
+use super::{DemoArgs, Ports};
+use crate::clock;
+use crate::config::Fee;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Where everybody listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    pub entry: SocketAddr,
+    pub processors: [SocketAddr; 2],
+    pub peers: [SocketAddr; 2],
+}
+
+impl Places {
+    /// Takes each port for a moment: one in use is refused before anything is started, and a port
+    /// of 0 becomes a free one.
+    ///
+    /// # Errors
+    /// One line that names the port and its flag.
+    pub fn find(args: &DemoArgs) -> Result<Places, String> {
+        let mut taken = Vec::new();
+        let mut take = |port, flag: &str| {
+            let listener = take_port(port).map_err(|error| match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    format!("port {port} is in use; {flag} chooses another, 0 a free one")
+                }
+                _ => format!("cannot listen on port {port}: {error}"),
+            })?;
+            let address = listener.local_addr().map_err(|error| error.to_string())?;
+            taken.push(listener);
+            Ok::<_, String>(address)
+        };
+        let Ports([default, fallback]) = args.processor_ports;
+        let Ports([first, second]) = args.peer_ports;
+        Ok(Places {
+            entry: take(args.port, "--port")?,
+            processors: [take(default, "--processor-ports")?, take(fallback, "--processor-ports")?],
+            peers: [take(first, "--peer-ports")?, take(second, "--peer-ports")?],
+        })
+    }
+}
+
+/// The kernel may need a moment to free the port of a server that has just ended.
+fn take_port(port: u16) -> io::Result<TcpListener> {
+    let give_up_at = clock::moment() + Duration::from_secs(1);
+    loop {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && clock::moment() < give_up_at =>
+            {
+                std::thread::sleep(LOOK_AGAIN_AFTER);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Starts the four processes, the processors first. What was started is stopped on an error.
+///
+/// # Errors
+/// If one of them does not start; with what it logged.
+pub fn start(places: &Places, fees: [Fee; 2], verbose: bool) -> Result<Vec<Child>, String> {
+    let token = random_bytes::<16>().map_err(|error| format!("no secret: {error}"))?;
+    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    // By the environment: everybody on the machine can read a command line.
+    let secret = Some(("GALO_PEER_TOKEN", token.as_str()));
+    let fees = fees.map(|fee| format!("{}.{:06}", fee.0 / 1_000_000, fee.0 % 1_000_000));
+    let words = |line: String| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let processor = |index: usize| {
+        words(format!(
+            "processor --listen {} --fee {} --token {ADMIN_TOKEN}",
+            places.processors[index], fees[index]
+        ))
+    };
+    let instance = |own: usize, other: usize| {
+        words(format!(
+            "serve --instance {} --listen {} --share-port --allow-purge --peer-listen {} \
+             --peer http://{} --default-url http://{} --fallback-url http://{} --default-fee {} \
+             --fallback-fee {}",
+            own + 1,
+            places.entry,
+            places.peers[own],
+            places.peers[other],
+            places.processors[0],
+            places.processors[1],
+            fees[0],
+            fees[1]
+        ))
+    };
+    let mut children = vec![
+        Child::start("processor-default", &processor(0), None, verbose)?,
+        Child::start("processor-fallback", &processor(1), None, verbose)?,
+    ];
+    children.iter_mut().try_for_each(|child| child.wait_until_listening(1))?;
+    children.push(Child::start("galo-1", &instance(0, 1), secret, verbose)?);
+    children.push(Child::start("galo-2", &instance(1, 0), secret, verbose)?);
+    children[2..].iter_mut().try_for_each(|child| child.wait_until_listening(2))?;
+    Ok(children)
+}
