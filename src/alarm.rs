@@ -126,9 +126,8 @@ mod tests {
     use super::*;
     use crate::runtime::Driver;
 
-    /// The future is made on its thread: an alarm may not leave the one it was made on.
-    fn on_a_loop<F: Future<Output = ()>>(main: impl FnOnce() -> F + Send + 'static) {
-        std::thread::spawn(|| Driver::detect().block_on(main()).unwrap()).join().unwrap();
+    fn on_a_loop<F: Future>(main: impl FnOnce() -> F + Send + 'static) {
+        std::thread::spawn(|| drop(Driver::detect().block_on(main()).unwrap())).join().unwrap();
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
-use crate::payments::Processor;
 use crate::payments::router::Policy;
+use crate::payments::{Instance, Processor};
 use crate::upstream::Url;
 use clap::Args;
 use std::net::SocketAddr;
@@ -29,7 +29,13 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// a timer, a summary is answered within 300 ms whether it can or not.
 pub const PEER_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often the peer is asked whether it is there.
-pub const PEER_HELLO_EVERY: Duration = Duration::from_secs(1);
+pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
+/// Payments that this instance drove in place of its absent peer, kept to be told to it.
+pub const ADOPTED_MAX: usize = 262_144;
+/// So many of them are told at a time.
+pub const ADOPTED_PAGE: usize = 500;
+/// How often guests are looked after while there are any.
+pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
 /// What a client that meets a full queue or a draining instance is told to wait, in seconds.
 pub const RETRY_AFTER_S: u32 = 1;
 /// The shortest token between the instances.
@@ -90,7 +96,7 @@ impl FromStr for Fee {
 }
 
 impl Fee {
-    /// The fee on an amount or a sum, in millionths of a cent.
+    /// The fee on so many cents, in millionths of a cent.
     pub fn of(self, cents: i128) -> i128 {
         cents * i128::from(self.0)
     }
@@ -144,6 +150,16 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER", requires = "peer_listen")]
     pub peer: Option<Url>,
 
+    /// Which of the two this is: 1 or 2. Each payment id belongs to one of them (the first if its
+    /// last hex digit is even), which alone decides whether it is new.
+    #[arg(long, env = "GALO_INSTANCE", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub instance: u8,
+
+    /// After the other instance has been away for so long, payments accepted in its place are
+    /// driven from here. Longer than its requests can still be under way at a processor.
+    #[arg(long, env = "GALO_ADOPT_AFTER", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub adopt_after: Duration,
+
     /// The secret that both instances share, at least 8 characters.
     #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
     pub peer_token: Option<String>,
@@ -157,11 +173,11 @@ pub struct ServeArgs {
     pub durability: Durability,
 
     /// How long a payment waits for the cheaper processor before it goes to the other one.
-    #[arg(long, env = "GALO_PATIENCE", default_value = "100ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "GALO_PATIENCE", default_value = "300ms", value_parser = humantime::parse_duration)]
     pub patience: Duration,
 
     /// No attempt is started whose answer is expected to take longer.
-    #[arg(long, env = "GALO_ATTEMPT_LATENCY_MAX", default_value = "1300ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "GALO_ATTEMPT_LATENCY_MAX", default_value = "1400ms", value_parser = humantime::parse_duration)]
     pub attempt_latency_max: Duration,
 
     /// Attempts in flight at one processor, from this instance.
@@ -221,6 +237,8 @@ pub struct Config {
     pub fees: [Fee; 2],
     pub peer_listen: Option<ListenAddress>,
     pub peer: Option<Url>,
+    pub instance: Instance,
+    pub adopt_after: Duration,
     pub peer_token: String,
     pub allow_purge: bool,
     pub policy: Policy,
@@ -284,6 +302,8 @@ impl Config {
             fees: [args.default_fee, args.fallback_fee],
             peer_listen: args.peer_listen,
             peer: args.peer,
+            instance: Instance(args.instance),
+            adopt_after: args.adopt_after,
             peer_token,
             allow_purge: args.allow_purge,
             policy,

@@ -15,15 +15,17 @@ mod config;
 mod stats;
 mod peer;
 mod node;
+mod engine;
 mod routes;
 mod server;
 mod simulator;
+mod rehearsal;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ServeArgs};
+use engine::Engine;
 use node::{Node, Phase};
 use payments::Processor;
-use payments::engine::{self, Engine};
 use routes::Door;
 use runtime::Driver;
 use server::Listener;
@@ -46,15 +48,24 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// A payment processor of the contest, simulated
     Processor(simulator::ProcessorArgs),
+    /// Both contests and many others in virtual time: what a routing policy earns
+    Rehearse(rehearsal::RehearseArgs),
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
 const EXIT_REFUSED: u8 = 2;
 
+/// How often the main thread looks at what the event loops do, while it starts and stops them.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 fn main() -> ExitCode {
     abort_on_panic();
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(*args),
+        Command::Rehearse(args) => {
+            rehearsal::run(&args);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Processor(args) => {
             start_log(log::LevelFilter::Info);
             simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
@@ -90,7 +101,9 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let node = Node::new(config);
     let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
     start_loops(&node, &driver, listeners)?;
-    node.enter(Phase::Serving);
+    while node.phase() == Phase::Starting {
+        std::thread::sleep(LOOK_EVERY);
+    }
     for address in addresses {
         announce(&address);
     }
@@ -161,7 +174,6 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
         for which in Processor::ALL {
             monoio::spawn(engine::poll_health(node.clone(), which));
         }
-        monoio::spawn(peer::greet(node.clone()));
         Engine::new(node).run().await;
     }
     std::future::pending::<()>().await;
@@ -170,7 +182,6 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
 /// SIGTERM or SIGINT: lets the balancer look away, settles what was accepted, and ends. A second
 /// signal ends at once.
 fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signals) -> ExitCode {
-    const LOOK_EVERY: Duration = Duration::from_millis(20);
     signals.forever().next();
     log::info!("stopping: {} payments to settle", node.queue.outstanding());
     node.enter(Phase::Leaving);

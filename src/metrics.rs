@@ -61,26 +61,11 @@ impl Histogram {
         self.sum_ns.fetch_add(ns, Relaxed);
     }
 
-    /// How many durations have been recorded.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
-    }
-
-    /// See [`Snapshot::quantile`].
-    pub fn quantile(&self, quantile: f64) -> Duration {
-        self.snapshot().quantile(quantile)
-    }
-
     /// The numbers as they are now, for several questions about one state.
     pub fn snapshot(&self) -> Snapshot {
         let buckets = self.buckets.each_ref().map(|bucket| bucket.load(Relaxed));
         // Read last: the maximum is written before the bucket it belongs to.
         Snapshot { buckets, sum_ns: self.sum_ns.load(Relaxed), max_us: self.max_us.load(Relaxed) }
-    }
-
-    /// Writes the histogram as the only series of its metric; see [`write_histograms`].
-    pub fn write_prometheus(&self, out: &mut String, name: &str, help: &str, labels: Labels) {
-        write_histograms(out, name, help, &[(labels, self)]);
     }
 }
 
@@ -254,21 +239,24 @@ mod tests {
     #[test]
     fn answers_for_nothing_for_one_and_for_the_very_long() {
         let histogram = Histogram::new();
-        assert_eq!(histogram.quantile(0.99), Duration::ZERO);
+        assert_eq!(histogram.snapshot().quantile(0.99), Duration::ZERO);
         histogram.record(Duration::ZERO);
-        assert_eq!((histogram.count(), histogram.quantile(1.0)), (1, Duration::ZERO));
+        assert_eq!(
+            (histogram.snapshot().count(), histogram.snapshot().quantile(1.0)),
+            (1, Duration::ZERO)
+        );
         histogram.record(us(1000));
-        assert_eq!(histogram.quantile(0.5), us(1));
-        assert_eq!(histogram.quantile(0.51), us(1000));
+        assert_eq!(histogram.snapshot().quantile(0.5), us(1));
+        assert_eq!(histogram.snapshot().quantile(0.51), us(1000));
         histogram.record(Duration::from_secs(3600));
         for share in [1.0, 2.0, f64::INFINITY] {
-            assert_eq!(histogram.quantile(share), Duration::from_secs(3600));
+            assert_eq!(histogram.snapshot().quantile(share), Duration::from_secs(3600));
         }
         for share in [0.0, -1.0, f64::NAN] {
-            assert_eq!(histogram.quantile(share), us(1));
+            assert_eq!(histogram.snapshot().quantile(share), us(1));
         }
         histogram.record(Duration::MAX);
-        assert_eq!(histogram.count(), 4);
+        assert_eq!(histogram.snapshot().count(), 4);
     }
 
     #[test]
@@ -314,7 +302,7 @@ mod tests {
     #[test]
     fn names_without_labels_and_texts_with_quotes_are_written_as_the_format_wants() {
         let mut out = String::new();
-        Histogram::new().write_prometheus(&mut out, "h_seconds", "h", &[]);
+        write_histograms(&mut out, "h_seconds", "h", &[(&[], &Histogram::new())]);
         assert!(out.contains("\nh_seconds_bucket{le=\"0.000001\"} 0\n"));
         assert!(out.ends_with("\nh_seconds_sum 0.000000000\nh_seconds_count 0\n"));
         out.clear();
@@ -342,7 +330,7 @@ mod tests {
             durations_ns.sort_unstable();
             let rank = ((quantile * durations_ns.len() as f64).ceil() as usize).max(1);
             let truth_ns = durations_ns[rank - 1];
-            let bound_ns = histogram.quantile(quantile).as_nanos() as u64;
+            let bound_ns = histogram.snapshot().quantile(quantile).as_nanos() as u64;
             prop_assert!(truth_ns <= bound_ns);
             prop_assert!(bound_ns <= truth_ns + (truth_ns / 8).max(1000));
         }

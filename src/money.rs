@@ -169,7 +169,9 @@ mod tests {
         }
 
         #[test]
-        fn rounds_as_a_decimal_library_does(mantissa in -10_i64.pow(15)..10_i64.pow(15), scale in 0_u32..12) {
+        fn rounds_as_a_decimal_library_does(
+            mantissa in -10_i64.pow(15)..10_i64.pow(15), scale in 0_u32..12,
+        ) {
             let decimal = Decimal::new(mantissa, scale);
             let rounded = decimal.round_dp_with_strategy(2, RoundingStrategy::MidpointNearestEven);
             let expected = i64::try_from(rounded * Decimal::ONE_HUNDRED).unwrap();

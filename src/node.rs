@@ -5,13 +5,13 @@
 //! for a payment that then finds no place.
 
 use crate::clock::{self, Moment};
-use crate::config::{CONTROLS_CAPACITY, Config, RING_CAPACITY};
+use crate::config::{ADOPTED_MAX, ADOPTED_PAGE, CONTROLS_CAPACITY, Config, RING_CAPACITY};
 use crate::money::Cents;
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::observed::{Report, State};
 use crate::payments::queue::Queue;
 use crate::payments::summary::SummaryIndex;
-use crate::payments::{Payment, PaymentId, Processor, Totals, Window};
+use crate::payments::{Accepted, Payment, PaymentId, Processor, Totals, Window};
 use crate::peer::Peer;
 use crate::stats::{Stats, Surroundings};
 use crate::upstream::Target;
@@ -33,20 +33,6 @@ pub enum Phase {
     Leaving,
     /// No new payments; what was accepted is being settled.
     Draining,
-}
-
-/// What became of a payment that was offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    New,
-    /// The same id and amount as before: nothing to do, and nothing wrong.
-    Repeated,
-    /// The same id as before with another amount.
-    Conflicting,
-    /// No place in the queue.
-    Full,
-    /// Not taking payments.
-    Closed,
 }
 
 /// A message to the dispatcher's thread, other than a payment.
@@ -80,16 +66,16 @@ impl Done {
 /// See the module.
 pub struct Node {
     pub config: Config,
-    /// A random number that tells the two instances apart, new at every start.
-    pub instance: u64,
     pub processors: [Arc<Target>; 2],
-    pub peer: Option<Peer>,
+    pub peer: Option<Arc<Peer>>,
     pub queue: Queue,
     pub controls: ArrayQueue<Control>,
     pub stats: Stats,
     ids: IdWindow,
     summary: Mutex<SummaryIndex>,
     phase: AtomicU8,
+    /// Payments of the peer's that we drove while it was away, the oldest first.
+    adopted: Mutex<Vec<(PaymentId, Cents)>>,
     /// Per processor, when its health endpoint was last called by either instance (µs + 1).
     health_called: [AtomicU64; 2],
 }
@@ -97,19 +83,18 @@ pub struct Node {
 impl Node {
     /// Looks up the addresses of processors and peer once (blocking).
     pub fn new(config: Config) -> Arc<Node> {
-        use std::hash::BuildHasher;
-        let random = foldhash::quality::RandomState::default().hash_one(clock::now().0);
-        let peer = config.peer.clone().map(|url| Peer::new(Target::new(url)));
+        let (token, own) = (config.peer_token.clone(), config.instance);
+        let peer = config.peer.clone().map(|url| Peer::new(Target::new(url), token, own));
         Arc::new(Node {
-            instance: random,
             processors: config.processor_urls.clone().map(Target::new),
-            peer,
+            peer: peer.map(Arc::new),
             queue: Queue::new(RING_CAPACITY, config.queue_capacity),
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
             ids: IdWindow::new(config.ids_remembered),
             summary: Mutex::new(SummaryIndex::new()),
             phase: AtomicU8::new(Phase::Starting as u8),
+            adopted: Mutex::default(),
             health_called: Default::default(),
             config,
         })
@@ -130,8 +115,13 @@ impl Node {
         fence(Ordering::SeqCst);
     }
 
-    /// Offers a payment. After [`Accepted::New`] the dispatcher must be woken, once a turn is
-    /// enough ([`Queue::wake`]).
+    /// Whether this instance decides about an id, or is alone in the world.
+    pub fn is_home(&self, id: PaymentId) -> bool {
+        self.peer.is_none() || id.home() == self.config.instance
+    }
+
+    /// Offers a payment to this instance; if it is not its home, in the home's place. After
+    /// [`Accepted::New`] the dispatcher must be woken, once a turn is enough ([`Queue::wake`]).
     pub fn accept(&self, id: PaymentId, amount: Cents) -> Accepted {
         let place = self.queue.reserve();
         // Looked at after the place is counted, as the end of the process looks at the count after
@@ -146,7 +136,8 @@ impl Node {
         match self.ids.admit(id, amount) {
             Admission::New => {
                 let (accepted, accepted_at) = (clock::moment(), clock::now());
-                place.push(Payment { id, amount, accepted, accepted_at });
+                let guest = !self.is_home(id);
+                place.push(Payment { id, amount, accepted, accepted_at, guest });
                 Accepted::New
             }
             Admission::Same => Accepted::Repeated,
@@ -168,6 +159,26 @@ impl Node {
     pub fn forget_all(&self) {
         self.ids.clear();
         self.summary().clear();
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The peer drives this payment in our place: a repeat of it is not ours to pay either.
+    pub fn remember(&self, id: PaymentId, amount: Cents) {
+        self.ids.admit(id, amount);
+    }
+
+    /// We drive this payment in the peer's place.
+    pub fn adopt(&self, id: PaymentId, amount: Cents) {
+        let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        if adopted.len() < ADOPTED_MAX {
+            adopted.push((id, amount));
+        }
+    }
+
+    /// A page of what we drove in the peer's place.
+    pub fn adopted_after(&self, after: usize) -> Vec<(PaymentId, Cents)> {
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        adopted.iter().skip(after).take(ADOPTED_PAGE).copied().collect()
     }
 
     /// Sends a message to the dispatcher. If its mailbox is full the message is dropped; false.
@@ -180,7 +191,7 @@ impl Node {
     /// Whether it is this instance's turn to call a health endpoint: it leads, and neither
     /// instance has called within `every`.
     pub fn may_call_health(&self, which: Processor, every: Duration) -> bool {
-        let leads = self.peer.as_ref().is_none_or(|peer| peer.follows(self.instance));
+        let leads = self.peer.as_ref().is_none_or(|peer| peer.follows());
         let called = self.health_called[which as usize].load(Ordering::Relaxed);
         leads && (called == 0 || clock::moment().since(Moment(called - 1)) >= every)
     }
@@ -209,11 +220,14 @@ impl Node {
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
+        let summary_bytes = self.summary().memory_bytes();
         self.stats.write(&Surroundings {
             now_us: clock::moment().0,
             outstanding: self.queue.outstanding(),
             settled_cents: self.totals(all).map(|totals| totals.amount.0),
-            peer_up: self.peer.as_ref().map(Peer::is_up),
+            fees: self.config.fees,
+            summary_bytes,
+            peer_up: self.peer.as_ref().map(|peer| peer.is_up()),
             event_loops: self.config.threads,
         })
     }

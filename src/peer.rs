@@ -1,24 +1,23 @@
-//! The other instance: its totals, its share of the health calls, its purge.
+//! The other instance: its payments and ours, its totals, its share of the health calls.
 //!
 //! This side asks; what the peer's questions are answered with is in `routes.rs`. The invariant:
 //! an answer that is late, wrong or missing is an error, never a guess.
 
 use crate::alarm::Alarm;
-use crate::clock;
-use crate::config::{PEER_HELLO_EVERY, PEER_TIMEOUT};
-use crate::money::Total;
-use crate::node::Node;
+use crate::clock::{self, Moment};
+use crate::config::PEER_TIMEOUT;
+use crate::money::{Cents, Total};
 use crate::payments::observed::Report;
-use crate::payments::{Processor, Totals, Window};
+use crate::payments::{Accepted, Instance, PaymentId, Processor, Totals, Window};
 use crate::upstream::{Link, Target};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// So many greetings in a row without an answer, and the peer is taken to be gone.
+/// So many questions in a row without an answer, and the peer is taken to be gone.
 const MISSES_TO_LOST: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 /// Connections to the peer kept open by each thread.
@@ -35,8 +34,15 @@ enum Presence {
 /// The other instance, as this one sees it.
 pub struct Peer {
     target: Arc<Target>,
+    /// The secret that both instances share.
+    token: String,
+    /// Which instance we are ourselves.
+    own: Instance,
     presence: AtomicU8,
-    instance: AtomicU64,
+    /// Questions in a row that were not answered.
+    misses: AtomicU32,
+    /// When it was lost (µs).
+    lost_at: AtomicU64,
 }
 
 /// Why the peer could not be asked, as a sentence for the client.
@@ -78,7 +84,26 @@ pub struct HealthMessage {
 /// Who is there.
 #[derive(Serialize, Deserialize)]
 pub struct HelloMessage {
-    pub instance: u64,
+    pub instance: u8,
+}
+
+/// A payment offered to its home.
+#[derive(Serialize, Deserialize)]
+pub struct OfferMessage {
+    pub id: String,
+    pub cents: i64,
+}
+
+/// What became of it.
+#[derive(Serialize, Deserialize)]
+pub struct OfferedMessage {
+    pub accepted: String,
+}
+
+/// Payments that were driven in place of the instance that asks, in pages.
+#[derive(Serialize, Deserialize)]
+pub struct AdoptedMessage {
+    pub adopted: Vec<(String, i64)>,
 }
 
 thread_local! {
@@ -87,31 +112,45 @@ thread_local! {
 }
 
 impl Peer {
-    pub fn new(target: Arc<Target>) -> Peer {
+    pub fn new(target: Arc<Target>, token: String, own: Instance) -> Peer {
         Peer {
             target,
+            token,
+            own,
             presence: AtomicU8::new(Presence::Unknown as u8),
-            instance: AtomicU64::new(0),
+            misses: AtomicU32::new(0),
+            lost_at: AtomicU64::new(0),
         }
+    }
+
+    /// Nobody has answered yet, nor failed to.
+    pub fn is_unknown(&self) -> bool {
+        self.presence.load(Ordering::Relaxed) == Presence::Unknown as u8
     }
 
     pub fn is_up(&self) -> bool {
         self.presence.load(Ordering::Relaxed) == Presence::Up as u8
     }
 
-    /// Whether `instance` leads and the peer follows: of two that see each other, the lower
-    /// number leads. Alone, everybody does; before the first greeting is answered, nobody.
-    pub fn follows(&self, instance: u64) -> bool {
+    /// For how long it has been away; `None` while it is there or nothing is known yet.
+    pub fn away_for(&self, now: Moment) -> Option<Duration> {
+        let lost = self.presence.load(Ordering::Relaxed) == Presence::Lost as u8;
+        lost.then(|| now.since(Moment(self.lost_at.load(Ordering::Relaxed))))
+    }
+
+    /// Whether we lead and the peer follows: of two that see each other the first instance leads.
+    /// Alone, everybody does; before the first greeting is answered, nobody.
+    pub fn follows(&self) -> bool {
         let presence = self.presence.load(Ordering::Relaxed);
-        let lower = instance < self.instance.load(Ordering::Relaxed);
-        presence == Presence::Lost as u8 || (presence == Presence::Up as u8 && lower)
+        let first = self.own == Instance(1);
+        presence == Presence::Lost as u8 || (presence == Presence::Up as u8 && first)
     }
 
     /// The peer's own totals for a window.
     ///
     /// # Errors
     /// After [`PEER_TIMEOUT`] at the latest.
-    pub async fn totals(&self, token: &str, window: Window) -> Result<[Totals; 2], PeerError> {
+    pub async fn totals(&self, window: Window) -> Result<[Totals; 2], PeerError> {
         let mut query = String::new();
         for (name, bound) in [("from", window.from), ("to", window.to)] {
             if let Some(at) = bound {
@@ -119,7 +158,7 @@ impl Peer {
                 query.push_str(&format!("{name}={at}"));
             }
         }
-        let body = self.call(token, "GET", &format!("/peer/totals{query}"), b"").await?;
+        let body = self.call("GET", &format!("/peer/totals{query}"), b"").await?;
         let message: TotalsMessage = sonic_rs::from_slice(&body).map_err(|_| BAD_ANSWER)?;
         message.read().ok_or(BAD_ANSWER)
     }
@@ -128,22 +167,17 @@ impl Peer {
     ///
     /// # Errors
     /// If it has not said that it did.
-    pub async fn purge(&self, token: &str) -> Result<(), PeerError> {
-        self.call(token, "POST", "/peer/purge", b"").await.map(drop)
+    pub async fn purge(&self) -> Result<(), PeerError> {
+        self.call("POST", "/peer/purge", b"").await.map(drop)
     }
 
     /// One exchange on a connection of this thread. The body of a 200.
-    async fn call(
-        &self,
-        token: &str,
-        method: &str,
-        path: &str,
-        body: &[u8],
-    ) -> Result<Vec<u8>, PeerError> {
+    async fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, PeerError> {
         let idle = LINKS.with(|links| links.borrow_mut().pop());
         let (alarm, mut link) =
             idle.unwrap_or_else(|| (Alarm::new(), Link::new(self.target.clone())));
         let deadline = clock::moment() + PEER_TIMEOUT;
+        let token = &self.token;
         let exchange = async {
             let answer = link.exchange(&alarm, CONNECT_TIMEOUT, deadline, |out, host| {
                 let length = body.len();
@@ -159,7 +193,11 @@ impl Peer {
         };
         // The sweeper's alarms are too coarse for this one.
         let answer = monoio::time::timeout(PEER_TIMEOUT, exchange).await;
-        let (status, body) = answer.map_err(|_| NO_ANSWER)?.map_err(|_| NO_ANSWER)?;
+        let Ok(Ok((status, body))) = answer else {
+            self.missed();
+            return Err(NO_ANSWER);
+        };
+        self.misses.store(0, Ordering::Relaxed);
         LINKS.with(|links| {
             let mut links = links.borrow_mut();
             if links.len() < IDLE_LINKS_MAX {
@@ -168,37 +206,70 @@ impl Peer {
         });
         if status == 200 { Ok(body) } else { Err(BAD_ANSWER) }
     }
-}
 
-/// Greets the peer again and again, to know whether it is there and who leads. Runs as long as
-/// the thread.
-pub async fn greet(node: Arc<Node>) {
-    let Some(peer) = &node.peer else { return };
-    let token = &node.config.peer_token;
-    let mut misses = 0;
-    loop {
-        let answer = peer.call(token, "GET", "/peer/hello", b"").await;
-        let hello: Option<HelloMessage> =
-            answer.ok().and_then(|body| sonic_rs::from_slice(&body).ok());
-        match hello {
-            Some(hello) => {
-                misses = 0;
-                peer.instance.store(hello.instance, Ordering::Relaxed);
-                peer.enter(Presence::Up);
+    /// One answer did not come.
+    fn missed(&self) {
+        if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_TO_LOST {
+            self.enter(Presence::Lost);
+        }
+    }
+
+    /// Asks whether the peer is there. If it has come back, learns first which payments it has
+    /// driven in our place: `learn` is given them in pages, before anybody is told that the peer
+    /// is there.
+    pub async fn greet(&self, mut learn: impl FnMut(&[(PaymentId, Cents)])) {
+        let Ok(body) = self.call("GET", "/peer/hello", b"").await else { return };
+        match sonic_rs::from_slice::<HelloMessage>(&body) {
+            Ok(hello) if hello.instance == self.own.0 => {
+                log::error!("the peer is instance {} as well: set --instance", hello.instance);
+                self.missed();
             }
-            None => {
-                misses += 1;
-                if misses >= MISSES_TO_LOST {
-                    peer.enter(Presence::Lost);
+            Ok(_) if self.is_up() => {}
+            Ok(_) => {
+                if self.learn_adopted(&mut learn).await.is_ok() {
+                    self.enter(Presence::Up);
                 }
             }
+            Err(_) => self.missed(),
         }
-        monoio::time::sleep(PEER_HELLO_EVERY).await;
     }
-}
 
-impl Peer {
+    async fn learn_adopted(
+        &self,
+        learn: &mut impl FnMut(&[(PaymentId, Cents)]),
+    ) -> Result<(), PeerError> {
+        let mut after = 0;
+        loop {
+            let body = self.call("GET", &format!("/peer/adopted?after={after}"), b"").await?;
+            let page: AdoptedMessage = sonic_rs::from_slice(&body).map_err(|_| BAD_ANSWER)?;
+            if page.adopted.is_empty() {
+                return Ok(());
+            }
+            after += page.adopted.len();
+            let read = |(id, cents): (String, i64)| {
+                PaymentId::parse(id.as_bytes()).map(|id| (id, Cents(cents)))
+            };
+            let adopted: Option<Vec<_>> = page.adopted.into_iter().map(read).collect();
+            learn(&adopted.ok_or(BAD_ANSWER)?);
+        }
+    }
+
+    /// Offers a payment to its home.
+    ///
+    /// # Errors
+    /// If it has not said what became of it; it may have taken it all the same.
+    pub async fn offer(&self, id: PaymentId, amount: Cents) -> Result<Accepted, PeerError> {
+        let message = OfferMessage { id: id.to_string(), cents: amount.0 };
+        let body = sonic_rs::to_vec(&message).map_err(|_| BAD_ANSWER)?;
+        let answer = self.call("POST", "/peer/payments", &body).await?;
+        let answer: OfferedMessage = sonic_rs::from_slice(&answer).map_err(|_| BAD_ANSWER)?;
+        Accepted::by_name(&answer.accepted).ok_or(BAD_ANSWER)
+    }
+
     fn enter(&self, presence: Presence) {
+        if presence == Presence::Lost && self.away_for(clock::moment()).is_none() {
+            self.lost_at.store(clock::moment().0, Ordering::Relaxed);
+        }
         if self.presence.swap(presence as u8, Ordering::Relaxed) != presence as u8 {
             match presence {
                 Presence::Up => log::info!("peer {} found", self.target.authority()),
@@ -206,16 +277,16 @@ impl Peer {
             }
         }
     }
-}
 
-/// Passes a health answer on to the peer. It does without if it cannot be reached.
-pub async fn pass_on(node: Arc<Node>, which: Processor, report: Report) {
-    let Some(peer) = &node.peer else { return };
-    let message = HealthMessage {
-        processor: which.name().into(),
-        failing: report.failing,
-        response_min_ms: report.response_min.as_millis() as u64,
-    };
-    let Ok(body) = sonic_rs::to_vec(&message) else { return };
-    let _ = peer.call(&node.config.peer_token, "POST", "/peer/health", &body).await;
+    /// Passes a health answer on. The peer does without if it cannot be reached.
+    pub async fn pass_on(&self, which: Processor, report: Report) {
+        let message = HealthMessage {
+            processor: which.name().into(),
+            failing: report.failing,
+            response_min_ms: report.response_min.as_millis() as u64,
+        };
+        if let Ok(body) = sonic_rs::to_vec(&message) {
+            let _ = self.call("POST", "/peer/health", &body).await;
+        }
+    }
 }

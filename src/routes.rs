@@ -8,11 +8,15 @@ use crate::config::RETRY_AFTER_S;
 use crate::http::Connection;
 use crate::http::request::{Method, Request};
 use crate::http::response::{self, Extra, Response};
-use crate::node::{Accepted, Control, Done, Node, Phase};
+use crate::money::Cents;
+use crate::node::{Control, Done, Node, Phase};
 use crate::payments::intake::{self, Refused};
 use crate::payments::observed::Report;
-use crate::payments::{Processor, Totals, Window, processor};
-use crate::peer::{HealthMessage, HelloMessage, PeerError, TotalsMessage};
+use crate::payments::{Accepted, PaymentId, Processor, Totals, Window, processor};
+use crate::peer::{
+    AdoptedMessage, HealthMessage, HelloMessage, OfferMessage, OfferedMessage, PeerError,
+    TotalsMessage,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,7 +41,11 @@ pub enum Then {
 /// A request whose answer takes waiting for somebody.
 pub enum Call {
     Summary(Window),
-    Purge { pass_on: bool },
+    Purge {
+        pass_on: bool,
+    },
+    /// To the home instance of the payment.
+    Offer(PaymentId, Cents),
 }
 
 /// How an answer is to be framed.
@@ -96,7 +104,15 @@ fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Th
             return Then::Answered;
         }
     };
-    let (counter, then) = match node.accept(id, amount) {
+    if !node.is_home(id) && node.peer.as_ref().is_some_and(|peer| peer.is_up()) {
+        return Then::Call(Call::Offer(id, amount));
+    }
+    answer_payment(node, node.accept(id, amount), frame, out)
+}
+
+fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8>) -> Then {
+    let stats = &node.stats;
+    let (counter, then) = match outcome {
         Accepted::New => {
             accepted(out, frame);
             (&stats.accepted, Then::Accepted)
@@ -159,7 +175,17 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
         _ if !is_authorized(node, request) => {
             error(out, frame, 401, None, "The peer's token is missing or wrong.");
         }
-        (b"/peer/hello", Get) => message(out, frame, &HelloMessage { instance: node.instance }),
+        (b"/peer/hello", Get) => {
+            message(out, frame, &HelloMessage { instance: node.config.instance.0 })
+        }
+        (b"/peer/payments", Post) => return take_offer(node, request.body, frame, out),
+        (b"/peer/adopted", Get) => {
+            let query = request.query.and_then(|query| std::str::from_utf8(query).ok());
+            let after = query.and_then(|query| query.strip_prefix("after=")?.parse().ok());
+            let page = node.adopted_after(after.unwrap_or(0));
+            let adopted = page.into_iter().map(|(id, amount)| (id.to_string(), amount.0)).collect();
+            message(out, frame, &AdoptedMessage { adopted });
+        }
         (b"/peer/totals", Get) => match read_window(request.query) {
             Ok(window) => message(out, frame, &TotalsMessage::new(node.totals(window))),
             Err(reason) => error(out, frame, 400, None, reason),
@@ -173,11 +199,31 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
             None => error(out, frame, 400, None, "The body is not a health message."),
         },
         (b"/peer/purge", Post) => return Then::Call(Call::Purge { pass_on: false }),
-        (b"/peer/hello" | b"/peer/totals", _) => wrong_method(out, frame, "GET"),
-        (b"/peer/health" | b"/peer/purge", _) => wrong_method(out, frame, "POST"),
+        (b"/peer/hello" | b"/peer/totals" | b"/peer/adopted", _) => {
+            wrong_method(out, frame, "GET");
+        }
+        (b"/peer/health" | b"/peer/purge" | b"/peer/payments", _) => {
+            wrong_method(out, frame, "POST")
+        }
         _ => error(out, frame, 404, None, "There is nothing at this path."),
     }
     Then::Answered
+}
+
+/// A payment that the peer's client has sent there, and whose home we are.
+fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then {
+    let offer: Option<OfferMessage> = sonic_rs::from_slice(body).ok();
+    let payment = offer.and_then(|offer| {
+        let id = PaymentId::parse(offer.id.as_bytes())?;
+        (offer.cents > 0).then_some((id, Cents(offer.cents)))
+    });
+    let Some((id, amount)) = payment else {
+        error(out, frame, 400, None, "The body is not a payment.");
+        return Then::Answered;
+    };
+    let outcome = node.accept(id, amount);
+    message(out, frame, &OfferedMessage { accepted: outcome.name().into() });
+    if outcome == Accepted::New { Then::Accepted } else { Then::Answered }
 }
 
 fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
@@ -205,6 +251,12 @@ impl Call {
                 Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
                 Err(PeerError(reason)) => turn_away(out, frame, reason),
             },
+            Call::Offer(id, amount) => {
+                let then = answer_payment(node, offer(node, id, amount).await, frame, out);
+                if let Then::Accepted = then {
+                    node.queue.wake();
+                }
+            }
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
                 Err(reason) => turn_away(out, frame, reason),
@@ -213,12 +265,24 @@ impl Call {
     }
 }
 
+/// Offers a payment to its home, and takes it in the home's place if that does not answer. If the
+/// home has it all the same, it will say so when the payment is handed over.
+async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
+    if let Some(peer) = &node.peer {
+        match peer.offer(id, amount).await {
+            Ok(Accepted::Closed) | Err(_) => {}
+            Ok(outcome) => return outcome,
+        }
+    }
+    node.accept(id, amount)
+}
+
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
 async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
     let mut totals = node.totals(window);
     if let Some(peer) = &node.peer {
-        let theirs = peer.totals(&node.config.peer_token, window).await?;
+        let theirs = peer.totals(window).await?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
     }
     Ok(totals)
@@ -232,7 +296,7 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
     done.wait().await;
     match &node.peer {
         Some(peer) if pass_on => {
-            let purged = peer.purge(&node.config.peer_token).await;
+            let purged = peer.purge().await;
             purged.map_err(|_| "Purged here, but the other instance has not answered; try again.")
         }
         _ => Ok(()),

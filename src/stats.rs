@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides anything; exact totals of money come from the summary alone.
 
+use crate::config::Fee;
 use crate::metrics::{Histogram, write_counters, write_gauges, write_histograms};
 use crate::payments::Processor;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,10 @@ pub struct Stats {
     /// Attempts after which the payment needs another.
     pub again: AtomicU64,
     pub foreign: AtomicU64,
+    /// Payments accepted in place of the peer and given to it when it was back …
+    pub handed_over: AtomicU64,
+    /// … or, there, found to be known with another amount.
+    pub conflicts: AtomicU64,
     pub waiting: AtomicU64,
     pub in_doubt: AtomicU64,
     pub in_flight: AtomicU64,
@@ -37,6 +42,8 @@ pub struct Surroundings {
     pub now_us: u64,
     pub outstanding: usize,
     pub settled_cents: [i128; 2],
+    pub fees: [Fee; 2],
+    pub summary_bytes: usize,
     pub peer_up: Option<bool>,
     pub event_loops: usize,
 }
@@ -65,6 +72,8 @@ impl Stats {
         if let Some(up) = around.peer_up {
             gauge(&mut out, "galo_peer_up", "Whether the other instance answers.", u64::from(up));
         }
+        let bytes = around.summary_bytes as u64;
+        gauge(&mut out, "galo_summary_bytes", "Memory of the index of settlements.", bytes);
         let connections = self.connections.load(Ordering::Relaxed);
         gauge(&mut out, "galo_connections", "Open incoming connections.", connections);
         let loops = around.event_loops as u64;
@@ -104,6 +113,16 @@ impl Stats {
                 &self.again,
             ),
             (
+                "galo_handed_over_total",
+                "Payments given to the peer, their home.",
+                &self.handed_over,
+            ),
+            (
+                "galo_conflicts_total",
+                "Payments both instances took, with two amounts.",
+                &self.conflicts,
+            ),
+            (
                 "galo_foreign_total",
                 "Payments a processor held already, not booked by us.",
                 &self.foreign,
@@ -125,6 +144,10 @@ impl Stats {
         let cents = around.settled_cents.map(|cents| u64::try_from(cents).unwrap_or(u64::MAX));
         let help = "The money of these, in cents.";
         write_counters(out, "galo_settled_cents_total", help, &both(cents));
+        let fee = |index: usize| around.fees[index].of(around.settled_cents[index]) / 1_000_000;
+        let fees = [fee(0), fee(1)].map(|cents| u64::try_from(cents).unwrap_or(u64::MAX));
+        let help = "What the processors took of it, in cents, rounded down.";
+        write_counters(out, "galo_fees_cents_total", help, &both(fees));
         let help = "Whether a processor is given payments.";
         write_gauges(out, "galo_processor_up", help, &load(&self.up));
         let help = "When that last changed.";

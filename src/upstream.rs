@@ -141,11 +141,6 @@ impl Link {
         }
     }
 
-    /// Closes the connection, if one is open.
-    pub fn close(&mut self) {
-        self.stream = None;
-    }
-
     /// Sends the request that `write` puts into the buffer (it is given the `Host` to name) and
     /// reads the answer, all before `deadline`; connecting may take `connect_timeout` of that.
     ///
@@ -221,7 +216,10 @@ impl Link {
         loop {
             let wait = match response::parse(&self.received, at_eof, &mut self.scratch) {
                 Parsed::Complete { .. } => return Ok(at_eof),
-                Parsed::Invalid(_) => return Err(Failure::Lost),
+                Parsed::Invalid(fault) => {
+                    log::debug!("{} gave no answer: {}", self.target.authority, fault.reason());
+                    return Err(Failure::Lost);
+                }
                 Parsed::Partial(wait) => wait,
             };
             while !at_eof && wait.holds(&self.received) {

@@ -43,9 +43,6 @@ pub const TRAILER_COUNT_MAX: usize = 16;
 const CODING_SIZE_MAX: usize = CHUNK_FRAMING_SIZE_MAX + TRAILERS_SIZE_MAX;
 /// A buffer of this many bytes always holds a whole request, or one that is refused.
 pub const REQUEST_SIZE_MAX: usize = HEAD_SIZE_MAX + BODY_SIZE_MAX + CODING_SIZE_MAX;
-/// A buffer of this many bytes always holds a whole answer, or one that is refused; only a body
-/// that ends with the connection may stay Partial, until there is one byte more.
-pub const ANSWER_SIZE_MAX: usize = HEAD_SIZE_MAX + RESPONSE_BODY_SIZE_MAX + CODING_SIZE_MAX;
 
 // An unfinished chunk-size line, after the CR LF of the chunk before, is the most that can follow
 // bytes already counted as framing, unless the trailers do.

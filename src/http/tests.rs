@@ -1,3 +1,5 @@
+//! What both sides of the codec share: limits, faults, chunked bodies.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -7,10 +7,10 @@
 
 use super::observed::{Observed, Report, State};
 use super::router::{self, Decision, Policy};
-use super::{Attempt, Outcome, Payment, Processor, Refusal, Settlement};
+use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal, Settlement};
 use crate::clock::{Moment, Timestamp};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// The pause before an attempt of unknown outcome is asked about, doubled each time.
@@ -18,7 +18,10 @@ const DOUBT_PAUSE_MIN: Duration = Duration::from_millis(50);
 const DOUBT_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// At most so many looks at once at one processor: they answer at once, so few are enough.
 pub const LOOKS_MAX: usize = 16;
-/// The pause before a payment that both processors refuse by itself (4xx) is offered again.
+/// How often [`Dispatcher::watch`] wants to be called, and when a call counts as late.
+pub const WATCH_EVERY: Duration = Duration::from_millis(10);
+const WATCH_LATE: Duration = Duration::from_millis(20);
+/// The pause before a payment that a processor rejects (4xx) is offered to the other one.
 const REJECTED_PAUSE: Duration = Duration::from_secs(5);
 
 /// Names one request in flight. Never reused for another while somebody may still hold it.
@@ -107,7 +110,8 @@ pub struct Dispatcher {
     /// Accepted and without an open attempt, oldest first.
     waiting: VecDeque<Payment>,
     doubts: [Agenda<Doubt>; 2],
-    set_aside: Agenda<Payment>,
+    /// Rejected (4xx), with the attempt that was.
+    set_aside: Agenda<Attempt>,
     flights: Vec<Option<Flight>>,
     free_slots: Vec<u32>,
     in_flight: usize,
@@ -117,6 +121,8 @@ pub struct Dispatcher {
     sequence: u32,
     agenda_sequence: u64,
     random: u64,
+    watched_at: Moment,
+    was_late: bool,
 }
 
 impl Dispatcher {
@@ -137,6 +143,8 @@ impl Dispatcher {
             sequence: 0,
             agenda_sequence: 0,
             random: seed | 1,
+            watched_at: Moment::default(),
+            was_late: false,
         }
     }
 
@@ -177,14 +185,24 @@ impl Dispatcher {
 
     /// The next request to send, if one may be sent now. Call until it answers `None`.
     pub fn next(&mut self, now: Moment, at: Timestamp) -> Option<Start> {
-        while self.set_aside.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
-            let Reverse((_, _, Due(payment))) = self.set_aside.pop()?;
-            self.waiting.push_front(payment);
-        }
         Processor::ALL
             .into_iter()
             .find_map(|processor| self.next_doubt(processor, now))
+            .or_else(|| self.next_set_aside(now, at))
             .or_else(|| self.next_waiting(now, at))
+    }
+
+    /// A payment that one processor rejects is offered to the other one first.
+    fn next_set_aside(&mut self, now: Moment, at: Timestamp) -> Option<Start> {
+        let Reverse((due, _, Due(attempt))) = self.set_aside.peek()?;
+        let Attempt { payment, processor: rejecting, .. } = *attempt;
+        if *due > now {
+            return None;
+        }
+        let can_take = |processor: &Processor| router::can_take(self.observed(*processor), now);
+        let processor = [rejecting.other(), rejecting].into_iter().find(can_take)?;
+        self.set_aside.pop();
+        Some(self.start_new(payment, processor, now, at))
     }
 
     fn next_doubt(&mut self, processor: Processor, now: Moment) -> Option<Start> {
@@ -193,7 +211,8 @@ impl Dispatcher {
         let seen = &self.observed[processor as usize];
         let may_look =
             *due <= now && seen.is_admitting(now) && self.looks[processor as usize] < LOOKS_MAX;
-        let may_pay = doubt.absent && router::can_take(seen, now);
+        // Its time is old already, so for an audit it makes no difference how slow the answer is.
+        let may_pay = doubt.absent && (router::can_take(seen, now) || seen.is_last_resort_due(now));
         if !may_pay && !may_look {
             return None;
         }
@@ -210,11 +229,21 @@ impl Dispatcher {
             Decision::Wait => None,
             Decision::Send(processor) => {
                 let payment = self.waiting.pop_front()?;
-                let requested_at = at.max(payment.accepted_at);
-                let attempt = Attempt { payment, processor, requested_at };
-                Some(self.start(attempt, Question::Pay, None, now))
+                Some(self.start_new(payment, processor, now, at))
             }
         }
+    }
+
+    fn start_new(
+        &mut self,
+        payment: Payment,
+        processor: Processor,
+        now: Moment,
+        at: Timestamp,
+    ) -> Start {
+        let requested_at = at.max(payment.accepted_at);
+        let attempt = Attempt { payment, processor, requested_at };
+        self.start(attempt, Question::Pay, None, now)
     }
 
     fn start(
@@ -274,14 +303,20 @@ impl Dispatcher {
                 let absent = outcome == Outcome::Absent;
                 self.doubt(attempt, flight.doubt, absent, now);
             }
-            Outcome::NotRecorded(Refusal::Rejected { .. }) => {
-                let entry = self.agenda_entry(now + REJECTED_PAUSE, attempt.payment);
+            Outcome::NotRecorded(Refusal::Rejected { .. } | Refusal::Unconfirmed) => {
+                let entry = self.agenda_entry(now + REJECTED_PAUSE, attempt);
                 self.set_aside.push(entry);
             }
-            Outcome::NotRecorded(_) => self.waiting.push_front(attempt.payment),
+            Outcome::NotRecorded(_) => self.requeue(attempt.payment),
             Outcome::Unknown | Outcome::Absent => self.doubt(attempt, flight.doubt, false, now),
         }
         End::Again
+    }
+
+    /// Back to its place: the queue is ordered by age, and patience is measured on the oldest.
+    fn requeue(&mut self, payment: Payment) {
+        let place = self.waiting.partition_point(|other| other.accepted <= payment.accepted);
+        self.waiting.insert(place, payment);
     }
 
     fn doubt(&mut self, attempt: Attempt, before: Option<Doubt>, absent: bool, now: Moment) {
@@ -313,17 +348,22 @@ impl Dispatcher {
             (Question::Pay, Outcome::Recorded(_) | Outcome::Foreign) => {
                 seen.recorded(flight.started, now);
             }
-            (Question::Pay, Outcome::NotRecorded(Refusal::Failing)) => {
+            // One bad payment does not take a processor down; one that rejects everything is.
+            (Question::Pay, Outcome::NotRecorded(Refusal::Failing | Refusal::Rejected { .. })) => {
                 seen.failed(flight.started, true, now, jitter);
             }
             (Question::Pay, Outcome::NotRecorded(Refusal::Unreachable) | Outcome::Unknown) => {
                 seen.failed(flight.started, false, now, jitter);
             }
-            (Question::Pay, Outcome::NotRecorded(Refusal::Rejected { .. }) | Outcome::Absent) => {}
+            (Question::Pay, Outcome::NotRecorded(Refusal::Unconfirmed) | Outcome::Absent) => {}
         }
         if !was_up && seen.state() == State::Up {
             // What is still in flight from before tells nothing about the processor as it is now.
             self.order[index].clear();
+            let was_an_interruption = seen.up_for(now) > Duration::ZERO;
+            if !was_an_interruption {
+                self.observed[1 - index].hasten_probe(now);
+            }
         }
     }
 
@@ -334,6 +374,14 @@ impl Dispatcher {
 
     /// Looks for stalls. Call every few milliseconds while anything is in flight.
     pub fn watch(&mut self, now: Moment) {
+        // Called late, it is ourselves who stood still: answers may lie unread that are younger
+        // than they look. The next call judges, late or not.
+        let is_late = now.since(self.watched_at) > WATCH_LATE;
+        self.watched_at = now;
+        if is_late && !std::mem::replace(&mut self.was_late, true) {
+            return;
+        }
+        self.was_late = false;
         for processor in Processor::ALL {
             // While a processor is down, its probe is watched, not what was in flight before.
             let up = self.observed(processor).state() == State::Up;
@@ -354,6 +402,15 @@ impl Dispatcher {
             flight.purged = true;
         }
         forgotten
+    }
+
+    /// Lets go of waiting payments that somebody else drives, and says how many there were. What
+    /// is in flight or in doubt stays: its outcome is decided at the processor.
+    pub fn disown(&mut self, ids: &HashSet<PaymentId>) -> usize {
+        let before = self.waiting();
+        self.waiting.retain(|payment| !ids.contains(&payment.id));
+        self.set_aside.retain(|Reverse((_, _, Due(it)))| !ids.contains(&it.payment.id));
+        before - self.waiting()
     }
 
     fn flight(&self, id: FlightId) -> Option<&Flight> {
@@ -377,3 +434,6 @@ impl Dispatcher {
         (self.random >> 40) as f32 / (1_u32 << 24) as f32
     }
 }
+
+#[cfg(test)]
+mod tests;

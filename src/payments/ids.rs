@@ -6,9 +6,7 @@
 //! way for the newest, and a hash table of their positions in the ring. Many small shards also keep
 //! the pauses small in which a table grows.
 //!
-//! The invariant: the table holds exactly the positions of the ids that are remembered. An id that
-//! was forgotten leaves a slot in the ring that the table does not point to, so nothing in the ring
-//! says whether a slot is alive, and nothing can disagree with the table.
+//! The invariant: the table holds exactly the positions of the ids in the ring.
 //!
 //! Knows nothing of queues or requests. It is a window, not a history: a repetition that comes more
 //! than the window's length of payments later is taken for a new payment.
@@ -78,38 +76,12 @@ impl IdWindow {
         self.shard(hash).admit(hash, Remembered::new(id, amount), &self.hasher)
     }
 
-    /// Takes an [`Admission::New`] back, for a payment that could not be accepted after all. Does
-    /// nothing if the id is not remembered.
-    ///
-    /// Another thread may have been told [`Admission::Same`] in between. To be free of that, make
-    /// sure of a place for the payment first and admit its id second.
-    pub fn forget(&self, id: PaymentId) {
-        let hash = self.hasher.hash_one(id);
-        self.shard(hash).forget(hash, id, &self.hasher);
-    }
-
     /// Forgets every id and gives the memory back.
     pub fn clear(&self) {
         for shard in &self.shards {
             let mut shard = lock(shard);
             *shard = Shard::new(shard.capacity);
         }
-    }
-
-    /// How many ids are remembered. Takes every lock in turn: exact only while nothing is admitted.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).positions.len()).sum()
-    }
-
-    /// Whether no id is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What the window has allocated, in bytes, without the allocator's own overhead.
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.shards)
-            + self.shards.iter().map(|shard| lock(shard).memory_bytes()).sum::<usize>()
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
@@ -148,7 +120,7 @@ struct Shard {
     capacity: usize,
     /// Slots in the order of admission, in a circle once there are `capacity` of them.
     ring: Vec<Remembered>,
-    /// The slot for the next id. If the table points to it, that one is the oldest.
+    /// The slot for the next id; once the ring is full, that of the oldest one.
     next: usize,
     /// The slots of the ids that are remembered.
     positions: HashTable<u16>,
@@ -173,7 +145,7 @@ impl Shard {
             }
             self.ring.push(new);
         } else {
-            self.let_go(position, hasher);
+            self.forget(position, hasher);
             self.ring[position] = new;
         }
         self.next = (position + 1) % self.capacity;
@@ -183,46 +155,12 @@ impl Shard {
         Admission::New
     }
 
-    fn forget(&mut self, hash: u64, id: PaymentId, hasher: &RandomState) {
-        let id = Remembered::new(id, Cents(0)).id;
-        let known = self.positions.find_entry(hash, |at| self.ring[*at as usize].id == id);
-        let Ok(entry) = known else { return };
-        entry.remove();
-        self.take_back_newest_slots(hasher);
-    }
-
-    /// Frees the slots of forgotten ids at the newest end, so that while a queue is full the many
-    /// ids that are admitted and forgotten do not push out the ones that stay. One that is shut in
-    /// by a newer id counts against the capacity until its turn comes.
-    ///
-    /// Each slot is passed once for each time it was filled, so this is constant time on average.
-    fn take_back_newest_slots(&mut self, hasher: &RandomState) {
-        // Never goes below slot 0 of a ring that has not come round yet: while any id is remembered
-        // there, it is in a slot before `next`.
-        while !self.positions.is_empty() {
-            let newest = self.next.checked_sub(1).unwrap_or(self.capacity - 1);
-            if self.is_remembered(newest, hasher) {
-                return;
-            }
-            self.next = newest;
-        }
-    }
-
-    fn is_remembered(&self, position: usize, hasher: &RandomState) -> bool {
-        let hash = hasher.hash_one(self.ring[position].id());
-        self.positions.find(hash, |at| *at as usize == position).is_some()
-    }
-
-    /// Takes what is in that slot out of the table, if the table points to it.
-    fn let_go(&mut self, position: usize, hasher: &RandomState) {
+    /// Takes what is in that slot out of the table.
+    fn forget(&mut self, position: usize, hasher: &RandomState) {
         let hash = hasher.hash_one(self.ring[position].id());
         if let Ok(entry) = self.positions.find_entry(hash, |at| *at as usize == position) {
             entry.remove();
         }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.ring.capacity() * size_of::<Remembered>() + self.positions.allocation_size()
     }
 }
 
@@ -235,20 +173,35 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
+    impl IdWindow {
+        fn len(&self) -> usize {
+            self.shards.iter().map(|shard| lock(shard).positions.len()).sum()
+        }
+
+        /// What the window has allocated, without the allocator's own overhead.
+        fn memory_bytes(&self) -> usize {
+            let of_shard = |shard: &Mutex<Shard>| {
+                let shard = lock(shard);
+                shard.ring.capacity() * size_of::<Remembered>() + shard.positions.allocation_size()
+            };
+            size_of_val(&*self.shards) + self.shards.iter().map(of_shard).sum::<usize>()
+        }
+    }
+
     /// Ids that share all but a few bits, as time-ordered UUIDs do.
     fn id(number: u64) -> PaymentId {
         PaymentId(0x0197_5000_0000_7000_8000_0000_0000_0000 + u128::from(number))
     }
 
-    /// One shard, told step by step: an id of `None` marks a slot whose id was forgotten.
+    /// One shard, told step by step.
     struct Model {
         capacity: usize,
-        slots: VecDeque<Option<(u64, i64)>>,
+        slots: VecDeque<(u64, i64)>,
     }
 
     impl Model {
         fn admit(&mut self, number: u64, cents: i64) -> Admission {
-            match self.slots.iter().flatten().find(|slot| slot.0 == number) {
+            match self.slots.iter().find(|slot| slot.0 == number) {
                 Some(slot) if slot.1 == cents => return Admission::Same,
                 Some(_) => return Admission::Different,
                 None => {}
@@ -256,17 +209,8 @@ mod tests {
             if self.slots.len() == self.capacity {
                 self.slots.pop_front();
             }
-            self.slots.push_back(Some((number, cents)));
+            self.slots.push_back((number, cents));
             Admission::New
-        }
-
-        fn forget(&mut self, number: u64) {
-            for slot in &mut self.slots {
-                slot.take_if(|slot| slot.0 == number);
-            }
-            while let Some(None) = self.slots.back() {
-                self.slots.pop_back();
-            }
         }
     }
 
@@ -291,36 +235,8 @@ mod tests {
         }
         assert_eq!(window.len(), 3);
         window.clear();
-        assert!(window.is_empty());
+        assert_eq!(window.len(), 0);
         assert_eq!(window.admit(id(1), Cents(12)), Admission::New);
-    }
-
-    #[test]
-    fn what_is_forgotten_is_new_again() {
-        let window = IdWindow::new(10);
-        window.forget(id(1));
-        assert_eq!(window.admit(id(1), Cents(1)), Admission::New);
-        window.forget(id(1));
-        assert!(window.is_empty());
-        assert_eq!(window.admit(id(1), Cents(2)), Admission::New);
-        assert_eq!(window.admit(id(1), Cents(2)), Admission::Same);
-    }
-
-    /// With a full queue every request is admitted and forgotten again. If each of them used up a
-    /// slot, the ids of payments accepted just before would be pushed out, and repetitions of those
-    /// paid twice.
-    #[test]
-    fn a_storm_of_forgotten_ids_pushes_out_one_id_a_shard_at_most() {
-        let window = IdWindow::new(100_000);
-        for number in 0..1_000_000 {
-            window.admit(id(number), Cents(1));
-        }
-        let before = window.len();
-        for number in 1_000_000..2_000_000 {
-            assert_eq!(window.admit(id(number), Cents(1)), Admission::New);
-            window.forget(id(number));
-        }
-        assert_eq!(window.len(), before - window.shards.len());
     }
 
     #[test]
@@ -380,32 +296,6 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_forget_their_own_leave_the_others_alone() {
-        const THREADS: u64 = 4;
-        let window = IdWindow::new(1_000);
-        thread::scope(|scope| {
-            for thread in 0..THREADS {
-                let window = &window;
-                scope.spawn(move || {
-                    for number in 0..20_000 {
-                        // One in two hundred stays.
-                        let id = id(number * THREADS + thread);
-                        assert_eq!(window.admit(id, Cents(1)), Admission::New);
-                        if number % 200 != 0 {
-                            window.forget(id);
-                        }
-                    }
-                });
-            }
-        });
-        let kept =
-            (0..20_000).step_by(200).flat_map(|n| (0..THREADS).map(move |t| n * THREADS + t));
-        for number in kept {
-            assert_eq!(window.admit(id(number), Cents(1)), Admission::Same, "{number}");
-        }
-    }
-
-    #[test]
     #[should_panic = "a window of no ids"]
     fn a_window_of_no_ids_is_a_mistake() {
         IdWindow::new(0);
@@ -414,16 +304,12 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Admit(u64, i64),
-        Forget(u64),
-        ForgetTheLast,
         Clear,
     }
 
     fn any_step() -> impl Strategy<Value = Step> {
         prop_oneof![
             12 => (0..24_u64, 0..2_i64).prop_map(|(number, cents)| Step::Admit(number, cents)),
-            4 => (0..24_u64).prop_map(Step::Forget),
-            4 => Just(Step::ForgetTheLast),
             1 => Just(Step::Clear),
         ]
     }
@@ -435,28 +321,18 @@ mod tests {
         ) {
             let window = IdWindow::new(capacity);
             let mut model = Model { capacity, slots: VecDeque::new() };
-            let mut last = 0;
             for step in steps {
                 match step {
                     Step::Admit(number, cents) => {
-                        last = number;
                         let expected = model.admit(number, cents);
                         prop_assert_eq!(window.admit(id(number), Cents(cents)), expected);
-                    }
-                    Step::Forget(number) => {
-                        model.forget(number);
-                        window.forget(id(number));
-                    }
-                    Step::ForgetTheLast => {
-                        model.forget(last);
-                        window.forget(id(last));
                     }
                     Step::Clear => {
                         model.slots.clear();
                         window.clear();
                     }
                 }
-                prop_assert_eq!(window.len(), model.slots.iter().flatten().count());
+                prop_assert_eq!(window.len(), model.slots.len());
             }
         }
     }

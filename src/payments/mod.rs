@@ -8,7 +8,6 @@
 //! the other may hold it.
 
 pub mod dispatcher;
-pub mod engine;
 pub mod ids;
 pub mod intake;
 pub mod observed;
@@ -38,6 +37,18 @@ impl PaymentId {
 impl fmt::Display for PaymentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid::Uuid::from_u128(self.0).as_hyphenated().fmt(f)
+    }
+}
+
+/// Which of the two instances: 1 or 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instance(pub u8);
+
+impl PaymentId {
+    /// The one instance that decides about this id: the first if its last hex digit is even, else
+    /// the second. A rule a balancer can follow from the text alone.
+    pub fn home(self) -> Instance {
+        if self.0.is_multiple_of(2) { Instance(1) } else { Instance(2) }
     }
 }
 
@@ -78,6 +89,42 @@ pub struct Payment {
     pub accepted: Moment,
     /// … and on the wall clock (which bookings can be ours: none from before).
     pub accepted_at: Timestamp,
+    /// Accepted in place of its home instance, which is away. It may hold the same payment, and
+    /// may have sent it to a processor before it went: so ask before paying.
+    pub guest: bool,
+}
+
+/// What became of a payment that was offered to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    New,
+    /// The same id and amount as before: nothing to do, and nothing wrong.
+    Repeated,
+    /// The same id as before with another amount.
+    Conflicting,
+    /// No place in the queue.
+    Full,
+    /// Not taking payments.
+    Closed,
+}
+
+impl Accepted {
+    const ALL: [(Accepted, &'static str); 5] = [
+        (Accepted::New, "new"),
+        (Accepted::Repeated, "repeated"),
+        (Accepted::Conflicting, "conflicting"),
+        (Accepted::Full, "full"),
+        (Accepted::Closed, "closed"),
+    ];
+
+    /// The word for it between the instances.
+    pub fn name(self) -> &'static str {
+        Accepted::ALL.iter().find(|(accepted, _)| *accepted == self).map_or("", |(_, name)| name)
+    }
+
+    pub fn by_name(name: &str) -> Option<Accepted> {
+        Accepted::ALL.iter().find(|(_, word)| *word == name).map(|(accepted, _)| *accepted)
+    }
 }
 
 /// One request for a payment at one processor. `requested_at` is what the processor books it under.
@@ -116,6 +163,8 @@ pub enum Refusal {
     TooMany { retry_after_ms: u64 },
     /// It refuses the request itself (4xx). A retry cannot help, but nothing is given up either.
     Rejected { status: u16 },
+    /// Not sent: whether the other processor holds this guest could not be found out.
+    Unconfirmed,
 }
 
 /// A payment that a processor holds.

@@ -10,15 +10,19 @@ use std::time::Duration;
 /// So many failures in a row, with no success between, and the processor is down. One alone may
 /// be an accident; a failing processor delivers three within milliseconds under load.
 const FAILURES_TO_DOWN: u32 = 3;
-/// A stall is an attempt older than `latency × 1.5 + STALL_SLACK + STALL_SLACK_PER_ATTEMPT × n`:
+/// A stall is an attempt older than `latency × 1.25 + STALL_SLACK + STALL_SLACK_PER_ATTEMPT × n`:
 /// scheduling noise on both sides, and the queue our own n attempts make in the processor.
 const STALL_SLACK: Duration = Duration::from_millis(25);
 const STALL_SLACK_PER_ATTEMPT: Duration = Duration::from_micros(100);
 /// The pause before a failing processor is tried with one payment again, doubled at each failure.
 const PROBE_PAUSE_MIN: Duration = Duration::from_millis(25);
-const PROBE_PAUSE_MAX: Duration = Duration::from_millis(1_000);
-/// The pause before a stalled processor is tried again; its attempts in flight may answer first.
-const STALL_PAUSE: Duration = Duration::from_millis(1_000);
+const PROBE_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// The pause between attempts risked on a slow processor while the other one is no use either.
+const LAST_RESORT_PAUSE: Duration = Duration::from_millis(2_000);
+/// Likewise on a failing one: three health reports could have come meanwhile.
+const LAST_RESORT_PAUSE_FAILING: Duration = Duration::from_secs(15);
+/// An interruption shorter than this does not make a processor new: a flapping one gets its share.
+const INTERRUPTION_MIN: Duration = Duration::from_millis(1_000);
 /// What is known about a slow processor is believed for so long if nothing newer comes in.
 const EVIDENCE_AGE_MAX: Duration = Duration::from_secs(10);
 /// The health endpoint is ignored about a processor whose last answer is younger than this.
@@ -73,6 +77,16 @@ pub struct Observed {
     /// … and when the attempt (or report) that says so began. Older evidence never overrides.
     latency_since: Moment,
     answered_at: Option<Moment>,
+    /// The start of the newest attempt that was booked: failures of older ones are no news.
+    booked_since: Moment,
+    /// When the newest attempt began.
+    tried_at: Moment,
+    /// Up since then, short interruptions apart …
+    up_since: Moment,
+    /// … and down since then.
+    down_since: Moment,
+    /// The start of the attempt that showed a stall.
+    stalled_since: Moment,
     probe_at: Moment,
     probe_pause: Duration,
     /// A probe is under way since then.
@@ -95,6 +109,11 @@ impl Observed {
             latency: Duration::ZERO,
             latency_since: Moment::default(),
             answered_at: None,
+            booked_since: Moment::default(),
+            tried_at: Moment::default(),
+            up_since: Moment::default(),
+            down_since: Moment::default(),
+            stalled_since: Moment::default(),
             probe_at: Moment::default(),
             probe_pause: PROBE_PAUSE_MIN,
             probing_since: None,
@@ -135,9 +154,42 @@ impl Observed {
             && self.is_admitting(now)
     }
 
+    /// Down, not tried for a while, and one payment may be risked although nothing promises an
+    /// answer soon. Only for when the other processor is no use either: then no report, however
+    /// wrong, keeps a processor from being tried again.
+    pub fn is_last_resort_due(&self, now: Moment) -> bool {
+        let pause = match self.state {
+            State::Up => return false,
+            // Failures teach nothing; slow answers at least are bookings.
+            State::Down(Trouble::Failing) => LAST_RESORT_PAUSE_FAILING,
+            State::Down(Trouble::Slow | Trouble::Stalled) => LAST_RESORT_PAUSE,
+        };
+        self.probing_since.is_none()
+            && now.since(self.tried_at.max(self.down_since)) >= pause
+            && self.is_admitting(now)
+    }
+
+    /// How long it has been up. Zero while it is down.
+    pub fn up_for(&self, now: Moment) -> Duration {
+        if self.state == State::Up { now.since(self.up_since) } else { Duration::ZERO }
+    }
+
+    /// How long it has been down. Zero while it is up.
+    pub fn down_for(&self, now: Moment) -> Duration {
+        if self.state == State::Up { Duration::ZERO } else { now.since(self.down_since) }
+    }
+
+    /// The other processor has recovered: a good moment to see whether this one has, too.
+    pub fn hasten_probe(&mut self, now: Moment) {
+        if self.state != State::Down(Trouble::Stalled) {
+            self.probe_at = self.probe_at.min(now);
+        }
+    }
+
     /// An attempt begins. While the processor is down it is the probe.
     pub fn started(&mut self, now: Moment) {
         self.in_flight += 1;
+        self.tried_at = now;
         if self.state != State::Up {
             self.probing_since = Some(now);
         }
@@ -155,46 +207,56 @@ impl Observed {
     pub fn recorded(&mut self, started: Moment, now: Moment) {
         self.failures = 0;
         self.answered_at = Some(now);
+        self.booked_since = self.booked_since.max(started);
         self.window = (self.window + 1).min(self.window_max);
         self.measure(started, now);
         if self.latency <= self.latency_max {
-            self.state = State::Up;
-            self.probe_pause = PROBE_PAUSE_MIN;
+            self.go_up(now);
         } else {
-            self.state = State::Down(Trouble::Slow);
-            self.probe_at = now + EVIDENCE_AGE_MAX;
+            self.go_down(Trouble::Slow, now);
         }
     }
 
     /// An attempt failed or was lost. `answered`: the processor itself said so, so the time it
     /// took tells its latency. `jitter` in 0..=1 spreads the probes of several instances.
     pub fn failed(&mut self, started: Moment, answered: bool, now: Moment, jitter: f32) {
+        if started < self.booked_since {
+            // Time-outs come 10 s late, by when it may long be well again.
+            return;
+        }
         self.failures += 1;
         if answered {
             self.answered_at = Some(now);
             self.measure(started, now);
         }
-        let newly_down = self.state == State::Up && self.failures >= FAILURES_TO_DOWN;
-        // Only a probe's failure is news about a processor already down; the attempts that were
+        let newly_failing = match self.state {
+            State::Up => self.failures >= FAILURES_TO_DOWN,
+            State::Down(trouble) => trouble == Trouble::Stalled,
+        };
+        // Only a probe's failure is news about a processor already failing; the attempts that were
         // in flight when it went down would otherwise drive the pause to its maximum at once.
-        let probe_failed = self.state != State::Up && started >= self.probe_at;
-        if newly_down {
+        if newly_failing {
+            self.go_down(Trouble::Failing, now);
             self.probe_pause = PROBE_PAUSE_MIN;
-        } else if probe_failed {
+        } else if self.state != State::Up && started > self.down_since {
+            self.go_down(Trouble::Failing, now);
             self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
+        } else {
+            return;
         }
-        if newly_down || probe_failed {
-            self.state = State::Down(Trouble::Failing);
-            let pause = self.probe_pause.mul_f32(1.0 + jitter / 4.0);
-            self.probe_at =
-                if self.latency <= self.latency_max { now + pause } else { now + EVIDENCE_AGE_MAX };
+        if self.latency <= self.latency_max {
+            self.probe_at = now + self.probe_pause.mul_f32(1.0 + jitter / 4.0);
         }
     }
 
     /// The processor asked for a pause (429).
     pub fn told_to_pause(&mut self, retry_after: Duration, now: Moment) {
+        // One burst of refusals is one message: the window is halved once for all of them.
+        let is_news = self.is_admitting(now);
         self.paused_until = self.paused_until.max(now + retry_after.min(RETRY_AFTER_MAX));
-        self.window = (self.window.min(self.in_flight + 1) / 2).max(1);
+        if is_news {
+            self.window = (self.window.min(self.in_flight + 1) / 2).max(1);
+        }
     }
 
     /// The health endpoint has answered, to us or to the other instance.
@@ -203,7 +265,11 @@ impl Observed {
         if self.state == State::Up && self.answered_at.is_some_and(fresh) {
             return;
         }
-        self.latency = report.response_min;
+        // It is a minimum: that of an idle processor must not make its next answer look late.
+        self.latency = match self.state {
+            State::Up => self.latency.max(report.response_min),
+            State::Down(_) => report.response_min,
+        };
         self.latency_since = now;
         if report.failing {
             self.go_down(Trouble::Failing, now);
@@ -214,43 +280,69 @@ impl Observed {
             // thousands must not follow.
             self.probe_at = self.probe_at.min(now);
         }
-        if self.state != State::Up && self.latency > self.latency_max {
-            self.probe_at = now + EVIDENCE_AGE_MAX;
-        }
     }
 
+    fn go_up(&mut self, now: Moment) {
+        if self.state != State::Up && now.since(self.down_since) >= INTERRUPTION_MIN {
+            self.up_since = now;
+        }
+        self.state = State::Up;
+        self.probe_pause = PROBE_PAUSE_MIN;
+    }
+
+    /// Down, or still down, of this trouble.
     fn go_down(&mut self, trouble: Trouble, now: Moment) {
         if self.state == State::Up {
+            self.down_since = now;
             self.probe_pause = PROBE_PAUSE_MIN;
             self.probe_at = now + self.probe_pause;
+        }
+        if self.latency > self.latency_max {
+            self.probe_at = now + EVIDENCE_AGE_MAX;
         }
         self.state = State::Down(trouble);
     }
 
-    /// Looks at the age of the oldest attempt in flight.
+    /// Looks at the age of the oldest attempt in flight (none, if those in flight say nothing
+    /// about the processor as it is now), and of the probe.
     pub fn watch(&mut self, oldest: Option<Moment>, now: Moment) {
         let stall_after = self.stall_after();
         let too_old = |started: Moment| now.since(started) > stall_after;
         match self.state {
-            State::Up if oldest.is_some_and(too_old) => {
-                self.state = State::Down(Trouble::Stalled);
-                self.probe_at = now + STALL_PAUSE;
-                self.probe_pause = PROBE_PAUSE_MIN;
+            State::Up => {
+                if let Some(started) = oldest.filter(|started| too_old(*started)) {
+                    self.go_down(Trouble::Stalled, now);
+                    self.stalled_since = started;
+                    // What is in flight is probe enough, until it must count as slow.
+                    self.probe_at = now + EVIDENCE_AGE_MAX;
+                }
             }
-            // A probe that hangs must not keep the next one from being sent.
-            State::Down(_) if self.probing_since.is_some_and(too_old) => {
-                self.probing_since = None;
-                self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
-                self.probe_at = now + STALL_PAUSE.max(self.probe_pause);
+            State::Down(Trouble::Stalled)
+                if self.latency_since <= self.stalled_since
+                    && now.since(self.stalled_since) > self.latency_max =>
+            {
+                self.latency = now.since(self.stalled_since);
+                self.latency_since = self.stalled_since;
+                self.go_down(Trouble::Slow, now);
             }
-            _ => {}
+            // A probe that hangs tells that the processor is slow, and must not keep the next one
+            // from being sent for ever.
+            State::Down(trouble) => {
+                let hangs = |since: &Moment| now.since(*since) > self.latency_max;
+                if let Some(since) = self.probing_since.filter(hangs) {
+                    self.probing_since = None;
+                    self.latency = now.since(since);
+                    self.latency_since = since;
+                    self.go_down(trouble, now);
+                }
+            }
         }
     }
 
     /// The age at which an attempt in flight is a stall.
     fn stall_after(&self) -> Duration {
         let own_queue = STALL_SLACK_PER_ATTEMPT * self.in_flight.min(10_000) as u32;
-        (self.latency * 3 / 2 + STALL_SLACK + own_queue).min(self.latency_max.max(STALL_SLACK))
+        (self.latency * 5 / 4 + STALL_SLACK + own_queue).min(self.latency_max.max(STALL_SLACK))
     }
 
     /// An answer took `now - started`. Rises fast and falls slower, so that one late answer among
@@ -327,7 +419,7 @@ mod tests {
             fail(&mut seen, 0, end);
         }
         let mut now = 3;
-        for pause in [25, 50, 100, 200, 400, 800, 1_000, 1_000] {
+        for pause in [25, 50, 100, 200, 250, 250] {
             assert!(!seen.is_probe_due(at(now + pause - 1)), "pause {pause}");
             assert!(seen.is_probe_due(at(now + pause)), "pause {pause}");
             now += pause;
@@ -415,15 +507,110 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_hangs_does_not_block_the_next_for_ever() {
+    fn a_probe_that_hangs_counts_as_slow_and_does_not_block_the_next_for_ever() {
         let mut seen = observed();
         for end in 1..=3 {
             fail(&mut seen, 0, end);
         }
         seen.started(at(30));
-        seen.watch(Some(at(30)), at(100));
-        assert!(!seen.is_probe_due(at(1_000)));
-        assert!(seen.is_probe_due(at(1_100)));
+        seen.watch(None, at(1_330));
+        assert!(seen.latency() < Duration::from_millis(10));
+        seen.watch(None, at(1_331));
+        assert_eq!(seen.latency(), Duration::from_millis(1_301));
+        assert_eq!(seen.state(), State::Down(Trouble::Failing), "as far as we know");
+        assert!(!seen.is_probe_due(at(11_330)));
+        assert!(seen.is_probe_due(at(11_331)));
+        seen.reported(report(false, 5), at(4_000));
+        assert!(seen.is_probe_due(at(4_000)), "a report may say so sooner");
+    }
+
+    #[test]
+    fn attempts_in_flight_are_probe_enough_after_a_stall() {
+        let mut seen = observed();
+        seen.started(at(0));
+        seen.watch(Some(at(0)), at(100));
+        assert_eq!(seen.state(), State::Down(Trouble::Stalled));
+        assert!(!seen.is_probe_due(at(1_299)));
+        seen.watch(None, at(1_301));
+        assert_eq!(seen.state(), State::Down(Trouble::Slow), "older than an audit forgives");
+        assert!(!seen.is_probe_due(at(11_300)));
+        assert!(seen.is_probe_due(at(11_301)));
+    }
+
+    #[test]
+    fn a_stall_that_turns_out_to_be_failures_is_probed_like_failures() {
+        let mut seen = observed();
+        seen.started(at(0));
+        seen.watch(Some(at(0)), at(100));
+        seen.ended(at(0));
+        seen.failed(at(0), true, at(150), 0.0);
+        assert_eq!(seen.state(), State::Down(Trouble::Failing));
+        assert!(seen.is_probe_due(at(175)));
+    }
+
+    #[test]
+    fn a_time_out_from_bad_times_does_not_take_a_recovered_processor_down() {
+        // Attempts lost in a cut of the network time out 10 s later, many in one turn.
+        let mut seen = observed();
+        for _ in 0..10 {
+            seen.started(at(0));
+        }
+        book(&mut seen, 5_000, 5_002);
+        for _ in 0..10 {
+            seen.ended(at(0));
+            seen.failed(at(0), false, at(10_000), 0.0);
+        }
+        assert_eq!(seen.state(), State::Up);
+    }
+
+    #[test]
+    fn however_wrong_the_reports_a_processor_is_tried_again_as_a_last_resort() {
+        for (is_failing, pause_ms) in [(false, 2_000), (true, 15_000)] {
+            let mut seen = observed();
+            seen.reported(report(is_failing, 5_000), at(1_000));
+            for now in (6_000..60_000).step_by(5_000) {
+                seen.reported(report(is_failing, 5_000), at(now));
+                assert!(!seen.is_probe_due(at(now + 4_999)));
+            }
+            assert!(seen.is_last_resort_due(at(60_000)));
+            seen.started(at(60_000));
+            seen.ended(at(60_000));
+            assert!(!seen.is_last_resort_due(at(60_000 + pause_ms - 1)));
+            assert!(seen.is_last_resort_due(at(60_000 + pause_ms)));
+        }
+    }
+
+    #[test]
+    fn a_report_is_a_minimum_and_does_not_make_the_next_answer_look_late() {
+        let mut seen = observed();
+        for start in (0..1_000).step_by(100) {
+            book(&mut seen, start, start + 100);
+        }
+        seen.reported(report(false, 0), at(5_000));
+        seen.started(at(5_000));
+        seen.watch(Some(at(5_000)), at(5_110));
+        assert_eq!(seen.state(), State::Up);
+    }
+
+    #[test]
+    fn a_last_resort_that_fails_fast_is_news() {
+        let mut seen = observed();
+        seen.reported(report(false, 5_000), at(1_000));
+        fail(&mut seen, 3_000, 3_020);
+        assert_eq!(seen.state(), State::Down(Trouble::Failing));
+        assert!(seen.is_probe_due(at(3_070)), "no longer slow: probed as usual");
+    }
+
+    #[test]
+    fn a_short_interruption_does_not_make_a_processor_new() {
+        let mut seen = observed();
+        seen.watch(Some(at(0)), at(5_000));
+        assert_eq!(seen.up_for(at(5_001)), Duration::ZERO);
+        book(&mut seen, 4_995, 5_010);
+        assert_eq!(seen.up_for(at(5_010)), Duration::from_millis(5_010));
+        seen.watch(Some(at(5_020)), at(6_000));
+        book(&mut seen, 6_900, 7_000);
+        assert_eq!(seen.up_for(at(7_000)), Duration::ZERO, "a second is long");
     }
 
     #[test]
@@ -437,6 +624,9 @@ mod tests {
         assert!(!seen.is_admitting(at(5_009)));
         assert!(seen.is_admitting(at(5_010)));
         assert_eq!(seen.window(), 50);
+        seen.ended(at(0));
+        seen.told_to_pause(Duration::from_secs(5), at(11));
+        assert_eq!(seen.window(), 50, "a burst of refusals narrows it once");
         seen.ended(at(0));
         seen.recorded(at(0), at(20));
         assert_eq!(seen.window(), 51);

@@ -135,6 +135,7 @@ mod tests {
             amount: Cents(1990),
             accepted: Moment(0),
             accepted_at: Timestamp(1_594_384_496_000),
+            guest: false,
         };
         let requested_at = Timestamp(1_594_384_496_123);
         Attempt { payment, processor: Processor::Default, requested_at }

@@ -113,7 +113,7 @@ mod tests {
 
     fn payment(id: u128) -> Payment {
         let (accepted, accepted_at) = (Moment(0), Timestamp(0));
-        Payment { id: PaymentId(id), amount: Cents(1), accepted, accepted_at }
+        Payment { id: PaymentId(id), amount: Cents(1), accepted, accepted_at, guest: false }
     }
 
     #[test]

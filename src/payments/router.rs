@@ -2,12 +2,16 @@
 //!
 //! Prefer the cheaper one while it answers well. When it does not, let a payment wait for it for
 //! at most `patience`, then use the dearer one. A processor that is down gets single probes, and
-//! the dearer one only where the cheaper is no use.
+//! the dearer one only where the cheaper is no use. When neither works, slow ones are tried too: to
+//! stand still until a report says otherwise is the one thing that never helps.
 
 use super::Processor;
 use super::observed::{Observed, State};
 use crate::clock::Moment;
 use std::time::Duration;
+
+/// Both down for so long, and it is no hiccup: slow ones are tried as well.
+const LAST_RESORT_AFTER: Duration = Duration::from_millis(1_000);
 
 /// What the owner of the money decides.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +24,19 @@ pub struct Policy {
     pub attempt_latency_max: Duration,
     /// The most attempts in flight at one processor, from this instance.
     pub processor_concurrency: usize,
+}
+
+impl Default for Policy {
+    /// What `galo rehearse --sweep` found best. Audits forgive 1.5 s: 100 ms of that remain for a
+    /// hiccup on our side, as long as one throttled period under a CPU quota.
+    fn default() -> Policy {
+        Policy {
+            cheaper: Processor::Default,
+            patience: Duration::from_millis(300),
+            attempt_latency_max: Duration::from_millis(1_400),
+            processor_concurrency: 400,
+        }
+    }
 }
 
 /// What to do with the oldest payment in the queue.
@@ -42,13 +59,28 @@ pub fn choose(
     if can_take(cheaper, now) {
         return Decision::Send(policy.cheaper);
     }
-    let worth_waiting = cheaper.state() == State::Up
+    // While neither worked nobody was waiting for the cheaper one in particular: it gets its chance
+    // before everything that has piled up goes to the dearer one.
+    let is_dearer_up = dearer.state() == State::Up;
+    let waited = if is_dearer_up { waited.min(dearer.up_for(now)) } else { waited };
+    let is_cheaper_up = cheaper.state() == State::Up;
+    let worth_waiting = is_cheaper_up
         && cheaper.is_admitting(now)
         && drain_time(cheaper, queued) <= policy.patience;
     if worth_waiting || waited < policy.patience {
         return Decision::Wait;
     }
-    if can_take(dearer, now) { Decision::Send(policy.cheaper.other()) } else { Decision::Wait }
+    if can_take(dearer, now) {
+        return Decision::Send(policy.cheaper.other());
+    }
+    let is_last_resort = cheaper.down_for(now).min(dearer.down_for(now)) >= LAST_RESORT_AFTER;
+    if is_last_resort && cheaper.is_last_resort_due(now) {
+        Decision::Send(policy.cheaper)
+    } else if is_last_resort && dearer.is_last_resort_due(now) {
+        Decision::Send(policy.cheaper.other())
+    } else {
+        Decision::Wait
+    }
 }
 
 /// It answers well and has a free place, or one payment may be risked on it.
@@ -77,6 +109,7 @@ mod tests {
         processor_concurrency: 2,
     };
     const NOW: Moment = Moment(100_000_000);
+    const MS: Duration = Duration::from_millis(1);
 
     /// How a processor looks: `up 5` answers in 5 ms, `full 5` likewise with all places taken,
     /// `failing` is not due for a probe, `probe` is.
@@ -84,7 +117,7 @@ mod tests {
         let mut seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
         let (kind, latency_ms) = text.split_once(' ').unwrap_or((text, "0"));
         let response_min = Duration::from_millis(latency_ms.parse().unwrap());
-        let before = NOW - Duration::from_millis(1);
+        let (before, long_ago) = (NOW - MS, NOW - 9_000 * MS);
         seen.reported(
             Report { failing: kind == "failing" || kind == "probe", response_min },
             before,
@@ -96,6 +129,21 @@ mod tests {
             }
             "probe" => seen.reported(Report { failing: false, response_min }, before),
             "paused" => seen.told_to_pause(Duration::from_secs(5), before),
+            // Reported slow long ago, and not tried since.
+            "untried" => {
+                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
+                let response_min = Duration::from_secs(5);
+                seen.reported(Report { failing: false, response_min }, long_ago);
+            }
+            // Down for a second and a half, up for 40 ms.
+            "fresh" => {
+                let start = NOW - Duration::from_millis(40);
+                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
+                seen.reported(Report { failing: true, response_min }, start - 1_500 * MS);
+                seen.started(start);
+                seen.ended(start);
+                seen.recorded(start, start);
+            }
             _ => {}
         }
         seen
@@ -119,6 +167,10 @@ mod tests {
             ("failing", "probe", 100, 1, Send(Fallback), "a probe of the dearer one"),
             ("failing", "probe", 0, 1, Wait, "no probe of the dearer one before patience is over"),
             ("up 5", "probe", 500, 1, Send(Default), "the dearer one is not probed without need"),
+            ("failing", "fresh", 9_000, 99, Wait, "it may have recovered as the dearer one has"),
+            ("untried", "up 5", 9_000, 9, Send(Fallback), "no last resort while the other works"),
+            ("untried", "untried", 500, 9, Send(Default), "both slow: better than standing still"),
+            ("failing", "untried", 500, 9, Wait, "not yet: the cheaper one has only just failed"),
             ("failing", "failing", 9_000, 1, Wait, "both down"),
             ("failing", "up 2000", 9_000, 1, Wait, "the dearer one too slow"),
             ("full 20", "up 5", 900, 6, Wait, "four rounds of 20 ms end within patience"),

@@ -320,6 +320,7 @@ pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
         let entry = free_address().to_string();
         let mut all = common_args(&entry, &doors[index].to_string(), processors);
         all.extend(["--peer".into(), format!("http://{}", doors[1 - index])]);
+        all.extend(["--instance".into(), (index + 1).to_string()]);
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         Instance::with(all)
     })

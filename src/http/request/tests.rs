@@ -1,3 +1,5 @@
+//! Requests: every prefix, every malformed head, every limit.
+
 use super::*;
 use crate::http::{
     CHUNK_FRAMING_SIZE_MAX, CHUNK_LINE_SIZE_MAX, HEAD_SIZE_MAX, REQUEST_SIZE_MAX, TRAILERS_SIZE_MAX,

@@ -1,3 +1,5 @@
+//! Answers: written and read back, cut anywhere, reused or not.
+
 use super::*;
 use crate::http::{HEAD_SIZE_MAX, request};
 use proptest::prelude::*;

@@ -5,16 +5,18 @@
 //! until it is given a request. Lanes are made on demand, so in a steady state nothing is
 //! allocated, and the most recently used one is taken first, so that spare ones can go idle.
 
-use super::dispatcher::{Dispatcher, End, Question, Start};
-use super::observed::{Report, State};
-use super::processor;
-use super::{Attempt, Outcome, Processor};
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
-use crate::node::{Control, Node};
-use crate::peer;
+use crate::config::{GUESTS_EVERY, PEER_HELLO_EVERY};
+use crate::money::Cents;
+use crate::node::{Control, Node, Phase};
+use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
+use crate::payments::observed::{Report, State};
+use crate::payments::{Accepted, Outcome, Payment, PaymentId, Processor, Refusal, processor};
+use crate::peer::Peer;
 use crate::upstream::{Failure, Link};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,11 +24,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// How often stalls and due times are looked at while anything is under way.
-const WATCH_EVERY: Duration = Duration::from_millis(10);
-/// A look that comes later than this says more about our own event loop than about a processor:
-/// answers may be waiting behind it. It is put off by one turn.
-const WATCH_LATENESS_MAX: Duration = Duration::from_millis(5);
 /// A lane unused for longer closes its connection and ends.
 const LANE_IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -38,6 +35,9 @@ pub struct Engine {
     idle: [RefCell<Vec<Rc<Lane>>>; 2],
     lanes: [Cell<usize>; 2],
     watcher: RefCell<Option<Waker>>,
+    /// Accepted in place of the peer, which is away: handed over when it is back, or driven from
+    /// here if it does not come back.
+    guests: RefCell<VecDeque<Payment>>,
     /// State of each processor at the last look, to see it flip.
     last_state: [Cell<State>; 2],
 }
@@ -50,13 +50,15 @@ struct Lane {
 
 impl Engine {
     pub fn new(node: Arc<Node>) -> Rc<Engine> {
-        let dispatcher = Dispatcher::new(node.config.policy, node.instance);
+        let seed = u64::from(node.config.instance.0);
+        let dispatcher = Dispatcher::new(node.config.policy, seed);
         Rc::new(Engine {
             node,
             dispatcher: RefCell::new(dispatcher),
             idle: Default::default(),
             lanes: Default::default(),
             watcher: RefCell::new(None),
+            guests: RefCell::default(),
             last_state: [Cell::new(State::Up), Cell::new(State::Up)],
         })
     }
@@ -64,6 +66,7 @@ impl Engine {
     /// Drives payments for as long as the thread runs.
     pub async fn run(self: Rc<Self>) {
         monoio::spawn(self.clone().watch());
+        monoio::spawn(self.clone().keep_in_touch());
         loop {
             self.fetch();
             self.pump();
@@ -73,10 +76,14 @@ impl Engine {
     }
 
     /// Takes over everything that waits in the ring and among the controls.
-    fn fetch(self: &Rc<Self>) {
+    fn fetch(&self) {
         let mut dispatcher = self.dispatcher.borrow_mut();
         while let Some(payment) = self.node.queue.pop() {
-            dispatcher.submit(payment);
+            if payment.guest {
+                self.guests.borrow_mut().push_back(payment);
+            } else {
+                dispatcher.submit(payment);
+            }
         }
         while let Some(control) = self.node.controls.pop() {
             match control {
@@ -92,7 +99,7 @@ impl Engine {
     }
 
     fn purge(&self, dispatcher: &mut Dispatcher) {
-        let mut forgotten = dispatcher.purge();
+        let mut forgotten = dispatcher.purge() + self.guests.take().len();
         while self.node.queue.pop().is_some() {
             forgotten += 1;
         }
@@ -141,13 +148,21 @@ impl Engine {
         let index = lane.processor as usize;
         let alarm = Alarm::new();
         let mut link = Link::new(self.node.processors[index].clone());
+        let mut other = Link::new(self.node.processors[1 - index].clone());
         loop {
             let idle_until = clock::moment() + LANE_IDLE_MAX;
             let Some(start) = alarm.until(idle_until, lane.next_job()).await else {
                 break;
             };
             let begun = clock::moment();
-            let outcome = self.ask(&start, &alarm, &mut link).await;
+            let held = match start.attempt.payment.guest {
+                true => self.held_elsewhere(&start, &alarm, &mut other).await,
+                false => None,
+            };
+            let outcome = match held {
+                Some(outcome) => outcome,
+                None => self.ask(&start, &alarm, &mut link).await,
+            };
             self.finished(&start, outcome, begun);
             self.idle[index].borrow_mut().push(lane.clone());
             // Answers make room: often the next request goes out on this same lane.
@@ -156,6 +171,24 @@ impl Engine {
         }
         self.idle[index].borrow_mut().retain(|idle| !Rc::ptr_eq(idle, &lane));
         self.lanes[index].set(self.lanes[index].get() - 1);
+    }
+
+    /// Before a guest is paid at one processor, the other one is asked: the peer may have paid it
+    /// there before it went away. `None` if it has not.
+    async fn held_elsewhere(
+        &self,
+        start: &Start,
+        alarm: &Alarm,
+        other: &mut Link,
+    ) -> Option<Outcome> {
+        if start.question == Question::Look {
+            return None;
+        }
+        match self.look(&start.attempt.payment, alarm, other).await {
+            Outcome::Absent => None,
+            Outcome::Recorded(_) | Outcome::Foreign => Some(Outcome::Foreign),
+            _ => Some(Outcome::NotRecorded(Refusal::Unconfirmed)),
+        }
     }
 
     async fn ask(&self, start: &Start, alarm: &Alarm, link: &mut Link) -> Outcome {
@@ -179,16 +212,27 @@ impl Engine {
                 return outcome;
             }
         }
-        let id = attempt.payment.id;
-        let deadline = clock::moment() + timeout;
+        let outcome = self.look(&attempt.payment, alarm, link).await;
+        match outcome {
+            // A guest that the processor holds under another time was booked by its home.
+            Outcome::Recorded(at) if attempt.payment.guest && at != attempt.requested_at => {
+                Outcome::Foreign
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Asks a processor whether it holds a payment.
+    async fn look(&self, payment: &Payment, alarm: &Alarm, link: &mut Link) -> Outcome {
+        let deadline = clock::moment() + self.node.config.processor_timeout;
+        let connect = self.node.config.connect_timeout;
         let answer = link.exchange(alarm, connect, deadline, |out, host| {
-            processor::write_look(out, host, id);
+            processor::write_look(out, host, payment.id);
         });
         match answer.await {
             // Not even asked: nothing is known.
             Err(_) => Outcome::Unknown,
             Ok(answer) => {
-                let Attempt { payment, .. } = attempt;
                 processor::read_look(answer.status, answer.body, answer.retry_after_s, payment)
             }
         }
@@ -218,6 +262,75 @@ impl Engine {
         }
     }
 
+    /// Greets the peer again and again, and looks after the guests.
+    async fn keep_in_touch(self: Rc<Self>) {
+        let Some(peer) = self.node.peer.clone() else {
+            return self.node.enter(Phase::Serving);
+        };
+        let mut greet_at = clock::moment();
+        loop {
+            if clock::moment() >= greet_at {
+                peer.greet(|page| self.disown(page)).await;
+                greet_at = clock::moment() + PEER_HELLO_EVERY;
+            }
+            if peer.is_unknown() {
+                greet_at = clock::moment();
+            } else {
+                self.node.enter(Phase::Serving);
+            }
+            if peer.is_up() {
+                self.hand_over(&peer).await;
+            } else if peer.away_for(clock::moment()) >= Some(self.node.config.adopt_after) {
+                self.adopt();
+            }
+            let pause = if peer.is_unknown() || !self.guests.borrow().is_empty() {
+                GUESTS_EVERY
+            } else {
+                PEER_HELLO_EVERY
+            };
+            monoio::time::sleep(pause).await;
+        }
+    }
+
+    /// The peer drives these, accepted in our place: they are not ours to pay.
+    fn disown(&self, page: &[(PaymentId, Cents)]) {
+        self.fetch();
+        page.iter().for_each(|(id, amount)| self.node.remember(*id, *amount));
+        let ids = page.iter().map(|(id, _)| *id).collect();
+        let disowned = self.dispatcher.borrow_mut().disown(&ids);
+        self.node.queue.release(disowned);
+    }
+
+    /// Gives the guests to their home, oldest first, for as long as it takes them.
+    async fn hand_over(&self, peer: &Peer) {
+        loop {
+            let Some(guest) = self.guests.borrow_mut().pop_front() else { return };
+            match peer.offer(guest.id, guest.amount).await {
+                Ok(Accepted::New | Accepted::Repeated) => {
+                    self.node.stats.handed_over.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Accepted::Conflicting) => {
+                    // Both were promised; only one can be paid under this id.
+                    self.node.stats.conflicts.fetch_add(1, Ordering::Relaxed);
+                    log::error!("a payment was accepted by both instances with two amounts");
+                }
+                Ok(Accepted::Full | Accepted::Closed) | Err(_) => {
+                    return self.guests.borrow_mut().push_front(guest);
+                }
+            }
+            self.node.queue.release(1);
+        }
+    }
+
+    /// The peer stays away: its payments are driven from here.
+    fn adopt(self: &Rc<Self>) {
+        for guest in self.guests.take() {
+            self.node.adopt(guest.id, guest.amount);
+            self.dispatcher.borrow_mut().submit(guest);
+        }
+        self.pump();
+    }
+
     /// Looks for stalls and due times while anything is under way; sleeps when nothing is.
     async fn watch(self: Rc<Self>) {
         loop {
@@ -229,11 +342,8 @@ impl Engine {
                 Poll::Pending
             })
             .await;
-            let due = clock::moment() + WATCH_EVERY;
             monoio::time::sleep(WATCH_EVERY).await;
-            if clock::moment().since(due) <= WATCH_LATENESS_MAX {
-                self.dispatcher.borrow_mut().watch(clock::moment());
-            }
+            self.dispatcher.borrow_mut().watch(clock::moment());
             self.pump();
         }
     }
@@ -241,7 +351,8 @@ impl Engine {
     /// Makes what the dispatcher knows visible to other threads, and flips known to the log.
     fn publish(&self, dispatcher: &Dispatcher) {
         let stats = &self.node.stats;
-        stats.waiting.store(dispatcher.waiting() as u64, Ordering::Relaxed);
+        let waiting = dispatcher.waiting() + self.guests.borrow().len();
+        stats.waiting.store(waiting as u64, Ordering::Relaxed);
         stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
         stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);
         for processor in Processor::ALL {
@@ -271,7 +382,7 @@ impl Lane {
 
 fn unanswered(failure: Failure) -> Outcome {
     match failure {
-        Failure::NotSent => Outcome::NotRecorded(super::Refusal::Unreachable),
+        Failure::NotSent => Outcome::NotRecorded(Refusal::Unreachable),
         Failure::Lost => Outcome::Unknown,
     }
 }
@@ -295,7 +406,9 @@ pub async fn poll_health(node: Arc<Node>, which: Processor) {
         node.health_called(which);
         if let Some(report) = call_health(&node, &alarm, &mut link).await {
             node.control(Control::Reported(which, report));
-            monoio::spawn(peer::pass_on(node.clone(), which, report));
+            if let Some(peer) = node.peer.clone() {
+                monoio::spawn(async move { peer.pass_on(which, report).await });
+            }
         }
     }
 }

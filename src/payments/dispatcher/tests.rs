@@ -1,0 +1,527 @@
+//! The dispatcher against the rules of a payment's life, one by one; and at random against model
+//! processors that lose answers, book late, fail and refuse.
+
+use super::*;
+use crate::money::Cents;
+use crate::payments::{PaymentId, Totals};
+use std::collections::{BTreeMap, BTreeSet};
+
+const POLICY: Policy = Policy {
+    cheaper: Processor::Default,
+    patience: Duration::from_millis(100),
+    attempt_latency_max: Duration::from_millis(1_300),
+    processor_concurrency: 100,
+};
+const FAILING: Outcome = Outcome::NotRecorded(Refusal::Failing);
+const REJECTED: Outcome = Outcome::NotRecorded(Refusal::Rejected { status: 400 });
+
+/// A dispatcher and the time, in milliseconds on both clocks.
+struct Bench {
+    dispatcher: Dispatcher,
+    ms: u64,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { dispatcher: Dispatcher::new(POLICY, 7), ms: 1_000 }
+    }
+
+    /// With so many payments, of the ids 0, 1, … and 1, 2, … cents, accepted a millisecond apart.
+    fn with_payments(count: u64) -> Bench {
+        let mut bench = Bench::new();
+        for id in 0..count {
+            bench.submit(id);
+            bench.ms += 1;
+        }
+        bench
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.ms * 1_000)
+    }
+
+    fn at(&self) -> Timestamp {
+        Timestamp(self.ms as i64)
+    }
+
+    fn submit(&mut self, id: u64) {
+        let (accepted, accepted_at) = (self.now(), self.at());
+        let (id, amount) = (PaymentId(u128::from(id)), Cents(id as i64 + 1));
+        self.dispatcher.submit(Payment { id, amount, accepted, accepted_at, guest: false });
+    }
+
+    fn next(&mut self) -> Option<Start> {
+        let start = self.dispatcher.next(self.now(), self.at());
+        self.assert_one_place();
+        start
+    }
+
+    fn finish(&mut self, start: Start, outcome: Outcome) -> End {
+        let end = self.dispatcher.finished(start.flight, outcome, self.now());
+        self.assert_one_place();
+        end
+    }
+
+    fn report(&mut self, processor: Processor, failing: bool, response_ms: u64) {
+        let report = Report { failing, response_min: Duration::from_millis(response_ms) };
+        self.dispatcher.reported(processor, report, self.now());
+    }
+
+    /// Waits until there is something to send.
+    fn wait_for_next(&mut self) -> Start {
+        for _ in 0..60_000 {
+            if let Some(start) = self.next() {
+                return start;
+            }
+            self.ms += 1;
+            self.dispatcher.watch(self.now());
+        }
+        panic!("nothing to send for a minute");
+    }
+
+    /// The ids of all payments held, each once: otherwise it could be paid twice.
+    fn assert_one_place(&self) -> BTreeSet<u128> {
+        let dispatcher = &self.dispatcher;
+        let mut ids = BTreeSet::new();
+        let mut insert = |payment: &Payment| {
+            assert!(ids.insert(payment.id.0), "{} is in two places", payment.id);
+        };
+        dispatcher.waiting.iter().for_each(&mut insert);
+        for Reverse((_, _, Due(attempt))) in &dispatcher.set_aside {
+            insert(&attempt.payment);
+        }
+        for Reverse((_, _, Due(doubt))) in dispatcher.doubts.iter().flatten() {
+            insert(&doubt.attempt.payment);
+        }
+        for flight in dispatcher.flights.iter().flatten().filter(|flight| !flight.purged) {
+            insert(&flight.attempt.payment);
+        }
+        let flying = dispatcher.flights.iter().flatten().count();
+        assert_eq!(dispatcher.in_flight(), flying);
+        assert!(dispatcher.waiting.iter().is_sorted_by_key(|payment| payment.accepted));
+        ids
+    }
+}
+
+fn recorded(start: Start) -> Outcome {
+    Outcome::Recorded(start.attempt.requested_at)
+}
+
+fn id(start: Start) -> u128 {
+    start.attempt.payment.id.0
+}
+
+#[test]
+fn a_payment_leaves_by_being_settled_and_only_so() {
+    let mut bench = Bench::with_payments(3);
+    for left in (0..3).rev() {
+        let start = bench.next().unwrap();
+        assert_eq!((start.question, start.attempt.processor), (Question::Pay, Processor::Default));
+        assert_eq!(start.attempt.requested_at, bench.at());
+        let end = bench.finish(start, recorded(start));
+        let Attempt { payment, processor, requested_at } = start.attempt;
+        assert_eq!(
+            end,
+            End::Settled(Settlement { processor, amount: payment.amount, requested_at })
+        );
+        assert_eq!(bench.assert_one_place().len(), left);
+    }
+    assert!(bench.dispatcher.is_idle());
+}
+
+#[test]
+fn first_in_first_out_also_after_failures() {
+    let mut bench = Bench::with_payments(5);
+    let starts: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+    assert_eq!(starts.iter().map(|start| id(*start)).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    // They fail in another order than they were sent, and one is accepted meanwhile.
+    bench.submit(5);
+    for index in [1, 0, 4, 2, 3] {
+        assert_eq!(bench.finish(starts[index], FAILING), End::Again);
+    }
+    bench.ms += 500;
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        let start = bench.wait_for_next();
+        order.push(id(start));
+        bench.finish(start, recorded(start));
+    }
+    assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn after_a_certain_failure_the_next_attempt_gets_a_fresh_time() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.ms += 40;
+    bench.finish(first, FAILING);
+    let second = bench.next().unwrap();
+    assert_eq!(second.attempt.requested_at.0, first.attempt.requested_at.0 + 40);
+}
+
+#[test]
+fn no_attempt_claims_a_time_before_its_payment_was_accepted() {
+    let mut bench = Bench::with_payments(1);
+    let start = bench.dispatcher.next(bench.now(), Timestamp(3)).unwrap();
+    assert_eq!(start.attempt.requested_at, start.attempt.payment.accepted_at);
+}
+
+#[test]
+fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    assert_eq!(bench.finish(first, Outcome::Unknown), End::Again);
+    // The cheaper one is certainly down, the dearer one is well: still nothing goes there.
+    bench.report(Processor::Default, true, 0);
+    bench.ms += 1_000;
+    let mut questions = Vec::new();
+    for outcome in [
+        Outcome::Unknown,
+        Outcome::Absent,
+        FAILING,
+        REJECTED,
+        Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 5_000 }),
+        Outcome::NotRecorded(Refusal::Unreachable),
+        Outcome::Absent,
+        Outcome::Unknown,
+    ] {
+        let start = bench.wait_for_next();
+        assert_eq!(start.attempt, first.attempt);
+        questions.push(start.question);
+        assert_eq!(bench.finish(start, outcome), End::Again, "a doubt stays one: {outcome:?}");
+        assert_eq!(bench.dispatcher.in_doubt(), 1);
+    }
+    use Question::{Look, Pay};
+    assert_eq!(questions, [Look, Look, Pay, Look, Look, Look, Look, Pay]);
+    let last = bench.wait_for_next();
+    assert_eq!((last.question, last.attempt), (Look, first.attempt));
+    assert!(matches!(bench.finish(last, recorded(last)), End::Settled(_)));
+    assert!(bench.dispatcher.is_idle());
+}
+
+#[test]
+fn a_doubt_is_paid_again_only_after_the_processor_said_it_has_nothing() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.finish(first, Outcome::Unknown);
+    assert_eq!(bench.next(), None, "not at once");
+    let look = bench.wait_for_next();
+    assert_eq!(look.question, Question::Look);
+    bench.finish(look, Outcome::Absent);
+    let pay = bench.next().expect("a processor that is up is asked to pay at once");
+    assert_eq!((pay.question, pay.attempt), (Question::Pay, first.attempt));
+    // It had been booked after all, under the time of the attempt.
+    assert!(matches!(bench.finish(pay, recorded(pay)), End::Settled(_)));
+}
+
+#[test]
+fn doubts_are_asked_about_with_growing_pauses() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.finish(first, Outcome::Unknown);
+    for pause_ms in [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+        let before_ms = bench.ms;
+        let start = bench.wait_for_next();
+        let waited_ms = bench.ms - before_ms;
+        assert!((pause_ms..=pause_ms * 5 / 4 + 1).contains(&waited_ms), "{waited_ms}");
+        bench.finish(start, Outcome::Unknown);
+    }
+}
+
+#[test]
+fn a_doubt_at_a_processor_that_stays_slow_is_not_forgotten() {
+    // Reports every 5 s said "slow", each put the next probe off, and a payment in doubt that was
+    // absent waited for ever.
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.finish(first, Outcome::Unknown);
+    bench.report(Processor::Default, false, 2_000);
+    let pay = loop {
+        let start = bench.wait_for_next();
+        bench.report(Processor::Default, false, 2_000);
+        match start.question {
+            Question::Look => bench.finish(start, Outcome::Absent),
+            Question::Pay => break start,
+        };
+        assert!(bench.ms < 20_000, "asked to pay within seconds");
+    };
+    assert_eq!(pay.attempt, first.attempt);
+}
+
+#[test]
+fn at_most_so_many_looks_at_once() {
+    let mut bench = Bench::with_payments(60);
+    let starts: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+    assert_eq!(starts.len(), 60);
+    for start in starts {
+        bench.finish(start, Outcome::Unknown);
+    }
+    bench.ms += 100;
+    let looks: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+    assert_eq!(looks.len(), LOOKS_MAX);
+    assert!(looks.iter().all(|start| start.question == Question::Look));
+    bench.finish(looks[0], recorded(looks[0]));
+    assert!(bench.next().is_some());
+    assert_eq!(bench.next(), None);
+}
+
+#[test]
+fn a_down_processor_is_probed_with_one_payment_at_a_time() {
+    let mut bench = Bench::with_payments(50);
+    bench.report(Processor::Default, true, 0);
+    bench.report(Processor::Fallback, true, 0);
+    bench.ms += 2_000;
+    let default = bench.next().unwrap();
+    let fallback = bench.next().unwrap();
+    assert_eq!(default.attempt.processor, Processor::Default);
+    assert_eq!(fallback.attempt.processor, Processor::Fallback);
+    assert_eq!(bench.next(), None);
+    bench.finish(default, FAILING);
+    assert_eq!(bench.next(), None, "a pause comes first");
+    bench.finish(fallback, recorded(fallback));
+    let chance = bench.next().expect("the cheaper one gets its chance before the backlog goes");
+    assert_eq!(chance.attempt.processor, Processor::Default);
+    assert_eq!(bench.next(), None, "within patience");
+    bench.finish(chance, recorded(chance));
+    let rest: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+    assert_eq!(rest.len(), 48);
+    assert!(rest.iter().all(|start| start.attempt.processor == Processor::Default));
+}
+
+#[test]
+fn both_slow_is_no_reason_to_stand_still() {
+    // Reports that said "slow" of both put every probe off, again and again.
+    let mut bench = Bench::with_payments(10);
+    let mut tried = BTreeSet::new();
+    for _ in 0..20_000 {
+        if bench.ms.is_multiple_of(5_000) {
+            bench.report(Processor::Default, false, 3_000);
+            bench.report(Processor::Fallback, false, 3_000);
+        }
+        if bench.ms > 5_000
+            && let Some(start) = bench.next()
+        {
+            tried.insert(start.attempt.processor.name());
+        }
+        bench.ms += 1;
+    }
+    assert_eq!(tried.len(), 2);
+}
+
+#[test]
+fn what_one_processor_rejects_is_set_aside_then_offered_to_the_other() {
+    let mut bench = Bench::with_payments(2);
+    let bad = bench.next().unwrap();
+    assert_eq!(bench.finish(bad, REJECTED), End::Again);
+    assert_eq!(bench.dispatcher.waiting(), 2);
+    let good = bench.next().unwrap();
+    assert_eq!(id(good), 1, "it does not hold up the others");
+    bench.finish(good, recorded(good));
+    assert_eq!(bench.next(), None);
+    bench.ms += 5_000;
+    let again = bench.next().unwrap();
+    assert_eq!((id(again), again.attempt.processor), (0, Processor::Fallback));
+    assert_eq!(again.attempt.requested_at, bench.at());
+    bench.finish(again, REJECTED);
+    bench.ms += 5_000;
+    assert_eq!(bench.next().unwrap().attempt.processor, Processor::Default);
+}
+
+#[test]
+fn a_payment_of_somebody_else_is_let_go() {
+    let mut bench = Bench::with_payments(1);
+    let start = bench.next().unwrap();
+    assert_eq!(bench.finish(start, Outcome::Foreign), End::Foreign);
+    assert!(bench.dispatcher.is_idle());
+}
+
+#[test]
+fn a_purge_forgets_everything_but_lets_requests_end() {
+    let mut bench = Bench::with_payments(104);
+    let mut starts: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+    assert_eq!(starts.len(), 100);
+    bench.finish(starts.pop().unwrap(), Outcome::Unknown);
+    bench.finish(starts.pop().unwrap(), REJECTED);
+    bench.dispatcher.purge();
+    assert_eq!((bench.dispatcher.waiting(), bench.dispatcher.in_doubt()), (0, 0));
+    assert_eq!(bench.dispatcher.in_flight(), 98);
+    for (start, outcome) in starts.into_iter().zip([FAILING, Outcome::Unknown].iter().cycle()) {
+        assert_eq!(bench.finish(start, *outcome), End::Purged);
+    }
+    assert!(bench.dispatcher.is_idle());
+    bench.ms += 20_000;
+    assert_eq!(bench.next(), None);
+}
+
+#[test]
+fn a_call_to_watch_that_comes_late_does_not_judge() {
+    let mut bench = Bench::with_payments(1);
+    bench.dispatcher.watch(bench.now());
+    bench.dispatcher.watch(bench.now());
+    bench.next().unwrap();
+    let state = |bench: &Bench| bench.dispatcher.observed(Processor::Default).state();
+    bench.ms += 200;
+    bench.dispatcher.watch(bench.now());
+    assert_eq!(state(&bench), State::Up, "it was us who stood still");
+    bench.ms += 200;
+    bench.dispatcher.watch(bench.now());
+    assert_eq!(
+        state(&bench),
+        State::Down(super::super::observed::Trouble::Stalled),
+        "not for ever"
+    );
+}
+
+#[test]
+fn flight_numbers_may_wrap() {
+    let mut bench = Bench::with_payments(4);
+    bench.dispatcher.sequence = u32::MAX - 1;
+    let starts: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+    for start in starts {
+        assert!(matches!(bench.finish(start, recorded(start)), End::Settled(_)));
+    }
+    assert!(bench.dispatcher.is_idle());
+}
+
+#[test]
+#[should_panic(expected = "a flight ends once")]
+fn a_flight_ends_once() {
+    let mut bench = Bench::with_payments(1);
+    let start = bench.next().unwrap();
+    bench.finish(start, FAILING);
+    bench.finish(start, FAILING);
+}
+
+/// One processor's books, and the requests it will carry out although nobody waits for them.
+#[derive(Default)]
+struct Books {
+    booked: BTreeMap<u128, Attempt>,
+    late: Vec<(u64, Attempt)>,
+}
+
+impl Books {
+    /// Books an attempt unless its id is there, and says under which time it is.
+    fn book(&mut self, attempt: Attempt) -> Outcome {
+        Outcome::Recorded(self.booked.entry(attempt.payment.id.0).or_insert(attempt).requested_at)
+    }
+
+    /// What a request leads to. `fault` chooses; most values mean none.
+    fn answer(&mut self, start: Start, ms: u64, fault: u64) -> Outcome {
+        let attempt = start.attempt;
+        match (fault, start.question) {
+            (0, _) => Outcome::NotRecorded(Refusal::Unreachable),
+            (1, _) => Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 300 }),
+            (2, _) => Outcome::Unknown,
+            (_, Question::Look) => self
+                .booked
+                .get(&attempt.payment.id.0)
+                .map_or(Outcome::Absent, |held| Outcome::Recorded(held.requested_at)),
+            (3 | 4, Question::Pay) => FAILING,
+            (5, Question::Pay) => REJECTED,
+            (6, Question::Pay) => {
+                self.book(attempt);
+                Outcome::Unknown
+            }
+            (7, Question::Pay) => {
+                self.late.push((ms + fault * 100, attempt));
+                Outcome::Unknown
+            }
+            (_, Question::Pay) => self.book(attempt),
+        }
+    }
+
+    /// Books what was to be booked late and is due.
+    fn book_late(&mut self, ms: u64) {
+        let (due, rest): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(due, _)| *due <= ms);
+        self.late = rest;
+        for (_, attempt) in due {
+            self.book(attempt);
+        }
+    }
+}
+
+/// Plays a seed for seconds of faults and as long without as it takes to settle everything.
+fn play_with_faults(seed: u64) {
+    const PAYMENTS: u64 = 400;
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 20) % below
+    };
+    let mut bench = Bench::new();
+    let mut books = [Books::default(), Books::default()];
+    let mut open: Vec<(u64, Start, Outcome)> = Vec::new();
+    let mut settled: [Totals; 2] = Default::default();
+    let (mut submitted, mut times) = (0, BTreeMap::new());
+    while submitted < PAYMENTS || !bench.dispatcher.is_idle() {
+        assert!(bench.ms < 600_000, "seed {seed}: still busy: {:?}", bench.assert_one_place());
+        bench.ms += 1 + draw(5);
+        let has_faults = bench.ms < 6_000;
+        if submitted < PAYMENTS && draw(3) > 0 {
+            bench.submit(submitted);
+            submitted += 1;
+        }
+        if draw(500) == 0 {
+            let processor = Processor::ALL[draw(2) as usize];
+            bench.report(processor, draw(2) == 0, draw(3) * 900);
+        }
+        if draw(20) == 0 {
+            bench.assert_one_place();
+        }
+        while let Some(start) = bench.dispatcher.next(bench.now(), bench.at()) {
+            let processor = start.attempt.processor;
+            let other = &books[processor.other() as usize];
+            let held = other.booked.contains_key(&id(start))
+                || other.late.iter().any(|(_, late)| late.payment.id.0 == id(start));
+            assert!(!held, "seed {seed}: the other one holds {}", start.attempt.payment.id);
+            let fault = if has_faults { draw(14) } else { 99 };
+            let answer = books[processor as usize].answer(start, bench.ms, fault);
+            let slow_ms = if draw(50) == 0 { 3_000 } else { 30 };
+            open.push((bench.ms + draw(slow_ms), start, answer));
+        }
+        books.iter_mut().for_each(|side| side.book_late(bench.ms));
+        let (ended, rest) = open.drain(..).partition(|(end_ms, ..)| *end_ms <= bench.ms);
+        open = rest;
+        let ended: Vec<(u64, Start, Outcome)> = ended;
+        for (_, start, outcome) in ended {
+            if let End::Settled(Settlement { processor, amount, requested_at }) =
+                bench.dispatcher.finished(start.flight, outcome, bench.now())
+            {
+                let totals = Totals { count: 1, amount: crate::money::Total(amount.0.into()) };
+                settled[processor as usize] += totals;
+                assert_eq!(times.insert(id(start), requested_at), None, "settled once");
+            }
+        }
+        bench.dispatcher.watch(bench.now());
+    }
+    assert_eq!(times.len() as u64, PAYMENTS, "seed {seed}");
+    assert_books_agree(&books, &settled, &times, seed);
+}
+
+fn assert_books_agree(
+    books: &[Books; 2],
+    settled: &[Totals; 2],
+    times: &BTreeMap<u128, Timestamp>,
+    seed: u64,
+) {
+    for processor in Processor::ALL {
+        let booked = &books[processor as usize].booked;
+        let mut totals = Totals::default();
+        for (id, attempt) in booked {
+            totals +=
+                Totals { count: 1, amount: crate::money::Total(attempt.payment.amount.0.into()) };
+            assert_eq!(times[id], attempt.requested_at, "seed {seed}");
+        }
+        assert_eq!(totals, settled[processor as usize], "seed {seed}");
+    }
+    assert!(books[0].booked.keys().all(|id| !books[1].booked.contains_key(id)), "seed {seed}");
+}
+
+#[test]
+fn whatever_fails_each_payment_is_booked_once_and_the_books_agree() {
+    for seed in 1..=60 {
+        play_with_faults(seed);
+    }
+}

@@ -1,0 +1,357 @@
+//! `galo rehearse`: plays the contest in virtual time, with the router and dispatcher that serve,
+//! over both contests' stage tables and many random ones, and prints what a policy earns.
+//!
+//! Nothing real is touched: no sockets, no clock, no files. The defaults of the policy come from
+//! here (`--sweep`), and the table in the README is its output.
+
+mod model;
+mod play;
+mod tables;
+
+use crate::payments::Processor;
+use crate::payments::router::Policy;
+use play::{Played, play};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tables::{FEES_FINAL, FEES_PREVIEW, Fees, Table};
+
+/// What the columns of the table mean.
+const LEGEND: &str = "
+median..worst  profit as a share of the best in hindsight, where every payment may wait for the
+               cheaper processor for as long as it takes: an upper bound no policy can reach
+at once        the same for hindsight that sends every payment the moment it is accepted
+dearer         payments that went to the dearer processor
+lag            accepted payments not held at the end, beyond those that hindsight could not book
+at risk        booked attempts per run that took longer than an audit forgives
+audits, twice  audits that saw a difference; payments that both processors hold";
+
+/// The share of everything that one differing audit costs.
+const FINE: f64 = 0.35;
+/// The grid of `--sweep`, in milliseconds.
+const SWEEP_PATIENCE_MS: [u64; 6] = [0, 100, 200, 300, 500, 800];
+const SWEEP_LATENCY_MS: [u64; 4] = [1_000, 1_300, 1_400, 1_450];
+
+/// The policy to rehearse, and over how much.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RehearseArgs {
+    /// How long a payment waits for the cheaper processor while the dearer one works
+    #[arg(long, value_parser = duration, default_value = "300ms")]
+    patience: Duration,
+    /// No attempt is started whose answer is expected to take longer than this
+    #[arg(long, value_parser = duration, default_value = "1400ms")]
+    attempt_latency_max: Duration,
+    /// The most attempts in flight at one processor, from one instance
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    processor_concurrency: u32,
+    /// How many random tables are played
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    tables: u32,
+    /// With how many seeds each of the contests' two tables is played
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    seeds: u32,
+    /// The first seed; the same one gives the same output
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Compare policies instead: patience × attempt latency
+    #[arg(long)]
+    sweep: bool,
+}
+
+/// Reads `250ms` or `2s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit_ms) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, 1),
+        None => (text.strip_suffix('s').ok_or("give a unit: 250ms or 2s")?, 1_000),
+    };
+    let number: u64 = digits.parse().map_err(|_| "give a whole number: 250ms or 2s")?;
+    Ok(Duration::from_millis(number.saturating_mul(unit_ms)))
+}
+
+/// The runs of one policy.
+struct Rehearsal {
+    preview: Vec<(Table, Played)>,
+    final_runs: Vec<(Table, Played)>,
+    random: Vec<(Table, Played)>,
+}
+
+/// One line of the output: many runs under the same fees.
+struct Row {
+    name: String,
+    runs: usize,
+    /// Profits as a share of the best in hindsight, in percent, in ascending order.
+    profits: Vec<f64>,
+    /// The median of what hindsight without waiting would have earned, likewise.
+    at_once: f64,
+    lag_max: u64,
+    lag_runs: usize,
+    at_risk: f64,
+    differing: u64,
+    differing_runs: usize,
+    duplicates: u64,
+    dearer: f64,
+}
+
+/// Plays and prints: seconds with the defaults, a few minutes for a sweep.
+pub fn run(args: &RehearseArgs) {
+    if args.sweep {
+        return sweep(args);
+    }
+    let policy = policy(args, args.patience, args.attempt_latency_max);
+    println!(
+        "patience {:?}, attempt latency at most {:?}, {} attempts at once per instance",
+        policy.patience, policy.attempt_latency_max, policy.processor_concurrency
+    );
+    print_rows(&rehearse(args, policy).rows());
+    println!("{LEGEND}");
+}
+
+fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration) -> Policy {
+    let processor_concurrency = args.processor_concurrency as usize;
+    Policy { cheaper: Processor::Default, patience, attempt_latency_max, processor_concurrency }
+}
+
+fn rehearse(args: &RehearseArgs, policy: Policy) -> Rehearsal {
+    let contest = |table: fn() -> Table| {
+        play_all(args.seeds as usize, |index| {
+            let table = table();
+            let played = play(&table, policy, args.seed.wrapping_add(index as u64));
+            (table, played)
+        })
+    };
+    let random = play_all(args.tables as usize, |index| {
+        let seed = args.seed.wrapping_add(index as u64);
+        let table = tables::random(seed);
+        let played = play(&table, policy, seed);
+        (table, played)
+    });
+    Rehearsal {
+        preview: contest(tables::preview),
+        final_runs: contest(tables::final_table),
+        random,
+    }
+}
+
+/// Plays `count` runs on all cores, and returns them in order.
+fn play_all<T: Send>(count: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return done;
+            }
+            done.push((index, run(index)));
+        }
+    };
+    let mut all: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a run failed")).collect()
+    });
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, done)| done).collect()
+}
+
+impl Rehearsal {
+    fn rows(&self) -> [Row; 4] {
+        [
+            Row::new("preview", &self.preview, FEES_PREVIEW),
+            Row::new("final", &self.final_runs, FEES_FINAL),
+            Row::new("random 5/15", &self.random, FEES_PREVIEW),
+            Row::new("random 7/10", &self.random, FEES_FINAL),
+        ]
+    }
+}
+
+impl Row {
+    fn new(name: &str, runs: &[(Table, Played)], fees: Fees) -> Row {
+        let share = |held: fn(&Played) -> [u64; 2]| {
+            let mut shares: Vec<f64> = runs
+                .iter()
+                .map(|(table, played)| {
+                    let best = table.profit(played.best.waiting, fees);
+                    100.0 * table.profit(held(played), fees) as f64 / best as f64
+                })
+                .collect();
+            shares.sort_by(f64::total_cmp);
+            shares
+        };
+        let sum = |value: fn(&Played) -> u64| runs.iter().map(|(_, run)| value(run)).sum::<u64>();
+        let count = |is: fn(&Played) -> bool| runs.iter().filter(|(_, run)| is(run)).count();
+        Row {
+            name: name.to_owned(),
+            runs: runs.len(),
+            profits: share(|run| run.held),
+            at_once: quantile(&share(|run| run.best.at_once), 0.5),
+            lag_max: runs.iter().map(|(_, run)| run.lag()).max().unwrap_or(0),
+            lag_runs: count(|run| run.lag() > 0),
+            at_risk: sum(|run| run.at_risk) as f64 / runs.len() as f64,
+            differing: sum(|run| run.audits_differing),
+            differing_runs: count(|run| run.audits_differing > 0),
+            duplicates: sum(|run| run.duplicates),
+            dearer: 100.0 * sum(|run| run.held[1]) as f64 / sum(|run| run.accepted) as f64,
+        }
+    }
+
+    /// No lag, no audit that differs, nothing paid twice, in any run.
+    fn is_clean(&self) -> bool {
+        self.lag_max == 0 && self.differing == 0 && self.duplicates == 0
+    }
+
+    /// The mean profit when every run with a differing audit is fined as the contest does.
+    fn score(&self) -> f64 {
+        self.mean() * (1.0 - FINE * self.differing_runs as f64 / self.runs as f64)
+    }
+
+    fn mean(&self) -> f64 {
+        self.profits.iter().sum::<f64>() / self.profits.len() as f64
+    }
+}
+
+/// The value that so large a share of the ascending values does not exceed.
+fn quantile(ascending: &[f64], share: f64) -> f64 {
+    ascending[((ascending.len() - 1) as f64 * share) as usize]
+}
+
+fn print_rows(rows: &[Row]) {
+    println!(
+        "{:<12} {:>5} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>7} {:>8} {:>8} {:>8} {:>6}",
+        "profit in %",
+        "runs",
+        "median",
+        "mean",
+        "p5",
+        "worst",
+        "at once",
+        "dearer",
+        "lag max",
+        "lag runs",
+        "at risk",
+        "audits",
+        "twice"
+    );
+    for row in rows {
+        println!(
+            "{:<12} {:>5} {:>7.2} {:>7.2} {:>7.2} {:>7.2} {:>8.2} {:>6.1}% {:>7} {:>8} {:>8.2} \
+             {:>8} {:>6}",
+            row.name,
+            row.runs,
+            quantile(&row.profits, 0.5),
+            row.mean(),
+            quantile(&row.profits, 0.05),
+            row.profits[0],
+            row.at_once,
+            row.dearer,
+            row.lag_max,
+            row.lag_runs,
+            row.at_risk,
+            row.differing,
+            row.duplicates,
+        );
+    }
+}
+
+/// Rehearses a grid of policies and names the winner: no lag, difference or payment held twice in
+/// either contest comes first, then the mean profit over all rows, fines included.
+fn sweep(args: &RehearseArgs) {
+    println!(
+        "{:>8} {:>8} {:>9} {:>9} {:>12} {:>12} {:>9} {:>8} {:>8} {:>8}",
+        "patience",
+        "latency",
+        "preview",
+        "final",
+        "random 5/15",
+        "random 7/10",
+        "score",
+        "lag",
+        "at risk",
+        "audits"
+    );
+    let mut best: Option<((bool, f64), Policy)> = None;
+    for patience_ms in SWEEP_PATIENCE_MS {
+        for latency_ms in SWEEP_LATENCY_MS {
+            let [patience, latency] = [patience_ms, latency_ms].map(Duration::from_millis);
+            let policy = policy(args, patience, latency);
+            let rows = rehearse(args, policy).rows();
+            let [preview, final_row, random_a, random_b] = &rows;
+            let is_clean = [preview, final_row].iter().all(|row| row.is_clean());
+            let score = rows.iter().map(Row::score).sum::<f64>() / rows.len() as f64;
+            println!(
+                "{:>6}ms {:>6}ms {:>8.2}% {:>8.2}% {:>11.2}% {:>11.2}% {score:>9.3} {:>8} {:>8.1} \
+                 {:>8}",
+                patience_ms,
+                latency_ms,
+                preview.mean(),
+                final_row.mean(),
+                random_a.mean(),
+                random_b.mean(),
+                preview.lag_max.max(final_row.lag_max),
+                random_a.at_risk,
+                random_a.differing,
+            );
+            if best.is_none_or(|(rank, _)| rank < (is_clean, score)) {
+                best = Some(((is_clean, score), policy));
+            }
+        }
+    }
+    if let Some(((is_clean, score), Policy { patience, attempt_latency_max, .. })) = best {
+        let clean = if is_clean { "clean" } else { "NOT clean" };
+        println!(
+            "best: --patience {patience:?} --attempt-latency-max {attempt_latency_max:?}: \
+             {score:.3}, {clean} in both contests"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: RehearseArgs,
+    }
+
+    fn args(flags: &str) -> RehearseArgs {
+        let words = std::iter::once("rehearse").chain(flags.split_whitespace());
+        Command::try_parse_from(words).unwrap().args
+    }
+
+    #[test]
+    fn the_defaults_are_the_policys() {
+        let args = args("");
+        let Policy { patience, attempt_latency_max, processor_concurrency, .. } = Policy::default();
+        assert_eq!(args.patience, patience);
+        assert_eq!(args.attempt_latency_max, attempt_latency_max);
+        assert_eq!(args.processor_concurrency as usize, processor_concurrency);
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
+        for wrong in ["", "5", "ms", "-1s", "1.5s", "1m"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn both_contests_end_without_lag_or_difference() {
+        let rehearsal = rehearse(&args("--tables 10 --seeds 2 --seed 40"), Policy::default());
+        let [preview, final_row, random, _] = rehearsal.rows();
+        assert!(preview.is_clean() && final_row.is_clean());
+        assert!(preview.profits[0] > 98.0, "{:?}", preview.profits);
+        assert!(final_row.profits[0] > 99.4, "{:?}", final_row.profits);
+        assert_eq!(random.duplicates, 0);
+    }
+
+    #[test]
+    fn the_same_seed_plays_the_same_run() {
+        let play_one = |seed| play(&tables::random(3), Policy::default(), seed);
+        assert_eq!(format!("{:?}", play_one(5)), format!("{:?}", play_one(5)));
+        assert_ne!(format!("{:?}", play_one(5)), format!("{:?}", play_one(6)));
+    }
+}

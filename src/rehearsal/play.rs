@@ -1,0 +1,478 @@
+//! One run of the contest in virtual time: the load, two instances with a dispatcher each, two
+//! model processors, the audits. An event heap, no clock, no sockets, no threads.
+//!
+//! The instances' engine is as thin as the real one: it asks its dispatcher for the next request
+//! after every event, calls `watch` every 10 ms, and gives a request up after 10 s, while the
+//! processor goes on with it.
+
+use super::model::{Arrival, Model, RETRY_AFTER_MS};
+use super::tables::{Hindsight, READ_AFTER_MS, Random, Table};
+use crate::clock::{Moment, Timestamp};
+use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
+use crate::payments::observed::Report;
+use crate::payments::router::Policy;
+use crate::payments::{Outcome, Payment, PaymentId, Processor, Refusal};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+const MS: u64 = 1_000;
+const WATCH_EVERY_US: u64 = WATCH_EVERY.as_micros() as u64;
+const TIME_OUT_US: u64 = 10_000 * MS;
+const AUDIT_EVERY_US: u64 = 10_000 * MS;
+const AUDIT_WINDOW_MS: i64 = 15_000;
+const HEALTH_EVERY_US: u64 = 5_005 * MS;
+/// An instance is held up (by its host, its quota, its disk) about once in so long …
+const HICCUP_EVERY_US: u64 = 3_000 * MS;
+/// … for so long.
+const HICCUP_US: (u64, u64) = (10 * MS, 50 * MS);
+/// What the wall clock shows at the start.
+const START_MS: i64 = 1_750_000_000_000;
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Played {
+    pub accepted: u64,
+    /// What the processors hold when the totals are read.
+    pub held: [u64; 2],
+    pub best: Hindsight,
+    /// Booked attempts whose round trip was longer than an audit forgives.
+    pub at_risk: u64,
+    pub audits_differing: u64,
+    /// Payments that both processors hold. Must be 0.
+    pub duplicates: u64,
+}
+
+impl Played {
+    /// Accepted payments that are not held at the end although hindsight could have booked them.
+    pub fn lag(&self) -> u64 {
+        let booked = self.best.waiting[0] + self.best.waiting[1];
+        booked.saturating_sub(self.held[0] + self.held[1])
+    }
+}
+
+/// Everything that can happen. The numbers are indices: of an instance, a processor, a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Stage { stage: usize, processor: usize },
+    Post,
+    Accept { instance: usize },
+    Arrive { request: u32 },
+    DelayOver { request: u32 },
+    DatabaseDone { request: u32 },
+    Answer { request: u32 },
+    Tick { instance: usize },
+    Hiccup { instance: usize },
+    HealthAsked { processor: usize },
+    Health { instance: usize, processor: usize, failing: bool, delay_us: u64 },
+    Audit,
+    AuditAsks { instance: usize, audit: usize },
+}
+
+impl Event {
+    /// The instance that has to be running for this event to be noticed.
+    fn instance(&self, requests: &[Request]) -> Option<usize> {
+        match *self {
+            Event::Accept { instance }
+            | Event::Tick { instance }
+            | Event::Health { instance, .. }
+            | Event::AuditAsks { instance, .. } => Some(instance),
+            Event::Answer { request } => Some(requests[request as usize].instance),
+            _ => None,
+        }
+    }
+}
+
+struct Instance {
+    dispatcher: Dispatcher,
+    busy_until_us: u64,
+    /// Requests in the order they were sent, for the time-out.
+    sent: VecDeque<u32>,
+}
+
+struct Request {
+    instance: usize,
+    start: Start,
+    sent_us: u64,
+    outcome: Outcome,
+    is_open: bool,
+}
+
+/// One payment, from above.
+struct Entry {
+    accepted_ms: u64,
+    instance: usize,
+    /// Per processor: under which time it is booked, and when it was.
+    booked: [Option<(Timestamp, u64)>; 2],
+    /// When its instance knew.
+    known_us: u64,
+}
+
+/// When each party of an audit looked at its books.
+#[derive(Default)]
+struct Audit {
+    at_us: u64,
+    processors_us: [u64; 2],
+    instances_us: [u64; 2],
+}
+
+pub struct Play<'a> {
+    table: &'a Table,
+    random: Random,
+    now_us: u64,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    event_sequence: u64,
+    instances: [Instance; 2],
+    processors: [Model; 2],
+    requests: Vec<Request>,
+    entries: Vec<Entry>,
+    audits: Vec<Audit>,
+}
+
+/// Plays a table with a policy.
+///
+/// # Panics
+/// If an instance settles a payment that no processor holds, or under another time: then the
+/// dispatcher is wrong, and no table of results means anything.
+pub fn play(table: &Table, policy: Policy, seed: u64) -> Played {
+    let mut play = Play::new(table, policy, seed);
+    let end_us = (table.duration_ms + READ_AFTER_MS) * MS;
+    while let Some(Reverse((at_us, _, event))) = play.events.pop() {
+        if at_us > end_us {
+            break;
+        }
+        play.now_us = at_us;
+        play.happen(event);
+    }
+    play.result(end_us)
+}
+
+impl Play<'_> {
+    fn new(table: &Table, policy: Policy, seed: u64) -> Play<'_> {
+        let mut random = Random::new(seed);
+        let instance = |seed| Instance {
+            dispatcher: Dispatcher::new(policy, seed),
+            busy_until_us: 0,
+            sent: VecDeque::new(),
+        };
+        let instances = [instance(random.next()), instance(random.next())];
+        let mut play = Play {
+            table,
+            random,
+            now_us: 0,
+            events: BinaryHeap::new(),
+            event_sequence: 0,
+            instances,
+            processors: Default::default(),
+            requests: Vec::new(),
+            entries: Vec::new(),
+            audits: Vec::new(),
+        };
+        play.schedule();
+        play
+    }
+
+    /// Everything that does not follow from something else.
+    fn schedule(&mut self) {
+        for (stage, settings) in self.table.stages.iter().enumerate() {
+            for processor in 0..2 {
+                let noise_us = self.random.between(0, 8 * MS);
+                self.at(settings.at_ms * MS + noise_us, Event::Stage { stage, processor });
+            }
+        }
+        let users = self.table.users_max;
+        for user in 0..users {
+            let noise_us = self.random.between(0, 500);
+            self.at(user * self.table.duration_ms * MS / users + noise_us, Event::Post);
+        }
+        for index in 0..2 {
+            let phase_us = self.random.between(0, WATCH_EVERY_US);
+            self.at(phase_us, Event::Tick { instance: index });
+            let hiccup_us = self.random.between(0, 2 * HICCUP_EVERY_US);
+            self.at(hiccup_us, Event::Hiccup { instance: index });
+            let phase_us = self.random.between(0, HEALTH_EVERY_US);
+            self.at(phase_us, Event::HealthAsked { processor: index });
+        }
+        self.at(5 * MS, Event::Audit);
+    }
+
+    fn at(&mut self, at_us: u64, event: Event) {
+        self.event_sequence += 1;
+        self.events.push(Reverse((at_us, self.event_sequence, event)));
+    }
+
+    /// One way between two containers: fractions of a millisecond, now and then more.
+    fn network_us(&mut self) -> u64 {
+        let usual_us = self.random.between(80, 400);
+        let is_late = self.random.between(0, 200) == 0;
+        usual_us + if is_late { self.random.between(0, 3 * MS) } else { 0 }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment(self.now_us)
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp(START_MS + (self.now_us / MS) as i64)
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(instance) = event.instance(&self.requests) {
+            let busy_until_us = self.instances[instance].busy_until_us;
+            if self.now_us < busy_until_us {
+                return self.at(busy_until_us, event);
+            }
+        }
+        match event {
+            Event::Stage { stage, processor } => {
+                let stage = &self.table.stages[stage];
+                self.processors[processor].delay_us = stage.delay_ms[processor] * MS;
+                self.processors[processor].failing = stage.failing[processor];
+            }
+            Event::Post => {
+                let instance = self.random.between(0, 2) as usize;
+                let arrives_us = self.now_us + self.network_us();
+                self.at(arrives_us, Event::Accept { instance });
+            }
+            Event::Accept { instance } => self.accept(instance),
+            Event::Arrive { request } => self.arrive(request),
+            Event::DelayOver { request } => self.delay_over(request),
+            Event::DatabaseDone { request } => self.database_done(request),
+            Event::Answer { request } => self.answer(request),
+            Event::Tick { instance } => self.tick(instance),
+            Event::Hiccup { instance } => {
+                let length_us = self.random.between(HICCUP_US.0, HICCUP_US.1);
+                self.instances[instance].busy_until_us = self.now_us + length_us;
+                let pause_us = self.random.between(0, 2 * HICCUP_EVERY_US);
+                self.at(self.now_us + length_us + pause_us, event);
+            }
+            Event::HealthAsked { processor } => self.health(processor),
+            Event::Health { instance, processor, failing, delay_us } => {
+                let report = Report { failing, response_min: Duration::from_micros(delay_us) };
+                let (processor, now) = (Processor::ALL[processor], self.moment());
+                self.instances[instance].dispatcher.reported(processor, report, now);
+                self.pump(instance);
+            }
+            Event::Audit => self.audit(),
+            Event::AuditAsks { instance, audit } => {
+                self.audits[audit].instances_us[instance] = self.now_us;
+            }
+        }
+    }
+
+    fn accept(&mut self, instance: usize) {
+        let payment = Payment {
+            id: PaymentId(self.entries.len() as u128),
+            amount: self.table.amount,
+            accepted: self.moment(),
+            accepted_at: self.timestamp(),
+            guest: false,
+        };
+        let accepted_ms = self.now_us / MS;
+        self.entries.push(Entry { accepted_ms, instance, booked: [None; 2], known_us: u64::MAX });
+        self.instances[instance].dispatcher.submit(payment);
+        let again_us = self.now_us + self.network_us() + 1_000 * MS;
+        if again_us < self.table.duration_ms * MS {
+            self.at(again_us, Event::Post);
+        }
+        self.pump(instance);
+    }
+
+    /// Sends what the dispatcher wants sent.
+    fn pump(&mut self, instance: usize) {
+        let (now, at) = (self.moment(), self.timestamp());
+        while let Some(start) = self.instances[instance].dispatcher.next(now, at) {
+            let request = self.requests.len() as u32;
+            self.instances[instance].sent.push_back(request);
+            let (sent_us, outcome) = (self.now_us, Outcome::Unknown);
+            self.requests.push(Request { instance, start, sent_us, outcome, is_open: true });
+            let arrives_us = self.now_us + self.network_us();
+            self.at(arrives_us, Event::Arrive { request });
+        }
+    }
+
+    fn arrive(&mut self, request: u32) {
+        let processor = self.processor_of(request);
+        match self.processors[processor].arrive(request) {
+            Arrival::Begins => self.begin(request),
+            Arrival::Waits => {}
+            Arrival::Refused => {
+                let refusal = Refusal::TooMany { retry_after_ms: RETRY_AFTER_MS };
+                self.reply(request, Outcome::NotRecorded(refusal));
+            }
+        }
+    }
+
+    /// Past the limiter: the delay comes next, except for a look.
+    fn begin(&mut self, request: u32) {
+        let processor = self.processor_of(request);
+        match self.requests[request as usize].start.question {
+            Question::Look => self.ask_database(request),
+            Question::Pay => {
+                let delay_us = self.processors[processor].delay_us;
+                // A timer fires late, never early.
+                let late_us = if delay_us > 0 { self.random.between(0, 1_200) } else { 0 };
+                self.at(self.now_us + delay_us + late_us, Event::DelayOver { request });
+            }
+        }
+    }
+
+    fn delay_over(&mut self, request: u32) {
+        if self.processors[self.processor_of(request)].failing {
+            self.reply(request, Outcome::NotRecorded(Refusal::Failing));
+            self.release(request);
+        } else {
+            self.ask_database(request);
+        }
+    }
+
+    fn ask_database(&mut self, request: u32) {
+        let processor = self.processor_of(request);
+        let noise_us = self.random.between(0, 400);
+        let done_us = self.processors[processor].database_done_us(self.now_us) + noise_us;
+        self.at(done_us, Event::DatabaseDone { request });
+    }
+
+    fn database_done(&mut self, request: u32) {
+        let Start { attempt, question, .. } = self.requests[request as usize].start;
+        let entry = &mut self.entries[attempt.payment.id.0 as usize];
+        let booked = &mut entry.booked[attempt.processor as usize];
+        if question == Question::Pay && booked.is_none() {
+            *booked = Some((attempt.requested_at, self.now_us));
+        }
+        let outcome = booked.map_or(Outcome::Absent, |(at, _)| Outcome::Recorded(at));
+        self.reply(request, outcome);
+        self.release(request);
+    }
+
+    fn release(&mut self, request: u32) {
+        let processor = self.processor_of(request);
+        if let Some(next) = self.processors[processor].release() {
+            self.begin(next);
+        }
+    }
+
+    fn reply(&mut self, request: u32, outcome: Outcome) {
+        self.requests[request as usize].outcome = outcome;
+        let arrives_us = self.now_us + self.network_us();
+        self.at(arrives_us, Event::Answer { request });
+    }
+
+    fn processor_of(&self, request: u32) -> usize {
+        self.requests[request as usize].start.attempt.processor as usize
+    }
+
+    fn answer(&mut self, request: u32) {
+        let Request { instance, outcome, is_open, .. } = self.requests[request as usize];
+        if is_open {
+            self.end(request, outcome);
+            self.pump(instance);
+        }
+    }
+
+    /// Tells the dispatcher how a request ended, and checks what it makes of it.
+    fn end(&mut self, request: u32, outcome: Outcome) {
+        let now = self.moment();
+        let Request { instance, start, is_open, .. } = &mut self.requests[request as usize];
+        *is_open = false;
+        match self.instances[*instance].dispatcher.finished(start.flight, outcome, now) {
+            End::Settled(settlement) => {
+                let entry = &mut self.entries[start.attempt.payment.id.0 as usize];
+                let booked = entry.booked[settlement.processor as usize].map(|(at, _)| at);
+                assert_eq!(booked, Some(settlement.requested_at), "settled as it was booked");
+                assert_eq!(entry.known_us, u64::MAX, "settled once");
+                entry.known_us = self.now_us;
+            }
+            End::Again => {}
+            End::Foreign | End::Purged => unreachable!("nobody else pays, nobody purges"),
+        }
+    }
+
+    fn tick(&mut self, instance: usize) {
+        while let Some(request) = self.instances[instance].sent.front().copied() {
+            let Request { is_open, sent_us, .. } = self.requests[request as usize];
+            if is_open && self.now_us < sent_us + TIME_OUT_US {
+                break;
+            }
+            self.instances[instance].sent.pop_front();
+            if is_open {
+                self.end(request, Outcome::Unknown);
+            }
+        }
+        let now = self.moment();
+        self.instances[instance].dispatcher.watch(now);
+        self.at(self.now_us + WATCH_EVERY_US, Event::Tick { instance });
+        self.pump(instance);
+    }
+
+    fn health(&mut self, processor: usize) {
+        let Model { failing, delay_us, .. } = self.processors[processor];
+        for instance in 0..2 {
+            let arrives_us = self.now_us + self.network_us() + self.network_us();
+            self.at(arrives_us, Event::Health { instance, processor, failing, delay_us });
+        }
+        self.at(self.now_us + HEALTH_EVERY_US, Event::HealthAsked { processor });
+    }
+
+    /// The three questions leave at the same moment; each arrives on its own.
+    fn audit(&mut self) {
+        let audit = self.audits.len();
+        let processors_us = [0; 2].map(|_: u64| self.now_us + self.random.between(100, 2 * MS));
+        self.audits.push(Audit { at_us: self.now_us, processors_us, instances_us: [u64::MAX; 2] });
+        for instance in 0..2 {
+            let arrives_us = self.now_us + self.random.between(100, 2 * MS);
+            self.at(arrives_us, Event::AuditAsks { instance, audit });
+        }
+        let drift_us = self.random.between(2 * MS, 8 * MS);
+        if self.now_us + AUDIT_EVERY_US + drift_us < self.table.duration_ms * MS {
+            self.at(self.now_us + AUDIT_EVERY_US + drift_us, Event::Audit);
+        }
+    }
+
+    fn result(&self, end_us: u64) -> Played {
+        let accepted_ms: Vec<u64> = self.entries.iter().map(|entry| entry.accepted_ms).collect();
+        let mut played = Played {
+            accepted: self.entries.len() as u64,
+            best: self.table.hindsight(&accepted_ms),
+            ..Played::default()
+        };
+        let mut at_risk = Vec::new();
+        for entry in &self.entries {
+            for (index, booked) in entry.booked.iter().enumerate() {
+                let Some((requested_at, booked_us)) = *booked else { continue };
+                played.held[index] += u64::from(booked_us <= end_us);
+                let requested_us = (requested_at.0 - START_MS) as u64 * MS;
+                // The millisecond that `requested_at` was cut to may be almost over.
+                if entry.known_us - requested_us > (self.table.slack_ms + 1) * MS {
+                    at_risk.push((entry, index));
+                }
+            }
+            played.duplicates += u64::from(entry.booked.iter().flatten().count() > 1);
+        }
+        played.at_risk = at_risk.len() as u64;
+        let differs = |audit: &&Audit| self.differs(audit, &at_risk);
+        played.audits_differing = self.audits.iter().filter(differs).count() as u64;
+        played
+    }
+
+    /// Whether an audit saw other totals at the processors than at the instances. Only bookings
+    /// `at_risk` can be in its window and not yet known to all.
+    fn differs(&self, audit: &Audit, at_risk: &[(&Entry, usize)]) -> bool {
+        let at_ms = START_MS + (audit.at_us / MS) as i64;
+        let window = at_ms - AUDIT_WINDOW_MS..=at_ms - self.table.slack_ms as i64;
+        let mut difference = [0_i64; 2];
+        for (entry, processor) in at_risk {
+            let Some((requested_at, booked_us)) = entry.booked[*processor] else { continue };
+            if window.contains(&requested_at.0) {
+                let booked = booked_us <= audit.processors_us[*processor];
+                let known = entry.known_us <= audit.instances_us[entry.instance];
+                difference[*processor] += i64::from(booked) - i64::from(known);
+            }
+        }
+        if self.table.audit_adds_signed {
+            difference[0] + difference[1] != 0
+        } else {
+            difference != [0, 0]
+        }
+    }
+}

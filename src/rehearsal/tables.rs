@@ -1,0 +1,230 @@
+//! The stage tables that are played: what each processor does when, and what hindsight makes of it.
+//!
+//! Two come from the contest (spec/payments-2025.md), any number are drawn at random. Everything a
+//! table leads to depends on the table and a seed alone.
+
+use crate::money::Cents;
+use crate::payments::Processor;
+
+/// After the last post k6 still sleeps so long; then the processors' totals are read.
+pub const READ_AFTER_MS: u64 = 1_000;
+
+/// From `at_ms` on, until the next stage: the settings of both processors.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    pub at_ms: u64,
+    pub delay_ms: [u64; 2],
+    pub failing: [bool; 2],
+}
+
+/// One run of the contest.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub duration_ms: u64,
+    /// Virtual users grow linearly from 1 to this; each posts one payment a second.
+    pub users_max: u64,
+    pub amount: Cents,
+    /// An audit asks about what was requested until so long ago.
+    pub slack_ms: u64,
+    /// Whether the differences at both processors cancel out in an audit (the preview's slip).
+    pub audit_adds_signed: bool,
+    pub stages: Vec<Stage>,
+}
+
+/// What the processors take, in percent, the cheaper one first.
+pub type Fees = [i64; 2];
+
+pub const FEES_PREVIEW: Fees = [5, 15];
+pub const FEES_FINAL: Fees = [7, 10];
+
+fn stage(at_s: u64, default: (u64, bool), fallback: (u64, bool)) -> Stage {
+    Stage {
+        at_ms: at_s * 1_000,
+        delay_ms: [default.0, fallback.0],
+        failing: [default.1, fallback.1],
+    }
+}
+
+/// The preview: 60 s.
+pub fn preview() -> Table {
+    Table {
+        duration_ms: 60_000,
+        users_max: 550,
+        amount: Cents(1_990),
+        slack_ms: 1_500,
+        audit_adds_signed: true,
+        stages: vec![
+            stage(1, (0, false), (0, false)),
+            stage(10, (100, false), (0, false)),
+            stage(20, (100, true), (0, false)),
+            stage(30, (2_000, true), (1_000, true)),
+            stage(40, (20, false), (20, false)),
+            stage(50, (0, false), (5_000, false)),
+        ],
+    }
+}
+
+/// The final: 300 s. Its name keeps clear of the keyword.
+pub fn final_table() -> Table {
+    Table {
+        duration_ms: 300_000,
+        users_max: 603,
+        amount: Cents(2_005),
+        slack_ms: 2_000,
+        audit_adds_signed: false,
+        stages: vec![
+            stage(1, (0, false), (0, false)),
+            stage(30, (1_000, false), (0, false)),
+            stage(60, (500, false), (0, false)),
+            stage(90, (2_000, true), (1_000, false)),
+            stage(120, (5_000, true), (5, false)),
+            stage(150, (0, false), (5, true)),
+            stage(180, (100, false), (5, false)),
+            stage(210, (50, false), (0, false)),
+            stage(240, (103, false), (10, false)),
+            stage(270, (2_000, false), (0, false)),
+        ],
+    }
+}
+
+/// A table of 60 s at the preview's load: a new stage every 4 to 12 s, delays of 0 to 6 s, the
+/// cheaper processor in more trouble than the dearer, both at times.
+pub fn random(seed: u64) -> Table {
+    let mut random = Random::new(seed);
+    let mut stages = vec![stage(1, (0, false), (0, false))];
+    let mut at_ms = random.between(6_000, 12_000);
+    while at_ms < 58_000 {
+        let (default, fallback) = (trouble(&mut random, 30), trouble(&mut random, 18));
+        let delay_ms = [default.0, fallback.0];
+        stages.push(Stage { at_ms, delay_ms, failing: [default.1, fallback.1] });
+        at_ms += random.between(4_000, 12_000);
+    }
+    Table { audit_adds_signed: false, stages, ..preview() }
+}
+
+/// Draws a delay in milliseconds and a failure switch that is on in so many percent.
+fn trouble(random: &mut Random, failing_percent: u64) -> (u64, bool) {
+    let delay_ms = match random.between(0, 100) {
+        0..=44 => random.between(0, 25),
+        45..=64 => random.between(25, 300),
+        65..=79 => random.between(300, 1_300),
+        _ => random.between(1_300, 6_000),
+    };
+    (delay_ms, random.between(0, 100) < failing_percent)
+}
+
+/// How many payments the best plan made in hindsight books at each processor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hindsight {
+    /// A payment may wait for the cheaper processor for as long as it takes: no policy is better.
+    pub waiting: [u64; 2],
+    /// Every payment is sent the moment it is accepted; if neither processor would book it then,
+    /// as soon as one would.
+    pub at_once: [u64; 2],
+}
+
+impl Table {
+    fn stage_at(&self, ms: u64) -> Option<&Stage> {
+        self.stages.iter().rev().find(|stage| stage.at_ms <= ms)
+    }
+
+    /// An attempt begun then would be booked: before the totals are read, and soon enough that no
+    /// audit asks meanwhile. Limits of concurrency are left out, so the bound is one from above.
+    fn would_book(&self, processor: Processor, ms: u64) -> bool {
+        let index = processor as usize;
+        let delay_ms = self.stage_at(ms).map_or(0, |stage| stage.delay_ms[index]);
+        let booked_ms = ms + delay_ms;
+        let failing = self.stage_at(booked_ms).is_some_and(|stage| stage.failing[index]);
+        !failing && delay_ms < self.slack_ms && booked_ms < self.duration_ms + READ_AFTER_MS
+    }
+
+    /// The bounds from above for payments accepted at these milliseconds.
+    pub fn hindsight(&self, accepted_ms: &[u64]) -> Hindsight {
+        let end_ms = (self.duration_ms + READ_AFTER_MS) as usize;
+        // The first millisecond, from each one on, at which an attempt would be booked.
+        let next = Processor::ALL.map(|processor| {
+            let mut next = vec![usize::MAX; end_ms + 1];
+            for ms in (0..end_ms).rev() {
+                let books = self.would_book(processor, ms as u64);
+                next[ms] = if books { ms } else { next[ms + 1] };
+            }
+            next
+        });
+        let mut best = Hindsight::default();
+        for accepted in accepted_ms {
+            let [cheaper, dearer] = [0, 1].map(|index| next[index][*accepted as usize]);
+            if cheaper < usize::MAX {
+                best.waiting[0] += 1;
+            } else if dearer < usize::MAX {
+                best.waiting[1] += 1;
+            }
+            if cheaper < usize::MAX && cheaper <= dearer {
+                best.at_once[0] += 1;
+            } else if dearer < usize::MAX {
+                best.at_once[1] += 1;
+            }
+        }
+        best
+    }
+
+    /// What is left of so many payments after the fees, in hundredths of a cent.
+    pub fn profit(&self, held: [u64; 2], fees: Fees) -> i64 {
+        let left = |index: usize| held[index] as i64 * self.amount.0 * (100 - fees[index]);
+        left(0) + left(1)
+    }
+}
+
+/// A small generator (splitmix64): the same seed plays the same run on every machine.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Evenly spread over `from..to`.
+    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.next() % (to - from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hindsight_waits_for_the_cheaper_one_and_counts_what_cannot_be_booked() {
+        let table = Table {
+            duration_ms: 10_000,
+            stages: vec![
+                stage(0, (0, false), (0, false)),
+                stage(2, (0, true), (0, false)),
+                stage(4, (3_000, false), (0, true)),
+                stage(6, (100, false), (0, true)),
+                stage(8, (2_000, false), (700, false)),
+            ],
+            ..preview()
+        };
+        let best = table.hindsight(&[0, 3_000, 5_000, 8_500, 10_299, 10_300]);
+        assert_eq!(best.waiting, [3, 2], "the last one cannot be booked before the end");
+        assert_eq!(best.at_once, [2, 3]);
+        assert_eq!(table.profit([1, 2], FEES_PREVIEW), 1_990 * 95 + 2 * 1_990 * 85);
+    }
+
+    #[test]
+    fn random_tables_depend_on_their_seed_alone() {
+        let delays =
+            |seed| random(seed).stages.iter().map(|stage| stage.delay_ms).collect::<Vec<_>>();
+        assert_eq!(delays(7), delays(7));
+        assert_ne!(delays(7), delays(8));
+    }
+}
