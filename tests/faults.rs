@@ -122,14 +122,24 @@ fn errors_of_the_database_without_the_insert() {
     survives("status-500-body", 10);
 }
 
+/// It asks for a pause of five seconds, which is more than patience: the other one takes it all.
 #[test]
 fn too_many_requests() {
     let mut scene = Scene::new();
-    scene.processors[0].set_fault("status-429", 3);
+    scene.processors[0].set_fault("status-429", 0);
     scene.pay(60);
-    let [default, fallback] = scene.end();
-    // It asks for a pause of five seconds, which is more than patience.
-    assert!(fallback > default, "{default} {fallback}");
+    scene.instances.iter().for_each(Instance::settle);
+    assert_eq!(scene.processors[0].books(), []);
+    scene.both(|processor| processor.set_fault("none", 0));
+    assert_eq!(scene.end(), [0, 60]);
+}
+
+#[test]
+fn too_many_requests_for_both() {
+    let mut scene = Scene::new();
+    scene.both(|processor| processor.set_fault("status-429", 3));
+    scene.pay(60);
+    scene.end();
 }
 
 #[test]

@@ -287,13 +287,13 @@ fn a_request_that_is_not_whole_in_time_is_408() {
 /// for long, and a request with `Expect: 100-continue` always comes in two pieces.
 #[test]
 fn the_time_for_a_request_begins_with_its_first_byte() {
-    let instance = Instance::alone(&["--request-timeout", "600ms"]);
+    let instance = Instance::alone(&["--request-timeout", "1s"]);
     let mut client = instance.client();
     for number in 1..=2 {
-        assert!(client.is_silent_for(Duration::from_millis(700)), "idle connections are kept");
+        assert!(client.is_silent_for(Duration::from_millis(1_100)), "idle connections are kept");
         let (head, body) = with_length(number, "Expect: 100-continue\r\n");
         assert_eq!(client.call(head).status, CONTINUE);
-        assert!(client.is_silent_for(Duration::from_millis(250)), "it has 600 ms");
+        assert!(client.is_silent_for(Duration::from_millis(250)), "it has a second");
         assert!(is_accepted(&client.call(body)));
     }
 }

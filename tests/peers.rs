@@ -264,7 +264,7 @@ fn the_two_share_one_budget_of_health_calls() {
 #[test]
 fn one_that_drains_still_gives_its_totals_to_the_other() {
     let (mut processors, mut instances) = start(&[]);
-    processors.iter_mut().for_each(|processor| processor.set_delay_ms(500));
+    processors.iter_mut().for_each(|processor| processor.set_delay_ms(1_000));
     let mut accepted = HashMap::new();
     pay(&instances[0], 0, 10, &mut accepted);
     pay(&instances[1], 100, 10, &mut accepted);

@@ -3,7 +3,7 @@
 
 use super::answer::Answer;
 use super::api::{Processor, Settings};
-use super::connection::{Call};
+use super::connection::Call;
 use super::faults::Faults;
 use super::units::MicroTimestamp;
 use serde::Deserialize;
