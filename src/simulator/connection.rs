@@ -19,7 +19,6 @@ use monoio_http::common::response::{Response, ResponseBuilder};
 use monoio_http::h1::codec::decoder::{DecodeError, FillPayload, RequestDecoder};
 use monoio_http::h1::codec::encoder::GenericEncoder;
 use monoio_http::h1::payload::Payload;
-use serde::Deserialize;
 use std::cell::Cell;
 use std::io;
 use std::pin::pin;
