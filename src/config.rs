@@ -28,6 +28,9 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// How long the peer may take to give its totals. With the parsing on both sides and the sweep of
 /// a timer, a summary is answered within 300 ms whether it can or not.
 pub const PEER_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the peer may take for anything else: to be offered a payment, to say hello. Longer, since
+/// a payment that is not answered for by its home has to be taken in the home's place.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the peer is asked whether it is there.
 pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
 /// Payments that this instance drove in place of its absent peer, kept to be told to it.

@@ -269,13 +269,13 @@ impl Engine {
         };
         let mut greet_at = clock::moment();
         loop {
-            if clock::moment() >= greet_at {
+            // One that is not there is greeted at every turn: the sooner it is found, the fewer
+            // payments are taken in its place.
+            if !peer.is_up() || clock::moment() >= greet_at {
                 peer.greet(|page| self.disown(page)).await;
                 greet_at = clock::moment() + PEER_HELLO_EVERY;
             }
-            if peer.is_unknown() {
-                greet_at = clock::moment();
-            } else {
+            if !peer.is_unknown() {
                 self.node.enter(Phase::Serving);
             }
             if peer.is_up() {
@@ -283,11 +283,8 @@ impl Engine {
             } else if peer.away_for(clock::moment()) >= Some(self.node.config.adopt_after) {
                 self.adopt();
             }
-            let pause = if peer.is_unknown() || !self.guests.borrow().is_empty() {
-                GUESTS_EVERY
-            } else {
-                PEER_HELLO_EVERY
-            };
+            let settled = peer.is_up() && self.guests.borrow().is_empty();
+            let pause = if settled { PEER_HELLO_EVERY } else { GUESTS_EVERY };
             monoio::time::sleep(pause).await;
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
-use crate::config::PEER_TIMEOUT;
+use crate::config::{PEER_PATIENCE, PEER_TIMEOUT};
 use crate::json;
 use crate::money::{Cents, Total};
 use crate::payments::observed::Report;
@@ -159,7 +159,8 @@ impl Peer {
                 query.push_str(&format!("{name}={at}"));
             }
         }
-        let body = self.call("GET", &format!("/peer/totals{query}"), b"").await?;
+        let body =
+            self.call_within(PEER_TIMEOUT, "GET", &format!("/peer/totals{query}"), b"").await?;
         let message: TotalsMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
         message.read().ok_or(BAD_ANSWER)
     }
@@ -172,12 +173,22 @@ impl Peer {
         self.call("POST", "/peer/purge", b"").await.map(drop)
     }
 
-    /// One exchange on a connection of this thread. The body of a 200.
     async fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, PeerError> {
+        self.call_within(PEER_PATIENCE, method, path, body).await
+    }
+
+    /// One exchange on a connection of this thread. The body of a 200.
+    async fn call_within(
+        &self,
+        time: Duration,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Vec<u8>, PeerError> {
         let idle = LINKS.with(|links| links.borrow_mut().pop());
         let (alarm, mut link) =
             idle.unwrap_or_else(|| (Alarm::new(), Link::new(self.target.clone())));
-        let deadline = clock::moment() + PEER_TIMEOUT;
+        let deadline = clock::moment() + time;
         let token = &self.token;
         let exchange = async {
             let answer = link.exchange(&alarm, CONNECT_TIMEOUT, deadline, |out, host| {
@@ -193,7 +204,7 @@ impl Peer {
             answer.await.map(|answer| (answer.status, answer.body.to_vec()))
         };
         // The sweeper's alarms are too coarse for this one.
-        let answer = monoio::time::timeout(PEER_TIMEOUT, exchange).await;
+        let answer = monoio::time::timeout(time, exchange).await;
         let Ok(Ok((status, body))) = answer else {
             self.missed();
             return Err(NO_ANSWER);
