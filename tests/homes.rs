@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use std::sync::Barrier;
 use std::thread;
 use support::system::{
-    Instance, Processor, QUICK, SIGCONT, SIGKILL, SIGSTOP, addresses, assert_books_balance, id,
-    pair,
+    Instance, Processor, QUICK, SIGKILL, addresses, assert_books_balance, id, pair,
 };
 use support::{PATIENCE, wait_until, wait_until_within};
 
@@ -126,10 +125,10 @@ fn if_the_home_stays_away_its_payments_are_driven_all_the_same() {
 fn a_home_that_stands_still_costs_its_clients_a_moment_and_nothing_else() {
     let mut processors = Processor::both();
     let instances = pair(addresses(&processors), &QUICK);
-    instances[1].galo.signal(SIGSTOP);
+    instances[1].galo.freeze();
     let accepted = pay_all(&instances[..1], 0..20);
     wait_until("it is missed", || instances[0].metric("galo_peer_up") == 0);
-    instances[1].galo.signal(SIGCONT);
+    instances[1].galo.thaw();
     wait_until_within(PATIENCE, "it is found again", || {
         (instances[0].metric("galo_peer_up") == 1).then_some(()).ok_or_else(String::new)
     });

@@ -84,7 +84,7 @@ impl Stage {
                 // Mostly quick, at times around what is too slow, at times far beyond.
                 delay_ms: *random.pick(&[0, 0, 0, 1, 5, 10, 50, 100, 150, 200, 500, 600]),
                 failing: random.one_in(4),
-                fault: if faulty { random.pick::<&'static str>(&FAULTS) } else { "none" },
+                fault: if faulty { random.pick::<&str>(&FAULTS) } else { "none" },
                 fault_count: *random.pick(&[1, 3, 10, 30, 0]),
             }
         };
