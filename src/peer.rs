@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// So many questions in a row without an answer, and the peer is taken to be gone.
+/// So many questions in a row without a usable answer, and the peer is taken to be gone.
 const MISSES_TO_LOST: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 /// Connections to the peer kept open by each thread.
@@ -209,9 +209,11 @@ impl Peer {
             self.missed();
             return Err(NO_ANSWER);
         };
-        match status {
-            200 => self.misses.store(0, Ordering::Relaxed),
-            _ => self.missed(),
+        // One that refuses us (another token, another program) is as good as away.
+        if status == 200 {
+            self.misses.store(0, Ordering::Relaxed);
+        } else {
+            self.missed();
         }
         LINKS.with(|links| {
             let mut links = links.borrow_mut();
@@ -222,7 +224,7 @@ impl Peer {
         if status == 200 { Ok(body) } else { Err(BAD_ANSWER) }
     }
 
-    /// One answer did not come.
+    /// One answer did not come, or was of no use.
     fn missed(&self) {
         if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_TO_LOST {
             self.enter(Presence::Lost);

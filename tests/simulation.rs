@@ -84,7 +84,7 @@ impl Stage {
                 // Mostly quick, at times around what is too slow, at times far beyond.
                 delay_ms: *random.pick(&[0, 0, 0, 1, 5, 10, 50, 100, 150, 200, 500, 600]),
                 failing: random.one_in(4),
-                fault: if faulty { random.pick::<&'static str>(&FAULTS) } else { "none" },
+                fault: if faulty { random.pick::<&str>(&FAULTS) } else { "none" },
                 fault_count: *random.pick(&[1, 3, 10, 30, 0]),
             }
         };
@@ -127,7 +127,7 @@ struct Sender {
 struct Sent {
     id: String,
     cents: i128,
-    /// The id was sent to this instance before, with this amount.
+    /// The id was sent before, with this amount.
     before: Option<i128>,
 }
 
@@ -149,6 +149,12 @@ impl Sender {
             }
         }
     }
+}
+
+/// The instance that decides about an id: even ones at the first, odd ones at the second.
+fn home(id: &str) -> usize {
+    let last = id.chars().last().and_then(|digit| digit.to_digit(16)).expect("a UUID");
+    last as usize % 2
 }
 
 struct Table {
@@ -223,11 +229,13 @@ impl Table {
     fn tick(&mut self) {
         let repeats = self.random.one_in(10) && !self.sent.is_empty();
         if repeats {
-            // A repetition, sometimes with another amount. To the same instance, as a client on a
-            // connection of its own does: what the other one makes of it is not this test's.
-            let (id, cents, to) = self.random.pick(&self.sent).clone();
-            let changed = i128::from(self.random.one_in(3));
-            self.senders[to].send(Sent { id, cents: cents + changed, before: Some(cents) });
+            // A repetition at either instance; or, at its home if that was asked first and so has
+            // known it since, one with another amount.
+            let (id, cents, first) = self.random.pick(&self.sent).clone();
+            let changed = first == home(&id) && self.random.one_in(3);
+            let to = if changed { first } else { self.random.below(2) as usize };
+            let again = Sent { id, cents: cents + i128::from(changed), before: Some(cents) };
+            self.senders[to].send(again);
         } else {
             let id = self.random.uuid();
             let cents = i128::from(self.random.below(1_000_000) + 1);

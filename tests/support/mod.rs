@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A running `galo`. Killed when dropped.
 pub struct Galo {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    /// The lines of its standard output.
+    stdout: Mutex<Receiver<String>>,
     stderr: Arc<Mutex<String>>,
     stderr_reader: Option<JoinHandle<()>>,
 }
@@ -43,7 +45,7 @@ impl Galo {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let stdout = Mutex::new(lines_of(child.stdout.take().expect("stdout is piped")));
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let stderr = Arc::new(Mutex::new(String::new()));
         let seen = stderr.clone();
@@ -64,14 +66,21 @@ impl Galo {
 
     /// Waits for the next line `listening on ADDR` → the address, of whatever kind.
     pub fn endpoint(&mut self) -> String {
-        let mut line = String::new();
-        while matches!(self.stdout.read_line(&mut line), Ok(1..)) {
-            if let Some(address) = line.trim_end().strip_prefix("listening on ") {
-                return address.to_owned();
+        loop {
+            match self.stdout.get_mut().unwrap().recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    if let Some(address) = line.strip_prefix("listening on ") {
+                        return address.to_owned();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("galo does not listen:\n{}", self.stderr());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("galo ended without listening:\n{}", self.finish_stderr());
+                }
             }
-            line.clear();
         }
-        panic!("galo ended without listening:\n{}", self.finish_stderr());
     }
 
     pub fn id(&self) -> u32 {
@@ -131,6 +140,18 @@ impl Galo {
         }
         self.stderr.lock().unwrap().clone()
     }
+}
+
+/// The lines of a pipe as they come, so that waiting for one can have an end.
+fn lines_of(pipe: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Read to its end even if nobody listens: the child must not meet a closed pipe.
+        BufReader::new(pipe).lines().map_while(Result::ok).for_each(|line| {
+            let _ = sender.send(line);
+        });
+    });
+    receiver
 }
 
 impl Drop for Galo {

@@ -231,7 +231,10 @@ impl Instance {
     }
 
     fn with(args: Vec<String>) -> Instance {
-        let mut galo = Galo::start(&args);
+        Instance::of(Galo::start(&args), args)
+    }
+
+    fn of(mut galo: Galo, args: Vec<String>) -> Instance {
         let (entry, peer_door) = (galo.address(), galo.address());
         Instance { galo, entry, peer_door, args }
     }
@@ -312,18 +315,26 @@ fn common_args(entry: &str, peer_door: &str, processors: [SocketAddr; 2]) -> Vec
     .to_vec()
 }
 
-/// Two instances that know each other, in front of these processors. They may not have greeted each
-/// other yet.
+/// Two instances that know each other, that have found each other, in front of these processors.
 pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
     let doors = [free_address(), free_address()];
-    [0, 1].map(|index| {
+    // Both before either is waited for: each looks for the other before it serves.
+    let started = [0, 1].map(|index| {
         let entry = free_address().to_string();
         let mut all = common_args(&entry, &doors[index].to_string(), processors);
         all.extend(["--peer".into(), format!("http://{}", doors[1 - index])]);
         all.extend(["--instance".into(), (index + 1).to_string()]);
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
-        Instance::with(all)
-    })
+        (Galo::start(&all), all)
+    });
+    let instances = started.map(|(galo, args)| Instance::of(galo, args));
+    for instance in &instances {
+        wait_until_within(PATIENCE, "the peers see each other", || {
+            let up = instance.metric("galo_peer_up") == 1;
+            up.then_some(()).ok_or_else(|| instance.galo.stderr())
+        });
+    }
+    instances
 }
 
 pub fn addresses(processors: &[Processor; 2]) -> [SocketAddr; 2] {
