@@ -357,6 +357,8 @@ impl Engine {
             let seen = dispatcher.observed(processor);
             let oldest = dispatcher.oldest(processor).map_or(0, |started| started.0);
             stats.oldest_started_us[index].store(oldest, Ordering::Relaxed);
+            let latency_us = seen.latency().as_micros() as u64;
+            stats.latency_us[index].store(latency_us, Ordering::Relaxed);
             if self.last_state[index].replace(seen.state()) != seen.state() {
                 self.node.flipped(processor, seen.state(), seen.latency());
             }

@@ -131,6 +131,22 @@ fn nothing_is_left_open_and_only_the_clock_reads_the_clock() {
 }
 
 #[test]
+fn the_readme_names_every_flag_and_no_other() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_galo"))
+        .args(["serve", "--help"])
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let flag = |line: &str| line.split_whitespace().next()?.strip_prefix("--").map(String::from);
+    let offered: Vec<String> = help.lines().filter_map(flag).filter(|it| it != "help").collect();
+    assert!(offered.len() > 10, "{help}");
+    let row = |line: &str| Some(line.strip_prefix("| `--")?.split('`').next()?.to_string());
+    let named: Vec<String> = readme.lines().filter_map(row).collect();
+    assert_eq!(named, offered);
+}
+
+#[test]
 fn the_code_is_formatted() {
     let status = std::process::Command::new("cargo").args(["fmt", "--check"]).status();
     // A toolchain without rustfmt can still run the tests.
