@@ -11,6 +11,7 @@ mod metrics;
 mod http;
 mod upstream;
 mod payments;
+mod journal;
 mod config;
 mod stats;
 mod peer;
@@ -46,6 +47,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// A payment processor of the contest, simulated
     Processor(simulator::ProcessorArgs),
+    /// Look into a journal without changing it
+    Journal(journal::inspect::JournalArgs),
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
             start_log(log::LevelFilter::Info);
             simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }
+        Command::Journal(args) => journal::inspect::run(&args),
     };
     result.unwrap_or_else(|refusal| {
         eprintln!("galo: {refusal}");
