@@ -335,7 +335,7 @@ mod tests {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex[8..],
-            "28000401100f0e0d0c0b0a090807060504030201c6070000000000007b00cfec97010000"[..]
+            "28000401100f0e0d0c0b0a090807060504030201c6070000000000007b7056eb97010000"[..]
         );
         let checksum = u32::from_le_bytes(bytes[..4].try_into().unwrap());
         let start = crc32c::crc32c(&[3, 0, 0, 0]) ^ 48;
