@@ -59,6 +59,15 @@ impl Writer {
         self.rewrite(&mut keeping) || prepared
     }
 
+    /// What the keeper's thread does: when there is nothing else, it syncs what was written, which
+    /// nobody waits for, and pauses.
+    pub fn keep_or_sync(&self) -> bool {
+        self.keep() || {
+            self.sync();
+            false
+        }
+    }
+
     /// Segment → books and ids. False if there is no space for them now.
     fn rewrite(&self, keeping: &mut Keeping) -> bool {
         let number = keeping.oldest;
@@ -74,8 +83,9 @@ impl Writer {
         };
         drop(bytes);
         let write = || {
-            // The ids first: where there are books, there is nothing left to be done.
+            // The ids first, for good: where there are books, there is nothing left to be done.
             write_whole(storage, Kind::Ids, number, &books.encode_ids(number))?;
+            storage.sync_directory()?;
             write_whole(storage, Kind::Books, number, &books.encode(number))?;
             storage.sync_directory()?;
             storage.remove(&name)

@@ -200,7 +200,8 @@ struct Open {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// How often the keeper looks whether there is anything to do, besides being told.
+/// How often the keeper looks whether there is anything to do, besides being told, and syncs what
+/// was written: so with [`Durability::Process`] a loss of power takes about a second.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Journal {
@@ -234,7 +235,7 @@ impl Journal {
                 .map_err(|error| JournalError::io("start a thread for", path, error))
         };
         let syncer = spawn("galo-sync", Writer::sync_if_promised, None)?;
-        let keeper = spawn("galo-keeper", Writer::keep, Some(KEEP_EVERY))?;
+        let keeper = spawn("galo-keeper", Writer::keep_or_sync, Some(KEEP_EVERY))?;
         let open = Open {
             writer,
             stop,
@@ -296,8 +297,9 @@ impl Journal {
         self.append(Record::Forwarded { id, amount })
     }
 
-    /// Forgets everything. Blocks for a sync of a new file if none is ready. False if the disk is
-    /// full: then nothing was done.
+    /// Forgets everything. Call it after the payments have been taken out of the queue: one that is
+    /// accepted in between is then taken up again by its attempt. Blocks for the making of a file
+    /// if none is ready. `None` if the disk is full: then nothing was done.
     pub fn append_purged(&self) -> Option<Position> {
         let Some(open) = &self.open else { return Some(Position::NONE) };
         let position = open.writer.append_purged();

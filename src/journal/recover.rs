@@ -111,9 +111,11 @@ impl Listing {
         let first = listing.last_purge(storage)?;
         listing.keep_from(first.unwrap_or(FIRST_NUMBER));
         // Between the rewriting of a segment and its removal both are there: the books count.
-        let (segments, books) = (&mut listing.segments, &listing.books);
-        let superseded = segments.extract_if(.., |number| books.contains(number));
-        listing.leftovers.extend(superseded.map(|number| Kind::Segment.file_name(number)));
+        let superseded: Vec<u32> = listing.segments.intersection(&listing.books).copied().collect();
+        for number in superseded {
+            listing.segments.remove(&number);
+            listing.leftovers.push(Kind::Segment.file_name(number));
+        }
         listing.check_complete(first)?;
         Ok(listing)
     }
@@ -155,7 +157,8 @@ impl Listing {
         let mut expected = first.unwrap_or(FIRST_NUMBER);
         for number in self.segments.union(&self.books) {
             if *number != expected {
-                return Err(JournalError::Missing { file: Kind::Segment.file_name(expected) });
+                let file = Kind::Segment.file_name(expected) + " or its .books";
+                return Err(JournalError::Missing { file });
             }
             expected = expected.saturating_add(1);
         }

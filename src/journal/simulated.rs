@@ -3,8 +3,8 @@
 //!
 //! Every file has what a program sees and what would survive a loss of power, and so have the
 //! names. Between the two lie changes; a loss of power keeps, drops or tears each change to a file
-//! by itself, and keeps a prefix of the changes to the names (the file systems in question log
-//! those in order).
+//! by itself. Of the changes to the names it keeps a prefix, as file systems do that log them in
+//! order, or any of them, which is all that POSIX promises.
 
 use super::storage::{Storage, StoredFile};
 use std::collections::BTreeMap;
@@ -112,10 +112,13 @@ impl Simulated {
     /// The machine is started anew.
     pub fn lose_power(&self, random: &mut Random) {
         let mut state = self.state();
-        let kept = random.below(state.name_changes.len() + 1);
         let changes = std::mem::take(&mut state.name_changes);
-        for change in changes.into_iter().take(kept) {
-            change.apply(&mut state.durable_names);
+        let in_order = random.below(2) == 0;
+        let kept = random.below(changes.len() + 1);
+        for (index, change) in changes.into_iter().enumerate() {
+            if if in_order { index < kept } else { random.below(2) == 0 } {
+                change.apply(&mut state.durable_names);
+            }
         }
         state.names = state.durable_names.clone();
         for inode in &mut state.inodes {

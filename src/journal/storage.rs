@@ -78,11 +78,11 @@ impl Directory {
         }
         let handle = File::open(path).map_err(failed("open"))?;
         // The directory itself may be new.
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)
-                .and_then(|parent| parent.sync_all())
-                .map_err(failed("sync the parent of"))?;
-        }
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(failed("sync the parent of"))?;
         Ok(Directory { path: path.into(), handle, _lock: Some(lock) })
     }
 

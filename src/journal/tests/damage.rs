@@ -187,8 +187,8 @@ fn a_missing_segment_is_named() {
     let segments: Vec<&String> = names.iter().filter(|it| it.ends_with(".journal")).collect();
     storage.remove(segments[1]).unwrap();
     let error = replayed(&storage).unwrap_err();
-    let line =
-        format!("journal: {} is missing between others: restore it before starting", segments[1]);
+    let file = format!("{} or its .books", segments[1]);
+    let line = format!("journal: {file} is missing between others: restore it before starting");
     assert_eq!(error.to_string(), line);
 }
 

@@ -152,3 +152,42 @@ fn old_payments_are_carried_over() {
     assert_eq!(found.ids.len(), IDS_REMEMBERED);
     assert_eq!(writer.append_accepted(PaymentId(1), Cents(9), Timestamp(9)), None, "a repetition");
 }
+
+/// A crash in the middle of carrying over leaves two acceptances of one payment, and its attempt in
+/// the old segment only. It must not come back free: it may have been paid.
+#[test]
+fn a_payment_carried_over_by_half_is_still_in_doubt() {
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(4096)).unwrap();
+    writer.append_accepted(PaymentId(2), Cents(2), Timestamp(0)).unwrap();
+    writer.append_attempted(&attempt(2));
+    writer.flush();
+    let before = writer.appended();
+    writer.carry_over(1, 10);
+    writer.flush();
+    let name = "0000000001.journal";
+    let bytes = storage.bytes(name);
+    for cut in before.offset()..=writer.appended().offset() {
+        storage.set_bytes(name, bytes[..cut].into());
+        let found = replayed(&storage).unwrap();
+        assert_eq!(found.open[&PaymentId(2)].2, Some((Processor::Default, 1)), "cut at {cut}");
+        assert_eq!(found.ids.len(), 1);
+    }
+}
+
+/// Accepted just before a purge, handed to the dispatcher just after it: the payment is attempted,
+/// so it must be in the journal whole.
+#[test]
+fn an_attempt_brings_an_acceptance_that_was_purged() {
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(4096)).unwrap();
+    writer.append_accepted(PaymentId(2), Cents(2), Timestamp(0)).unwrap();
+    writer.append_purged().unwrap();
+    writer.append_attempted(&attempt(2));
+    writer.flush();
+    while writer.keep() {}
+    let found = replayed(&storage).unwrap();
+    assert_eq!(found.open[&PaymentId(2)], (1, 0, Some((Processor::Default, 1))));
+    settle(&writer, 2);
+    assert!(writer.payments().is_empty());
+}
