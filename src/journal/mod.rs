@@ -111,20 +111,20 @@ pub struct Options {
     pub fail: fn(&str) -> !,
 }
 
-/// What a segment normally takes: about 600,000 payments.
-const SEGMENT_BYTES_MIN: usize = 64 << 20;
-/// Offsets have 32 bits, and a start reads a segment at a time.
+/// Room for 150,000 payments. A start and the keeper read a segment at a time into memory.
+const SEGMENT_BYTES_MIN: usize = 16 << 20;
+/// Room to settle ten million outstanding payments. Offsets have 32 bits.
 const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
 /// The process ends with this code when a write or a sync has failed (EX_SOFTWARE of sysexits.h).
 pub const EXIT_FAILED: i32 = 70;
 
 impl Options {
-    /// `outstanding_max`: payments accepted and not over at any time, rounded up to what is kept
-    /// free for them.
+    /// `outstanding_max`: payments accepted and not over at any time. One segment has room for what
+    /// all of them may still need.
     pub fn new(durability: Durability, outstanding_max: usize, ids_remembered: usize) -> Options {
-        let needed = (2 * writer::room_for(outstanding_max)).next_power_of_two();
-        let segment_bytes = needed.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        let needed = writer::room_for(outstanding_max) / 15 * 16;
+        let segment_bytes = needed.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         Options { durability, ids_remembered, segment_bytes, fail: fail_process }
     }
 }

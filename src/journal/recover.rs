@@ -200,7 +200,7 @@ impl Replay {
         let segments: Vec<u32> = replay.listing.segments.iter().copied().collect();
         for (index, number) in segments.iter().enumerate() {
             let name = Kind::Segment.file_name(*number);
-            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
             let contents = Contents::new(*number, &bytes)?;
             let (offset, ending) = contents.walk(|_, record| {
                 replay.apply(*number, &record, ids_remembered);
@@ -298,7 +298,7 @@ fn judge(
     let mut bytes = Vec::new();
     for number in later {
         let name = Kind::Segment.file_name(*number);
-        storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+        storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
         behind += Contents::new(*number, &bytes)?.intact_from(FILE_HEAD_BYTES);
     }
     let file = Kind::Segment.file_name(contents.number);

@@ -5,7 +5,7 @@
 
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::record::{ALIGNMENT, Decoded, END_BYTES, Record, Seed};
-use super::storage::{Storage, StoredFile};
+use super::storage::{Storage, StoredFile, is_zero};
 use super::{JournalError, Position};
 use std::io;
 use std::sync::Arc;
@@ -157,11 +157,6 @@ impl<'a> Contents<'a> {
 }
 
 const PAGE_BYTES: usize = 4096;
-
-/// Without a way out before the end: that is what the compiler can vectorise.
-fn is_zero(page: &[u8]) -> bool {
-    page.iter().fold(0, |any, byte| any | byte) == 0
-}
 
 /// What was found behind a bad spot.
 #[derive(Clone, Copy, Debug, Default)]

@@ -20,6 +20,11 @@ pub trait Storage: Send + Sync {
     fn names(&self) -> io::Result<Vec<String>>;
     /// Replaces the contents of `into` by at most the first `limit` bytes of the file.
     fn read(&self, name: &str, limit: usize, into: &mut Vec<u8>) -> io::Result<()>;
+    /// Like `read`, of the whole file but for most of the zeros at its end: a segment is allocated
+    /// ahead, and reading all of nothing could cost a small container its life.
+    fn read_records(&self, name: &str, into: &mut Vec<u8>) -> io::Result<()> {
+        self.read(name, usize::MAX, into)
+    }
     /// Makes an empty file, or empties it.
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
@@ -49,6 +54,16 @@ pub struct Directory {
     handle: File,
     /// Held as long as this lives; freed by the kernel if the process dies.
     _lock: Option<File>,
+}
+
+/// So much is read at once where most of a file may be zeros.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Longer than any record, which may end with zeros of its own.
+const ZEROS_KEPT: usize = 1 << 16;
+
+/// Without a way out before the end: that is what the compiler can vectorise.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |any, byte| any | byte) == 0
 }
 
 const LOCK_NAME: &str = "lock";
@@ -115,6 +130,33 @@ impl Storage for Directory {
         file.take(limit as u64).read_to_end(into).map(drop)
     }
 
+    fn read_records(&self, name: &str, into: &mut Vec<u8>) -> io::Result<()> {
+        into.clear();
+        let mut file = File::open(self.path.join(name))?;
+        let mut zeros = 0;
+        loop {
+            let before = into.len();
+            file.by_ref().take(CHUNK_BYTES as u64).read_to_end(into)?;
+            let chunk = &into[before..];
+            match chunk.len() {
+                0 => break,
+                length if is_zero(chunk) => {
+                    zeros += length;
+                    into.truncate(before);
+                }
+                length => {
+                    // Zeros after all, and not at the end.
+                    into.resize(before + zeros + length, 0);
+                    into.copy_within(before..before + length, before + zeros);
+                    into[before..before + zeros.min(length)].fill(0);
+                    zeros = 0;
+                }
+            }
+        }
+        into.resize(into.len() + zeros.min(ZEROS_KEPT), 0);
+        Ok(())
+    }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
         let file = private().create(true).truncate(true).open(self.path.join(name))?;
         Ok(Arc::new(file))
@@ -170,5 +212,40 @@ impl StoredFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::record::RECORD_BYTES_MAX;
+    use crate::journal::tests::temporary;
+
+    #[test]
+    fn only_the_zeros_at_the_end_are_left_out() {
+        let path = temporary("zeros");
+        let directory = Directory::lock(&path.0).unwrap();
+        let chunk = CHUNK_BYTES;
+        let cases: &[(usize, &[usize])] = &[
+            (0, &[]),
+            (100, &[]),
+            (10 * chunk, &[]),
+            (10 * chunk, &[0, chunk - 1]),
+            (10 * chunk + 7, &[3 * chunk]),
+            (10 * chunk + 7, &[5, 3 * chunk + 9, 7 * chunk + 1]),
+            (10 * chunk + 7, &[10 * chunk + 6]),
+        ];
+        for (length, places) in cases {
+            let mut bytes = vec![0; *length];
+            places.iter().for_each(|place| bytes[*place] = 7);
+            let file = directory.create("file").unwrap();
+            file.write_at(&bytes, 0).unwrap();
+            let mut read = vec![1; 3];
+            directory.read_records("file", &mut read).unwrap();
+            assert!(bytes.starts_with(&read) && is_zero(&bytes[read.len()..]), "{places:?}");
+            let used = places.last().map_or(0, |last| last + 1);
+            assert!(read.len() >= *length.min(&(used + RECORD_BYTES_MAX)), "{places:?}");
+            assert!(read.len() <= used + chunk + ZEROS_KEPT, "{places:?}: {}", read.len());
+        }
     }
 }

@@ -8,6 +8,8 @@ mod figures;
 mod real;
 mod room;
 
+pub use real::temporary;
+
 use super::recover::{self, Recovered, Replay};
 use super::simulated::{Random, Simulated};
 use super::writer::Writer;
