@@ -52,7 +52,7 @@ pub fn run(args: &JournalArgs) -> Result<ExitCode, String> {
 
 /// The directory, and which of its files are meant.
 fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
-    if path.is_dir() {
+    if path.metadata()?.is_dir() {
         let directory = Directory::read_only(path)?;
         let mut names = directory.names()?;
         names.retain(|name| Kind::of_file_name(name).is_some());

@@ -27,8 +27,8 @@ pub struct Keeping {
     pub oldest: u32,
     /// Files of ids, oldest first, with how many are in each.
     pub ids: VecDeque<(u32, usize)>,
-    /// The disk was full the last time.
-    pub full: bool,
+    /// The last time there was no space for the next segment, or for books.
+    pub full: [bool; 2],
 }
 
 impl Writer {
@@ -36,7 +36,7 @@ impl Writer {
     pub fn keep(&self) -> bool {
         let mut keeping = locked(&self.keeping);
         let prepared = self.prepare_next();
-        self.tell_if_full(&mut keeping, !self.is_next_ready());
+        tell_if_full(&mut keeping.full[0], !self.is_next_ready(), "the next segment");
         let census = self.census(keeping.oldest);
         if census.purged > keeping.oldest {
             self.remove_purged(&mut keeping, census.purged);
@@ -90,13 +90,14 @@ impl Writer {
             storage.sync_directory()?;
             storage.remove(&name)
         };
-        match write() {
-            Ok(()) => {}
-            Err(error) if is_full(&error) => {
-                self.tell_if_full(keeping, true);
-                return false;
-            }
+        let full = match write() {
+            Ok(()) => false,
+            Err(error) if is_full(&error) => true,
             Err(error) => self.fail(&format!("segment {number} cannot be rewritten: {error}")),
+        };
+        tell_if_full(&mut keeping.full[1], full, "books");
+        if full {
+            return false;
         }
         keeping.oldest += 1;
         keeping.ids.push_back((number, books.ids.len()));
@@ -140,15 +141,16 @@ impl Writer {
             self.fail(&format!("{name} cannot be removed: {error}"));
         }
     }
+}
 
-    fn tell_if_full(&self, keeping: &mut Keeping, full: bool) {
-        match (keeping.full, full) {
-            (false, true) => log::warn!("journal: the disk is full: payments may be refused"),
-            (true, false) => log::info!("journal: the disk has space again"),
-            _ => {}
-        }
-        keeping.full = full;
+/// Says so when the disk has become full, and when it has space again.
+fn tell_if_full(was: &mut bool, is: bool, what: &str) {
+    match (*was, is) {
+        (false, true) => log::warn!("journal: the disk is full: no space for {what}"),
+        (true, false) => log::info!("journal: the disk has space for {what} again"),
+        _ => {}
     }
+    *was = is;
 }
 
 /// What is left of a full segment.

@@ -333,7 +333,7 @@ pub fn open(
         ids.push_front((number, books::count_of_ids(number, &bytes)?));
     }
     let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
-    let keeping = Keeping { oldest, ids, full: false };
+    let keeping = Keeping { oldest, ids, full: [false; 2] };
     let segment = Segment::create(&*storage, number, options.segment_bytes)
         .map_err(failed("make", &Kind::Segment.file_name(number)))?;
     let (waiting, doubts) = replay.outstanding();
@@ -362,6 +362,9 @@ fn repair(storage: &dyn Storage, replay: &Replay) -> Result<u32, JournalError> {
         Some((number, FILE_HEAD_BYTES, _)) => number,
         Some((number, ..)) => number + 1,
     };
+    // What was seen must stay: removals of a start that was cut short may not be on the disk yet,
+    // and one of them undone behind one of ours would be a gap.
+    storage.sync_directory().map_err(failed("sync", "the directory"))?;
     // The highest first, so that there is never a gap.
     for number in listing.segments.range(next..).rev() {
         let name = Kind::Segment.file_name(*number);

@@ -200,7 +200,7 @@ impl StoredFile for File {
     fn allocate(&self, length: u64) -> io::Result<()> {
         match fallocate(self, FallocateFlags::empty(), 0, length) {
             Ok(()) => Ok(()),
-            // Some file systems cannot (NFS before 4.2, some overlays): room is not guaranteed there.
+            // Some file systems cannot (NFS before 4.2): there, room is not guaranteed.
             Err(Errno::OPNOTSUPP) => self.set_len(length),
             Err(error) => Err(error.into()),
         }

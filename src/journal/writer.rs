@@ -23,7 +23,7 @@ use super::{Options, Position};
 use crate::clock::Timestamp;
 use crate::money::Cents;
 use crate::payments::{Attempt, PaymentId, Processor};
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use std::collections::BTreeMap;
@@ -58,6 +58,7 @@ pub struct Outstanding {
     pub home: u32,
 }
 
+/// Keyed with a random seed: ids come from outside and may be chosen to collide.
 pub type Payments = HashMap<PaymentId, Outstanding, RandomState>;
 
 /// See the module.

@@ -173,8 +173,8 @@ fn figures_of_a_start() {
         assert_eq!(totals[0].count + totals[1].count, PAYMENTS);
         assert_eq!(replay.ids.len(), 1_000_000);
         println!(
-            "start: {took:?} for {books} books, {segments} segments, {id_files} ids; summary {:.2} B \
-             a settlement",
+            "start: {took:?} for {books} books, {segments} segments, {id_files} ids; {:.2} B a \
+             settlement in memory",
             replay.summary.memory_bytes() as f64 / PAYMENTS as f64
         );
     }

@@ -191,3 +191,17 @@ fn an_attempt_brings_an_acceptance_that_was_purged() {
     settle(&writer, 2);
     assert!(writer.payments().is_empty());
 }
+
+/// While the disk has space nobody is refused for the size of a segment, however many payments are
+/// outstanding: one segment, with nothing left of the one before, has room for all of them.
+#[test]
+fn a_segment_has_room_for_all_that_may_be_outstanding() {
+    for outstanding in [1, 1_000, 100_000, 151_000, 262_144, 302_000, 1_000_000, 9_000_000] {
+        let bytes = Options::new(Durability::Process, outstanding, 1).segment_bytes;
+        let room = crate::journal::segment::Segment::room(bytes) - bytes / 64;
+        assert!(
+            room >= crate::journal::writer::room_for(outstanding + 1),
+            "{outstanding}: {bytes}"
+        );
+    }
+}
