@@ -36,7 +36,7 @@ impl Books {
             Record::Settled { processor, amount, requested_at, .. } => {
                 self.settled[processor as usize].push((requested_at, amount));
             }
-            Record::Accepted { id, amount, carried: false, .. } => self.ids.push((id, amount)),
+            Record::Accepted { id, amount, .. } => self.ids.push((id, amount)),
             Record::Purged => *self = Books { begins_with_purge: true, ..Books::default() },
             _ => {}
         }

@@ -11,7 +11,7 @@
 //!      0     4  CRC-32C of everything behind it, seeded with the segment and the offset
 //!      4     2  length of the whole record in bytes
 //!      6     1  kind
-//!      7     1  detail: the processor (0 default, 1 fallback), or 1 for an acceptance carried over
+//!      7     1  detail: the processor (0 default, 1 fallback; for Carried 1, 2, or 0 for none)
 //!      8     …  payload, fixed per kind:
 //!
 //! kind  name        length  payload
@@ -24,6 +24,7 @@
 //!    7  Purged           8  -
 //!    8  Synced          16  position 8: the offset in the lower half, the segment in the upper
 //!    9  End              8  -
+//!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
 //! 64…127 kept for the ledger's entries
 //! ```
 //!
@@ -55,13 +56,15 @@ pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
 pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
+pub const CARRIED_BYTES: usize = ACCEPTED_BYTES + size_of::<i64>();
 /// The longest record of this version.
-pub const RECORD_BYTES_MAX: usize = ACCEPTED_BYTES;
+pub const RECORD_BYTES_MAX: usize = CARRIED_BYTES;
 
 /// Every length and every start is a multiple of this.
 pub const ALIGNMENT: usize = 8;
 const _: () = assert!(HEAD_BYTES == 8 && ACCEPTED_BYTES == 40 && ATTEMPTED_BYTES == 32);
 const _: () = assert!(RELEASED_BYTES == 24 && SETTLED_BYTES == 40 && FORWARDED_BYTES == 32);
+const _: () = assert!(CARRIED_BYTES == 48 && CARRIED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(SYNCED_BYTES == 16 && ACCEPTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ATTEMPTED_BYTES.is_multiple_of(ALIGNMENT) && SETTLED_BYTES <= ACCEPTED_BYTES);
 
@@ -71,9 +74,8 @@ pub const LEDGER_KINDS: std::ops::RangeInclusive<u8> = 64..=127;
 /// One thing that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The payment will be paid. `carried`: it was accepted in an older segment and is written
-    /// again, so that the old segment can go.
-    Accepted { id: PaymentId, amount: Cents, accepted_at: Timestamp, carried: bool },
+    /// The payment will be paid.
+    Accepted { id: PaymentId, amount: Cents, accepted_at: Timestamp },
     /// A request for it is about to be sent. It belongs to this processor until it is known what
     /// became of that.
     Attempted { id: PaymentId, processor: Processor, requested_at: Timestamp },
@@ -89,6 +91,14 @@ pub enum Record {
     Purged,
     /// When this was written, everything before that position had reached the disk.
     Synced { until: Position },
+    /// A payment that was accepted in an older segment, written again so that the old segment can
+    /// go. With its open attempt, in one record: torn between two it would come back free.
+    Carried {
+        id: PaymentId,
+        amount: Cents,
+        accepted_at: Timestamp,
+        attempt: Option<(Processor, Timestamp)>,
+    },
     /// The segment is full; what follows is in the next one. Always its last record.
     End,
 }
@@ -138,12 +148,13 @@ impl Record {
             Record::Purged => PURGED_BYTES,
             Record::Synced { .. } => SYNCED_BYTES,
             Record::End => END_BYTES,
+            Record::Carried { .. } => CARRIED_BYTES,
         }
     }
 
     fn kind_and_detail(&self) -> (u8, u8) {
         match *self {
-            Record::Accepted { carried, .. } => (1, u8::from(carried)),
+            Record::Accepted { .. } => (1, 0),
             Record::Attempted { processor, .. } => (2, processor as u8),
             Record::Released { .. } => (3, 0),
             Record::Settled { processor, .. } => (4, processor as u8),
@@ -152,6 +163,8 @@ impl Record {
             Record::Purged => (7, 0),
             Record::Synced { .. } => (8, 0),
             Record::End => (9, 0),
+            Record::Carried { attempt: None, .. } => (10, 0),
+            Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
         }
     }
 
@@ -165,7 +178,7 @@ impl Record {
         bytes[DETAIL_AT] = detail;
         let mut put_id = |id: PaymentId| put(&mut bytes, ID_AT, id.0.to_le_bytes());
         match *self {
-            Record::Accepted { id, amount, accepted_at: at, .. }
+            Record::Accepted { id, amount, accepted_at: at }
             | Record::Settled { id, amount, requested_at: at, .. } => {
                 put_id(id);
                 put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
@@ -181,6 +194,13 @@ impl Record {
                 put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
             }
             Record::Synced { until } => put(&mut bytes, HEAD_BYTES, until.0.to_le_bytes()),
+            Record::Carried { id, amount, accepted_at, attempt } => {
+                put_id(id);
+                put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
+                put(&mut bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
+                let requested_at = attempt.map_or(0, |(_, requested_at)| requested_at.0);
+                put(&mut bytes, ACCEPTED_BYTES, requested_at.to_le_bytes());
+            }
             Record::Purged | Record::End => {}
         }
         let checksum = seed.checksum(offset, &bytes[LENGTH_AT..length]);
@@ -218,7 +238,7 @@ impl Record {
     /// Bytes whose checksum is right. They were written by this program, or by a later version.
     fn read(kind: u8, detail: u8, bytes: &[u8]) -> Decoded {
         let length = bytes.len();
-        if !(1..=9).contains(&kind) {
+        if !(1..=10).contains(&kind) {
             return Decoded::UnknownKind { kind, length };
         }
         let record = (|| {
@@ -230,7 +250,6 @@ impl Record {
                     id: id()?,
                     amount: Cents(number(AFTER_ID)?),
                     accepted_at: Timestamp(number(AFTER_AMOUNT)?),
-                    carried: detail != 0,
                 },
                 2 => Record::Attempted {
                     id: id()?,
@@ -250,7 +269,18 @@ impl Record {
                 8 => {
                     Record::Synced { until: Position(u64::from_le_bytes(take(bytes, HEAD_BYTES)?)) }
                 }
-                _ => Record::End,
+                9 => Record::End,
+                _ => Record::Carried {
+                    id: id()?,
+                    amount: Cents(number(AFTER_ID)?),
+                    accepted_at: Timestamp(number(AFTER_AMOUNT)?),
+                    attempt: match detail {
+                        0 => None,
+                        1 => Some((Processor::Default, Timestamp(number(ACCEPTED_BYTES)?))),
+                        2 => Some((Processor::Fallback, Timestamp(number(ACCEPTED_BYTES)?))),
+                        _ => return None,
+                    },
+                },
             })
         })();
         match record {
@@ -265,9 +295,14 @@ impl Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Record::Accepted { id, amount, accepted_at, carried } => {
-                let again = if *carried { " (carried over)" } else { "" };
-                write!(f, "Accepted {id} {amount} at {accepted_at}{again}")
+            Record::Accepted { id, amount, accepted_at } => {
+                write!(f, "Accepted {id} {amount} at {accepted_at}")
+            }
+            Record::Carried { id, amount, accepted_at, attempt } => {
+                write!(f, "Carried {id} {amount} at {accepted_at}")?;
+                attempt.map_or(Ok(()), |(processor, requested_at)| {
+                    write!(f, ", attempted at {} requested {requested_at}", processor.name())
+                })
             }
             Record::Attempted { id, processor, requested_at } => {
                 write!(f, "Attempted {id} at {} requested {requested_at}", processor.name())
@@ -303,12 +338,12 @@ mod tests {
 
     pub fn any_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
-        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..9_u8);
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..10_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
             let processor = Processor::ALL[usize::from(flag)];
             match kind {
-                0 => Record::Accepted { id, amount, accepted_at: at, carried: flag },
+                0 => Record::Accepted { id, amount, accepted_at: at },
                 1 => Record::Attempted { id, processor, requested_at: at },
                 2 => Record::Released { id },
                 3 => Record::Settled { id, processor, amount, requested_at: at },
@@ -316,7 +351,11 @@ mod tests {
                 5 => Record::Forwarded { id, amount },
                 6 => Record::Purged,
                 7 => Record::Synced { until: Position(amount.0 as u64) },
-                _ => Record::End,
+                8 => Record::End,
+                _ => {
+                    let attempt = flag.then_some((Processor::ALL[amount.0 as usize % 2], at));
+                    Record::Carried { id, amount, accepted_at: at, attempt }
+                }
             }
         })
     }

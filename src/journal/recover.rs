@@ -229,16 +229,15 @@ impl Replay {
 
     fn apply(&mut self, home: u32, record: &Record, ids_remembered: usize) {
         match *record {
-            Record::Accepted { id, amount, accepted_at, carried } => {
-                let new = Outstanding { amount, accepted_at, attempt: None, home };
-                // Carried over, it keeps its attempt.
-                self.payments.entry(id).or_insert(new).home = home;
-                if !carried {
-                    self.ids.push_back((id, amount));
-                    if self.ids.len() > ids_remembered {
-                        self.ids.pop_front();
-                    }
+            Record::Accepted { id, amount, accepted_at } => {
+                self.payments.insert(id, Outstanding { amount, accepted_at, attempt: None, home });
+                self.ids.push_back((id, amount));
+                if self.ids.len() > ids_remembered {
+                    self.ids.pop_front();
                 }
+            }
+            Record::Carried { id, amount, accepted_at, attempt } => {
+                self.payments.insert(id, Outstanding { amount, accepted_at, attempt, home });
             }
             // Payments that are not there ended later, and their acceptance is in the books.
             Record::Attempted { id, processor, requested_at } => {

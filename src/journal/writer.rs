@@ -16,7 +16,9 @@
 //! Locks, taken in this order: keeping, syncing, writing, appending, next.
 
 use super::head::FILE_HEAD_BYTES;
-use super::record::{ATTEMPTED_BYTES, END_BYTES, Record, SETTLED_BYTES, SYNCED_BYTES};
+use super::record::{
+    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, Record, SETTLED_BYTES, SYNCED_BYTES,
+};
 use super::segment::Segment;
 use super::storage::Storage;
 use super::{Options, Position};
@@ -34,7 +36,7 @@ use std::task::Waker;
 const ROOM_TO_SETTLE: usize = SETTLED_BYTES + SYNCED_BYTES;
 /// What an outstanding payment may still need, see the module. Carrying it over needs no more.
 pub const ROOM_PER_PAYMENT: usize = ATTEMPTED_BYTES + SYNCED_BYTES + ROOM_TO_SETTLE;
-const _: () = assert!(ROOM_PER_PAYMENT == 104);
+const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <= 104);
 
 /// Bytes to be kept free for so many outstanding payments.
 pub fn room_for(outstanding: usize) -> usize {
@@ -212,7 +214,7 @@ impl Writer {
         if appending.payments.contains_key(&id) {
             return None;
         }
-        let record = Record::Accepted { id, amount, accepted_at, carried: false };
+        let record = Record::Accepted { id, amount, accepted_at };
         let position = self.put(&mut appending, record);
         let home = position.segment();
         appending.settle_in(id, Outstanding { amount, accepted_at, attempt: None, home });
@@ -224,17 +226,22 @@ impl Writer {
         let mut appending = locked(&self.appending);
         let Attempt { payment, processor, requested_at } = *attempt;
         let id = payment.id;
-        if !appending.payments.contains_key(&id) {
+        let position = match appending.payments.get_mut(&id) {
+            Some(payment) => {
+                payment.attempt = Some((processor, requested_at));
+                self.put(&mut appending, Record::Attempted { id, processor, requested_at })
+            }
             // It was accepted just before a purge and reached the dispatcher just after it.
-            let (amount, accepted_at) = (payment.amount, payment.accepted_at);
-            let record = Record::Accepted { id, amount, accepted_at, carried: true };
-            let home = self.put(&mut appending, record).segment();
-            appending.settle_in(id, Outstanding { amount, accepted_at, attempt: None, home });
-        }
-        let position = self.put(&mut appending, Record::Attempted { id, processor, requested_at });
-        if let Some(payment) = appending.payments.get_mut(&id) {
-            payment.attempt = Some((processor, requested_at));
-        }
+            None => {
+                let (amount, accepted_at) = (payment.amount, payment.accepted_at);
+                let attempt = Some((processor, requested_at));
+                let record = Record::Carried { id, amount, accepted_at, attempt };
+                let position = self.put(&mut appending, record);
+                let home = position.segment();
+                appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
+                position
+            }
+        };
         self.publish(&appending);
         position
     }
@@ -288,11 +295,8 @@ impl Writer {
             .map(|(id, payment)| (*id, *payment))
             .collect();
         for (id, Outstanding { amount, accepted_at, attempt, .. }) in old {
-            let record = Record::Accepted { id, amount, accepted_at, carried: true };
+            let record = Record::Carried { id, amount, accepted_at, attempt };
             let home = self.put(&mut appending, record).segment();
-            if let Some((processor, requested_at)) = attempt {
-                self.put(&mut appending, Record::Attempted { id, processor, requested_at });
-            }
             appending.leave(id);
             appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
         }

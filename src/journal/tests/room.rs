@@ -153,8 +153,9 @@ fn old_payments_are_carried_over() {
     assert_eq!(writer.append_accepted(PaymentId(1), Cents(9), Timestamp(9)), None, "a repetition");
 }
 
-/// A crash in the middle of carrying over leaves two acceptances of one payment, and its attempt in
-/// the old segment only. It must not come back free: it may have been paid.
+/// Carrying over once wrote the acceptance and the attempt as two records. Torn between them, the
+/// payment was at home in the new segment, the old one was rewritten, and the next start found the
+/// payment free, though it may have been paid.
 #[test]
 fn a_payment_carried_over_by_half_is_still_in_doubt() {
     let storage = Simulated::default();
