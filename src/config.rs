@@ -2,6 +2,7 @@
 //!
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
+use crate::journal;
 use crate::payments::router::Policy;
 use crate::payments::{Instance, Processor};
 use crate::upstream::Url;
@@ -110,6 +111,10 @@ impl Fee {
 pub enum Durability {
     /// In memory: lost if the process dies.
     None,
+    /// In the journal, handed to the kernel: survives the death of the process.
+    Process,
+    /// In the journal, on the disk: survives the loss of power.
+    Disk,
 }
 
 /// One instance: takes payments, drives them to the processors, tells what went where.
@@ -171,9 +176,14 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_ALLOW_PURGE")]
     pub allow_purge: bool,
 
-    /// What a 2xx promises.
-    #[arg(long, env = "GALO_DURABILITY", value_enum, default_value = "none")]
-    pub durability: Durability,
+    /// The directory of this instance's journal, made if need be. Without it nothing survives the
+    /// process.
+    #[arg(long, env = "GALO_DATA")]
+    pub data: Option<PathBuf>,
+
+    /// What a 2xx promises; with --data, process if nothing is said.
+    #[arg(long, env = "GALO_DURABILITY", value_enum)]
+    pub durability: Option<Durability>,
 
     /// How long a payment waits for the cheaper processor before it goes to the other one.
     #[arg(long, env = "GALO_PATIENCE", default_value = "300ms", value_parser = humantime::parse_duration)]
@@ -244,6 +254,8 @@ pub struct Config {
     pub adopt_after: Duration,
     pub peer_token: String,
     pub allow_purge: bool,
+    /// The journal's directory and what is promised, if anything is.
+    pub journal: Option<(PathBuf, journal::Durability)>,
     pub policy: Policy,
     pub processor_timeout: Duration,
     pub connect_timeout: Duration,
@@ -286,6 +298,7 @@ impl Config {
         if let Some((name, _)) = timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
             return Err(format!("{name} must be longer than 0"));
         }
+        let journal = journal_of(args.data, args.durability)?;
         let cheaper = if args.fallback_fee < args.default_fee {
             Processor::Fallback
         } else {
@@ -309,6 +322,7 @@ impl Config {
             adopt_after: args.adopt_after,
             peer_token,
             allow_purge: args.allow_purge,
+            journal,
             policy,
             processor_timeout: args.processor_timeout,
             connect_timeout: args.connect_timeout,
@@ -320,6 +334,23 @@ impl Config {
             drain_notice: args.drain_notice,
             drain_timeout: args.drain_timeout,
         })
+    }
+}
+
+fn journal_of(
+    data: Option<PathBuf>,
+    durability: Option<Durability>,
+) -> Result<Option<(PathBuf, journal::Durability)>, String> {
+    match (data, durability) {
+        (None, None | Some(Durability::None)) => Ok(None),
+        (None, Some(_)) => Err("--durability process or disk needs --data DIRECTORY".into()),
+        (Some(_), Some(Durability::None)) => {
+            Err("--data and --durability none contradict each other".into())
+        }
+        (Some(data), None | Some(Durability::Process)) => {
+            Ok(Some((data, journal::Durability::Process)))
+        }
+        (Some(data), Some(Durability::Disk)) => Ok(Some((data, journal::Durability::Disk))),
     }
 }
 
@@ -365,6 +396,8 @@ mod tests {
             ("--default-fee 1.1", "--default-fee"),
             ("--patience soon", "--patience"),
             ("--durability perhaps", "--durability"),
+            ("--durability process", "--data"),
+            ("--data x --durability none", "--durability"),
         ] {
             let error = config(arguments).err().unwrap_or_else(|| panic!("accepted: {arguments}"));
             assert!(error.contains(named), "{arguments}: {error}");

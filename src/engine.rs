@@ -8,6 +8,7 @@
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
 use crate::config::{GUESTS_EVERY, PEER_HELLO_EVERY};
+use crate::journal::Position;
 use crate::money::Cents;
 use crate::node::{Control, Node, Phase};
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
@@ -38,13 +39,15 @@ pub struct Engine {
     /// Accepted in place of the peer, which is away: handed over when it is back, or driven from
     /// here if it does not come back.
     guests: RefCell<VecDeque<Payment>>,
+    /// Requests decided on in one pump, with where the journal holds them.
+    starts: RefCell<Vec<(Start, Position)>>,
     /// State of each processor at the last look, to see it flip.
     last_state: [Cell<State>; 2],
 }
 
 struct Lane {
     processor: Processor,
-    job: Cell<Option<Start>>,
+    job: Cell<Option<(Start, Position)>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -59,12 +62,14 @@ impl Engine {
             lanes: Default::default(),
             watcher: RefCell::new(None),
             guests: RefCell::default(),
+            starts: RefCell::default(),
             last_state: [Cell::new(State::Up), Cell::new(State::Up)],
         })
     }
 
     /// Drives payments for as long as the thread runs.
     pub async fn run(self: Rc<Self>) {
+        self.recover();
         monoio::spawn(self.clone().watch());
         monoio::spawn(self.clone().keep_in_touch());
         loop {
@@ -73,6 +78,20 @@ impl Engine {
             let node = &self.node;
             node.queue.ready(|| !node.controls.is_empty()).await;
         }
+    }
+
+    /// Takes over what an earlier process left.
+    fn recover(&self) {
+        let (waiting, doubts) = self.node.take_recovered();
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        for payment in waiting {
+            if payment.guest {
+                self.guests.borrow_mut().push_back(payment);
+            } else {
+                dispatcher.submit(payment);
+            }
+        }
+        doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, clock::moment()));
     }
 
     /// Takes over everything that waits in the ring and among the controls.
@@ -90,29 +109,46 @@ impl Engine {
                 Control::Reported(processor, report) => {
                     dispatcher.reported(processor, report, clock::moment());
                 }
-                Control::Purge(done) => {
-                    self.purge(&mut dispatcher);
-                    done.finish();
-                }
+                Control::Purge(done) => done.finish(self.purge(&mut dispatcher)),
             }
         }
     }
 
-    fn purge(&self, dispatcher: &mut Dispatcher) {
+    /// False if the disk is too full to write down that everything is forgotten; then it is not.
+    fn purge(&self, dispatcher: &mut Dispatcher) -> bool {
+        if self.node.journal.append_purged().is_none() {
+            return false;
+        }
         let mut forgotten = dispatcher.purge() + self.guests.take().len();
         while self.node.queue.pop().is_some() {
             forgotten += 1;
         }
         self.node.queue.release(forgotten);
         self.node.forget_all();
+        true
     }
 
     /// Starts every request that may be started now.
     fn pump(self: &Rc<Self>) {
-        let mut dispatcher = self.dispatcher.borrow_mut();
-        while let Some(start) = dispatcher.next(clock::moment(), clock::now()) {
-            self.assign(start);
+        if self.node.phase() == Phase::Starting {
+            // The peer may be driving payments of ours; it is asked before anything is sent.
+            return;
         }
+        let journal = &self.node.journal;
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        let mut starts = self.starts.borrow_mut();
+        while journal.has_room_for_attempt()
+            && let Some(start) = dispatcher.next(clock::moment(), clock::now())
+        {
+            let position = match start.question {
+                Question::Pay => journal.append_attempted(&start.attempt),
+                Question::Look => Position::NONE,
+            };
+            starts.push((start, position));
+        }
+        // One write for all of them, and for what was settled since the last.
+        journal.flush();
+        starts.drain(..).for_each(|job| self.assign(job));
         if !dispatcher.is_idle()
             && let Some(watcher) = self.watcher.borrow_mut().take()
         {
@@ -121,12 +157,12 @@ impl Engine {
         self.publish(&dispatcher);
     }
 
-    fn assign(self: &Rc<Self>, start: Start) {
-        let processor = start.attempt.processor;
+    fn assign(self: &Rc<Self>, job: (Start, Position)) {
+        let processor = job.0.attempt.processor;
         let idle = self.idle[processor as usize].borrow_mut().pop();
         match idle {
             Some(lane) => {
-                lane.job.set(Some(start));
+                lane.job.set(Some(job));
                 if let Some(waker) = lane.waker.borrow_mut().take() {
                     waker.wake();
                 }
@@ -136,7 +172,7 @@ impl Engine {
                 lanes.set(lanes.get() + 1);
                 // The dispatcher bounds the requests in flight, and so the lanes: its window, its
                 // looks, and one probe a second for as long as probes hang.
-                let (job, waker) = (Cell::new(Some(start)), RefCell::new(None));
+                let (job, waker) = (Cell::new(Some(job)), RefCell::new(None));
                 let lane = Rc::new(Lane { processor, job, waker });
                 monoio::spawn(self.clone().drive(lane));
             }
@@ -151,9 +187,12 @@ impl Engine {
         let mut other = Link::new(self.node.processors[1 - index].clone());
         loop {
             let idle_until = clock::moment() + LANE_IDLE_MAX;
-            let Some(start) = alarm.until(idle_until, lane.next_job()).await else {
+            let Some((start, position)) = alarm.until(idle_until, lane.next_job()).await else {
                 break;
             };
+            // Not a byte goes out before it is written down: after a restart the payment would be
+            // taken for free, and could be paid at the other processor as well.
+            self.node.journal.wait(position).await;
             let begun = clock::moment();
             let held = match start.attempt.payment.guest {
                 true => self.held_elsewhere(&start, &alarm, &mut other).await,
@@ -240,22 +279,28 @@ impl Engine {
 
     fn finished(&self, start: &Start, outcome: Outcome, begun: Moment) {
         let now = clock::moment();
-        let processor = start.attempt.processor;
+        let (id, processor) = (start.attempt.payment.id, start.attempt.processor);
         let stats = &self.node.stats;
         if start.question == Question::Pay {
             stats.attempts[processor as usize].record(now.since(begun));
         }
         match self.dispatcher.borrow_mut().finished(start.flight, outcome, now) {
             End::Settled(settlement) => {
+                self.node.journal.append_settled(id, settlement);
                 self.node.summary().record(settlement);
                 self.node.queue.release(1);
                 stats.settled[processor as usize].fetch_add(1, Ordering::Relaxed);
             }
             End::Foreign => {
+                self.node.journal.append_foreign(id);
                 self.node.queue.release(1);
                 stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
-            End::Again => {
+            End::Released => {
+                self.node.journal.append_released(id);
+                stats.again.fetch_add(1, Ordering::Relaxed);
+            }
+            End::InDoubt => {
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
             End::Purged => {}
@@ -295,7 +340,11 @@ impl Engine {
         page.iter().for_each(|(id, amount)| self.node.remember(*id, *amount));
         let ids = page.iter().map(|(id, _)| *id).collect();
         let disowned = self.dispatcher.borrow_mut().disown(&ids);
-        self.node.queue.release(disowned);
+        for payment in &disowned {
+            self.node.journal.append_forwarded(payment.id, payment.amount);
+        }
+        self.node.journal.flush();
+        self.node.queue.release(disowned.len());
     }
 
     /// Gives the guests to their home, oldest first, for as long as it takes them.
@@ -311,10 +360,11 @@ impl Engine {
                     self.node.stats.conflicts.fetch_add(1, Ordering::Relaxed);
                     log::error!("a payment was accepted by both instances with two amounts");
                 }
-                Ok(Accepted::Full | Accepted::Closed) | Err(_) => {
+                Ok(Accepted::Full | Accepted::DiskFull | Accepted::Closed) | Err(_) => {
                     return self.guests.borrow_mut().push_front(guest);
                 }
             }
+            self.node.journal.append_forwarded(guest.id, guest.amount);
             self.node.queue.release(1);
         }
     }
@@ -367,9 +417,9 @@ impl Engine {
 }
 
 impl Lane {
-    async fn next_job(&self) -> Start {
+    async fn next_job(&self) -> (Start, Position) {
         poll_fn(|context| match self.job.take() {
-            Some(start) => Poll::Ready(start),
+            Some(job) => Poll::Ready(job),
             None => {
                 *self.waker.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending

@@ -12,6 +12,7 @@ mod json;
 mod http;
 mod upstream;
 mod payments;
+mod journal;
 mod config;
 mod stats;
 mod peer;
@@ -53,6 +54,8 @@ enum Command {
     /// Both contests and many others in virtual time: what a routing policy earns
     Rehearse(rehearsal::RehearseArgs),
     Demo(demo::DemoArgs),
+    /// Look into a journal without changing it
+    Journal(journal::inspect::JournalArgs),
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
             simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }
         Command::Demo(args) => demo::run(&args),
+        Command::Journal(args) => journal::inspect::run(&args),
     };
     result.unwrap_or_else(|refusal| {
         eprintln!("galo: {refusal}");
@@ -102,7 +106,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let listeners = bind(&config)?;
     let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
-    let node = Node::new(config);
+    let node = Node::new(config).map_err(|error| error.to_string())?;
     let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
     start_loops(&node, &driver, listeners)?;
     while node.phase() == Phase::Starting {

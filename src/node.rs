@@ -6,19 +6,20 @@
 
 use crate::clock::{self, Moment};
 use crate::config::{ADOPTED_MAX, ADOPTED_PAGE, CONTROLS_CAPACITY, Config, RING_CAPACITY};
+use crate::journal::{Journal, JournalError, Options, Recovered};
 use crate::money::Cents;
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::observed::{Report, State};
 use crate::payments::queue::Queue;
 use crate::payments::summary::SummaryIndex;
-use crate::payments::{Accepted, Payment, PaymentId, Processor, Totals, Window};
+use crate::payments::{Accepted, Attempt, Payment, PaymentId, Processor, Totals, Window};
 use crate::peer::Peer;
 use crate::stats::{Stats, Surroundings};
 use crate::upstream::Target;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -41,25 +42,29 @@ pub enum Control {
     Purge(Arc<Done>),
 }
 
-/// Tells one task that something another thread was asked for has been done.
+/// Tells one task how something ended that another thread was asked for.
 #[derive(Default)]
 pub struct Done {
-    done: AtomicBool,
+    /// 0 not yet, 1 refused, 2 done.
+    state: AtomicU8,
     waker: AtomicWaker,
 }
 
 impl Done {
-    pub fn finish(&self) {
-        self.done.store(true, Ordering::Release);
+    pub fn finish(&self, done: bool) {
+        self.state.store(1 + u8::from(done), Ordering::Release);
         self.waker.wake();
     }
 
-    pub async fn wait(&self) {
+    pub async fn wait(&self) -> bool {
         poll_fn(|context| {
             self.waker.register(context.waker());
-            if self.done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            match self.state.load(Ordering::Acquire) {
+                0 => Poll::Pending,
+                state => Poll::Ready(state == 2),
+            }
         })
-        .await;
+        .await
     }
 }
 
@@ -71,6 +76,9 @@ pub struct Node {
     pub queue: Queue,
     pub controls: ArrayQueue<Control>,
     pub stats: Stats,
+    pub journal: Journal,
+    /// What the journal brought back, until the dispatcher takes it over.
+    recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
     ids: IdWindow,
     summary: Mutex<SummaryIndex>,
     phase: AtomicU8,
@@ -81,23 +89,43 @@ pub struct Node {
 }
 
 impl Node {
-    /// Looks up the addresses of processors and peer once (blocking).
-    pub fn new(config: Config) -> Arc<Node> {
+    /// Replays the journal, and looks up the addresses of processors and peer once (blocking).
+    ///
+    /// # Errors
+    /// If the journal cannot be opened, in one line.
+    pub fn new(config: Config) -> Result<Arc<Node>, JournalError> {
+        let (journal, recovered) = open_journal(&config)?;
+        let ids = IdWindow::new(config.ids_remembered);
+        for (id, amount) in &recovered.ids {
+            ids.admit(*id, *amount);
+        }
+        let outstanding = recovered.waiting.len() + recovered.doubts.len();
+        let queue = Queue::new(RING_CAPACITY, config.queue_capacity);
+        queue.take_over(outstanding);
         let (token, own) = (config.peer_token.clone(), config.instance);
         let peer = config.peer.clone().map(|url| Peer::new(Target::new(url), token, own));
-        Arc::new(Node {
+        Ok(Arc::new(Node {
             processors: config.processor_urls.clone().map(Target::new),
             peer: peer.map(Arc::new),
-            queue: Queue::new(RING_CAPACITY, config.queue_capacity),
+            queue,
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
-            ids: IdWindow::new(config.ids_remembered),
-            summary: Mutex::new(SummaryIndex::new()),
+            journal,
+            recovered: Mutex::new((recovered.waiting, recovered.doubts)),
+            ids,
+            summary: Mutex::new(recovered.summary),
             phase: AtomicU8::new(Phase::Starting as u8),
             adopted: Mutex::default(),
             health_called: Default::default(),
             config,
-        })
+        }))
+    }
+
+    /// The payments that the journal brought back: those that are free, and those whose last
+    /// attempt has an unknown outcome. Once.
+    pub fn take_recovered(&self) -> (Vec<Payment>, Vec<Attempt>) {
+        let recovered = &mut *self.recovered.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(recovered)
     }
 
     pub fn phase(&self) -> Phase {
@@ -133,9 +161,13 @@ impl Node {
         let Some(place) = place else {
             return Accepted::Full;
         };
-        match self.ids.admit(id, amount) {
+        if !self.journal.has_room() {
+            return Accepted::DiskFull;
+        }
+        let (accepted, accepted_at) = (clock::moment(), clock::now());
+        let write = || self.journal.append_accepted(id, amount, accepted_at).is_some();
+        match self.ids.admit_with(id, amount, write) {
             Admission::New => {
-                let (accepted, accepted_at) = (clock::moment(), clock::now());
                 let guest = !self.is_home(id);
                 place.push(Payment { id, amount, accepted, accepted_at, guest });
                 Accepted::New
@@ -231,4 +263,24 @@ impl Node {
             event_loops: self.config.threads,
         })
     }
+}
+
+fn open_journal(config: &Config) -> Result<(Journal, Recovered), JournalError> {
+    let Some((directory, durability)) = &config.journal else {
+        return Ok((Journal::none(), Recovered::default()));
+    };
+    let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
+    let (journal, mut recovered) = Journal::open(directory, options)?;
+    let is_guest = |id: PaymentId| config.peer.is_some() && id.home() != config.instance;
+    recovered.waiting.iter_mut().for_each(|payment| payment.guest = is_guest(payment.id));
+    for Attempt { payment, .. } in &mut recovered.doubts {
+        payment.guest = is_guest(payment.id);
+    }
+    log::info!(
+        "journal {}: {} payments to settle, {} to ask about",
+        directory.display(),
+        recovered.waiting.len(),
+        recovered.doubts.len()
+    );
+    Ok((journal, recovered))
 }

@@ -33,7 +33,8 @@ pub enum Door {
 pub enum Then {
     /// Nothing: the answer is in the buffer.
     Answered,
-    /// Likewise, and a payment is in the queue: the dispatcher is to be woken.
+    /// Likewise, but it makes a promise: it must not go out before the journal has what was
+    /// appended so far, and the dispatcher is to be woken after.
     Accepted,
     /// The answer needs others, and comes from [`Call::answer`].
     Call(Call),
@@ -118,9 +119,10 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
             accepted(out, frame);
             (&stats.accepted, Then::Accepted)
         }
+        // The first request's record may be on its way to the disk still; a repeat promises as much.
         Accepted::Repeated => {
             accepted(out, frame);
-            (&stats.repeated, Then::Answered)
+            (&stats.repeated, Then::Accepted)
         }
         Accepted::Conflicting => {
             let reason = "The field amount differs from an earlier payment of this correlationId.";
@@ -129,6 +131,10 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
         }
         Accepted::Full => {
             turn_away(out, frame, "The queue is full.");
+            (&stats.turned_away, Then::Answered)
+        }
+        Accepted::DiskFull => {
+            turn_away(out, frame, "The disk is full.");
             (&stats.turned_away, Then::Answered)
         }
         Accepted::Closed => {
@@ -224,7 +230,10 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
     };
     let outcome = node.accept(id, amount);
     message(out, frame, &OfferedMessage { accepted: outcome.name().into() });
-    if outcome == Accepted::New { Then::Accepted } else { Then::Answered }
+    match outcome {
+        Accepted::New | Accepted::Repeated => Then::Accepted,
+        _ => Then::Answered,
+    }
 }
 
 fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
@@ -246,23 +255,21 @@ fn read_health(body: &[u8]) -> Option<(Processor, Report)> {
 
 impl Call {
     /// Asks who must be asked, and answers into `out`.
-    pub async fn answer(self, node: &Arc<Node>, frame: Frame, out: &mut Vec<u8>) {
+    pub async fn answer(self, node: &Arc<Node>, frame: Frame, out: &mut Vec<u8>) -> Then {
         match self {
             Call::Summary(window) => match summary(node, window).await {
                 Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
                 Err(PeerError(reason)) => turn_away(out, frame, reason),
             },
             Call::Offer(id, amount) => {
-                let then = answer_payment(node, offer(node, id, amount).await, frame, out);
-                if let Then::Accepted = then {
-                    node.queue.wake();
-                }
+                return answer_payment(node, offer(node, id, amount).await, frame, out);
             }
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
                 Err(reason) => turn_away(out, frame, reason),
             },
         }
+        Then::Answered
     }
 }
 
@@ -294,7 +301,9 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
     if !node.control(Control::Purge(done.clone())) {
         return Err("Too many purges at once.");
     }
-    done.wait().await;
+    if !done.wait().await {
+        return Err("The disk is full: nothing was purged.");
+    }
     match &node.peer {
         Some(peer) if pass_on => {
             let purged = peer.purge().await;

@@ -234,6 +234,10 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 self.out.extend_from_slice(response::CONTINUE);
                 continued = true;
             }
+            if accepted {
+                let journal = &node.journal;
+                journal.wait(journal.appended()).await;
+            }
             let written = self.flush().await;
             if answered > 0 && door == Door::Entry {
                 let took = clock::moment().since(turn_started);
@@ -287,7 +291,8 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                             if std::mem::take(&mut accepted) {
                                 node.queue.wake();
                             }
-                            call.answer(node, frame, &mut self.out).await;
+                            let then = call.answer(node, frame, &mut self.out).await;
+                            accepted |= matches!(then, Then::Accepted);
                         }
                     }
                     if connection == Connection::Close {

@@ -54,8 +54,10 @@ pub enum End {
     Settled(Settlement),
     /// Held under the same id by somebody else since before we accepted it.
     Foreign,
-    /// Not yet: it waits for another attempt.
-    Again,
+    /// Certainly not booked: it is free to go to either processor.
+    Released,
+    /// Nobody knows yet: this processor will be asked.
+    InDoubt,
     /// The payment was purged meanwhile.
     Purged,
 }
@@ -151,6 +153,11 @@ impl Dispatcher {
     /// Takes over an accepted payment.
     pub fn submit(&mut self, payment: Payment) {
         self.waiting.push_back(payment);
+    }
+
+    /// Takes over an attempt of an earlier process, whose outcome nobody knows.
+    pub fn submit_doubt(&mut self, attempt: Attempt, now: Moment) {
+        self.doubt(attempt, None, false, now);
     }
 
     /// Payments waiting for an attempt.
@@ -302,15 +309,19 @@ impl Dispatcher {
             Outcome::NotRecorded(_) | Outcome::Absent if flight.doubt.is_some() => {
                 let absent = outcome == Outcome::Absent;
                 self.doubt(attempt, flight.doubt, absent, now);
+                return End::InDoubt;
             }
             Outcome::NotRecorded(Refusal::Rejected { .. } | Refusal::Unconfirmed) => {
                 let entry = self.agenda_entry(now + REJECTED_PAUSE, attempt);
                 self.set_aside.push(entry);
             }
             Outcome::NotRecorded(_) => self.requeue(attempt.payment),
-            Outcome::Unknown | Outcome::Absent => self.doubt(attempt, flight.doubt, false, now),
+            Outcome::Unknown | Outcome::Absent => {
+                self.doubt(attempt, flight.doubt, false, now);
+                return End::InDoubt;
+            }
         }
-        End::Again
+        End::Released
     }
 
     /// Back to its place: the queue is ordered by age, and patience is measured on the oldest.
@@ -404,13 +415,20 @@ impl Dispatcher {
         forgotten
     }
 
-    /// Lets go of waiting payments that somebody else drives, and says how many there were. What
-    /// is in flight or in doubt stays: its outcome is decided at the processor.
-    pub fn disown(&mut self, ids: &HashSet<PaymentId>) -> usize {
-        let before = self.waiting();
-        self.waiting.retain(|payment| !ids.contains(&payment.id));
-        self.set_aside.retain(|Reverse((_, _, Due(it)))| !ids.contains(&it.payment.id));
-        before - self.waiting()
+    /// Lets go of waiting payments that somebody else drives, and says which. What is in flight or
+    /// in doubt stays: its outcome is decided at the processor.
+    pub fn disown(&mut self, ids: &HashSet<PaymentId>) -> Vec<Payment> {
+        let mut disowned = Vec::new();
+        let mut keep = |payment: &Payment| {
+            let is_ours = !ids.contains(&payment.id);
+            if !is_ours {
+                disowned.push(*payment);
+            }
+            is_ours
+        };
+        self.waiting.retain(&mut keep);
+        self.set_aside.retain(|Reverse((_, _, Due(attempt)))| keep(&attempt.payment));
+        disowned
     }
 
     fn flight(&self, id: FlightId) -> Option<&Flight> {

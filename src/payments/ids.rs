@@ -72,8 +72,24 @@ impl IdWindow {
     /// [`Admission::Same`] says that somebody was told `New`, not that the payment has been queued
     /// or written by now: an answer that promises this must wait for it.
     pub fn admit(&self, id: PaymentId, amount: Cents) -> Admission {
+        self.admit_with(id, amount, || true)
+    }
+
+    /// Like [`IdWindow::admit`], and if the id is new, does `first` before any other thread can be
+    /// told [`Admission::Same`]. If that says no, the id was known to others already, with an amount
+    /// that is not known here: it is remembered with this one, and the same.
+    pub fn admit_with(
+        &self,
+        id: PaymentId,
+        amount: Cents,
+        first: impl FnOnce() -> bool,
+    ) -> Admission {
         let hash = self.hasher.hash_one(id);
-        self.shard(hash).admit(hash, Remembered::new(id, amount), &self.hasher)
+        let mut shard = self.shard(hash);
+        match shard.admit(hash, Remembered::new(id, amount), &self.hasher) {
+            Admission::New if !first() => Admission::Same,
+            admission => admission,
+        }
     }
 
     /// Forgets every id and gives the memory back.

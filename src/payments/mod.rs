@@ -104,16 +104,19 @@ pub enum Accepted {
     Conflicting,
     /// No place in the queue.
     Full,
+    /// No room on the disk for what it would have to hold.
+    DiskFull,
     /// Not taking payments.
     Closed,
 }
 
 impl Accepted {
-    const ALL: [(Accepted, &'static str); 5] = [
+    const ALL: [(Accepted, &'static str); 6] = [
         (Accepted::New, "new"),
         (Accepted::Repeated, "repeated"),
         (Accepted::Conflicting, "conflicting"),
         (Accepted::Full, "full"),
+        (Accepted::DiskFull, "disk full"),
         (Accepted::Closed, "closed"),
     ];
 

@@ -49,6 +49,11 @@ impl Queue {
         (in_ring < self.ring.capacity() && outstanding < self.outstanding_max).then_some(place)
     }
 
+    /// Counts payments that were accepted by an earlier process.
+    pub fn take_over(&self, count: usize) {
+        self.outstanding.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Payments accepted and not settled.
     pub fn outstanding(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)

@@ -12,8 +12,8 @@
 //! added to these by whoever asks.
 
 use crate::clock::Timestamp;
-use crate::money::Total;
-use crate::payments::{Settlement, Totals, Window};
+use crate::money::{Cents, Total};
+use crate::payments::{Processor, Settlement, Totals, Window};
 
 /// Entries in a full block. A query sums at most two blocks per processor and an insert moves at
 /// most one, both cheap with 512 entries of 12 bytes; and a block's own 64 bytes are spread thin.
@@ -46,6 +46,19 @@ impl SummaryIndex {
     pub fn record(&mut self, settlement: Settlement) {
         self.histories[settlement.processor as usize]
             .record(settlement.requested_at.0, settlement.amount.0);
+    }
+
+    /// Adds many settlements of one processor. Fast where each is no earlier than what is there and
+    /// than the one before it, right in any order.
+    pub fn record_run(
+        &mut self,
+        processor: Processor,
+        run: impl Iterator<Item = (Timestamp, Cents)>,
+    ) {
+        let history = &mut self.histories[processor as usize];
+        for (at, amount) in run {
+            history.record_last(at.0, amount.0);
+        }
     }
 
     /// The exact totals of the settlements inside `window`, indexed by `Processor as usize`. Both
@@ -83,6 +96,17 @@ impl<const ENTRIES_MAX: usize> History<ENTRIES_MAX> {
             later.before += one;
         }
         self.total += one;
+    }
+
+    /// Like [`History::record`], without a search if nothing is later.
+    fn record_last(&mut self, at_ms: i64, cents: i64) {
+        match self.blocks.last_mut() {
+            Some(last) if last.last_ms() <= at_ms && last.has_room_for(at_ms) => {
+                last.push(at_ms, cents);
+                self.total += Totals { count: 1, amount: Total(i128::from(cents)) };
+            }
+            _ => self.record(at_ms, cents),
+        }
     }
 
     /// The index of a block that can take an entry of that time where it belongs, made if need be.
@@ -223,6 +247,16 @@ impl<const ENTRIES_MAX: usize> Block<ENTRIES_MAX> {
         self.entries.insert(position, Entry { after_first_ms, cents });
     }
 
+    /// Adds an entry that is not earlier than any other. There must be room for it.
+    fn push(&mut self, at_ms: i64, cents: i64) {
+        if self.entries.len() == self.entries.capacity() {
+            // In a run the block will be full soon.
+            self.entries.reserve_exact(ENTRIES_MAX - self.entries.len());
+        }
+        let after_first_ms = self.after_first_ms(at_ms);
+        self.entries.push(Entry { after_first_ms, cents });
+    }
+
     /// Lets the block begin at an earlier time, which must be within reach.
     fn rebase(&mut self, first_ms: i64) {
         let earlier_by_ms = self.first_ms.abs_diff(first_ms) as u32;
@@ -273,8 +307,6 @@ fn sum(entries: &[Entry]) -> Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::Cents;
-    use crate::payments::Processor;
     use proptest::prelude::*;
     use std::time::Instant;
 
@@ -444,8 +476,11 @@ mod tests {
             others in prop::collection::vec(any_time_ms(), 4),
         ) {
             let mut history = History::<4>::default();
-            for (at_ms, cents) in &entries {
-                history.record(*at_ms, *cents);
+            for (index, (at_ms, cents)) in entries.iter().enumerate() {
+                match index % 2 {
+                    0 => history.record(*at_ms, *cents),
+                    _ => history.record_last(*at_ms, *cents),
+                }
             }
             check(&history);
             let near = entries.iter().take(8).flat_map(|(at_ms, _)| {

@@ -383,7 +383,7 @@ impl Play<'_> {
                 assert_eq!(entry.known_us, u64::MAX, "settled once");
                 entry.known_us = self.now_us;
             }
-            End::Again => {}
+            End::Released | End::InDoubt => {}
             End::Foreign | End::Purged => unreachable!("nobody else pays, nobody purges"),
         }
     }

@@ -137,7 +137,7 @@ fn first_in_first_out_also_after_failures() {
     // They fail in another order than they were sent, and one is accepted meanwhile.
     bench.submit(5);
     for index in [1, 0, 4, 2, 3] {
-        assert_eq!(bench.finish(starts[index], FAILING), End::Again);
+        assert_eq!(bench.finish(starts[index], FAILING), End::Released);
     }
     bench.ms += 500;
     let mut order = Vec::new();
@@ -170,7 +170,7 @@ fn no_attempt_claims_a_time_before_its_payment_was_accepted() {
 fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
     let mut bench = Bench::with_payments(1);
     let first = bench.next().unwrap();
-    assert_eq!(bench.finish(first, Outcome::Unknown), End::Again);
+    assert_eq!(bench.finish(first, Outcome::Unknown), End::InDoubt);
     // The cheaper one is certainly down, the dearer one is well: still nothing goes there.
     bench.report(Processor::Default, true, 0);
     bench.ms += 1_000;
@@ -188,7 +188,7 @@ fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
         let start = bench.wait_for_next();
         assert_eq!(start.attempt, first.attempt);
         questions.push(start.question);
-        assert_eq!(bench.finish(start, outcome), End::Again, "a doubt stays one: {outcome:?}");
+        assert_eq!(bench.finish(start, outcome), End::InDoubt, "a doubt stays one: {outcome:?}");
         assert_eq!(bench.dispatcher.in_doubt(), 1);
     }
     use Question::{Look, Pay};
@@ -312,7 +312,7 @@ fn both_slow_is_no_reason_to_stand_still() {
 fn what_one_processor_rejects_is_set_aside_then_offered_to_the_other() {
     let mut bench = Bench::with_payments(2);
     let bad = bench.next().unwrap();
-    assert_eq!(bench.finish(bad, REJECTED), End::Again);
+    assert_eq!(bench.finish(bad, REJECTED), End::Released);
     assert_eq!(bench.dispatcher.waiting(), 2);
     let good = bench.next().unwrap();
     assert_eq!(id(good), 1, "it does not hold up the others");

@@ -1,0 +1,188 @@
+//! What is kept of a segment whose payments are all over: the settlements in the order of their
+//! time, for the summary, and the ids that were accepted, to know repetitions by.
+//!
+//! ```text
+//! books: head, then for each processor its settlements: requested at (ms) 8, cents 8
+//! ids:   head, then in the order of acceptance: id 16, cents 8
+//! ```
+//!
+//! Knows nothing of files. The invariant: such a file is used whole or not at all; its head has
+//! the checksum of the rest (`head.rs`).
+
+use super::JournalError;
+use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
+use super::record::Record;
+use crate::clock::Timestamp;
+use crate::money::Cents;
+use crate::payments::summary::SummaryIndex;
+use crate::payments::{PaymentId, Processor};
+
+pub const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
+pub const ID_BYTES: usize = size_of::<u128>() + size_of::<i64>();
+const BEGINS_WITH_PURGE: u32 = 1;
+
+/// See the module.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Everything in files of lower numbers is forgotten.
+    pub begins_with_purge: bool,
+    pub settled: [Vec<(Timestamp, Cents)>; 2],
+    pub ids: Vec<(PaymentId, Cents)>,
+}
+
+impl Books {
+    pub fn add(&mut self, record: &Record) {
+        match *record {
+            Record::Settled { processor, amount, requested_at, .. } => {
+                self.settled[processor as usize].push((requested_at, amount));
+            }
+            Record::Accepted { id, amount, .. } => self.ids.push((id, amount)),
+            Record::Purged => *self = Books { begins_with_purge: true, ..Books::default() },
+            _ => {}
+        }
+    }
+
+    pub fn sort(&mut self) {
+        for settled in &mut self.settled {
+            settled.sort_unstable();
+        }
+    }
+
+    pub fn encode(&self, number: u32) -> Vec<u8> {
+        let [default, fallback] = &self.settled;
+        let settlements = default.len() + fallback.len();
+        let mut bytes = with_room_for_head(settlements * SETTLEMENT_BYTES);
+        for (at, amount) in default.iter().chain(fallback) {
+            bytes.extend_from_slice(&at.0.to_le_bytes());
+            bytes.extend_from_slice(&amount.0.to_le_bytes());
+        }
+        let flags = if self.begins_with_purge { BEGINS_WITH_PURGE } else { 0 };
+        let own = Own { flags, counts: [default.len() as u64, fallback.len() as u64] };
+        own.finish(Kind::Books, number, &mut bytes);
+        bytes
+    }
+
+    pub fn encode_ids(&self, number: u32) -> Vec<u8> {
+        let mut bytes = with_room_for_head(self.ids.len() * ID_BYTES);
+        for (id, amount) in &self.ids {
+            bytes.extend_from_slice(&id.0.to_le_bytes());
+            bytes.extend_from_slice(&amount.0.to_le_bytes());
+        }
+        let own = Own { flags: 0, counts: [self.ids.len() as u64, 0] };
+        own.finish(Kind::Ids, number, &mut bytes);
+        bytes
+    }
+}
+
+fn with_room_for_head(body: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FILE_HEAD_BYTES + body);
+    bytes.resize(FILE_HEAD_BYTES, 0);
+    bytes
+}
+
+/// The part of the head that these files have for their own.
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    flags: u32,
+    counts: [u64; 2],
+}
+
+impl Own {
+    fn finish(&self, kind: Kind, number: u32, bytes: &mut [u8]) {
+        let mut own = [0; OWN_BYTES];
+        own[..4].copy_from_slice(&self.flags.to_le_bytes());
+        own[4..8].copy_from_slice(&crc32c::crc32c(&bytes[FILE_HEAD_BYTES..]).to_le_bytes());
+        own[8..16].copy_from_slice(&self.counts[0].to_le_bytes());
+        own[16..24].copy_from_slice(&self.counts[1].to_le_bytes());
+        bytes[..FILE_HEAD_BYTES].copy_from_slice(&head::encode(kind, number, own));
+    }
+
+    fn read(own: &[u8; OWN_BYTES]) -> (Own, u32) {
+        let word = |at: usize| {
+            own[at..at + 4].iter().rev().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
+        };
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        (Own { flags: word(0), counts: [long(8), long(16)] }, word(4))
+    }
+}
+
+/// The checked body of a file, and what its head says of it.
+fn open(
+    kind: Kind,
+    number: u32,
+    bytes: &[u8],
+    entry_bytes: usize,
+) -> Result<(Own, &[u8]), JournalError> {
+    let (own, checksum) = Own::read(&head::decode(kind, number, bytes)?);
+    let body = bytes.get(FILE_HEAD_BYTES..).unwrap_or_default();
+    let corrupt = |what| {
+        let file = kind.file_name(number);
+        Err(JournalError::Corrupt { file, offset: FILE_HEAD_BYTES, what })
+    };
+    let length = u128::from(own.counts[0]) + u128::from(own.counts[1]);
+    if length * entry_bytes as u128 != body.len() as u128 {
+        return corrupt("a length that differs from what its head says");
+    }
+    if crc32c::crc32c(body) != checksum {
+        return corrupt("a checksum that does not match");
+    }
+    Ok((own, body))
+}
+
+fn number_at(entry: &[u8], at: usize) -> i64 {
+    entry.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, i64::from_le_bytes)
+}
+
+/// Whether books begin with a purge.
+///
+/// # Errors
+/// If the head (all that is needed of the file) is not whole.
+pub fn begin_with_purge(number: u32, head: &[u8]) -> Result<bool, JournalError> {
+    let (own, _) = Own::read(&head::decode(Kind::Books, number, head)?);
+    Ok(own.flags & BEGINS_WITH_PURGE != 0)
+}
+
+/// Adds the settlements of books to a summary; returns how many per processor.
+///
+/// # Errors
+/// If the books are not whole. Nothing was added then.
+pub fn add_to(
+    summary: &mut SummaryIndex,
+    number: u32,
+    bytes: &[u8],
+) -> Result<[usize; 2], JournalError> {
+    let (own, body) = open(Kind::Books, number, bytes, SETTLEMENT_BYTES)?;
+    // Fits: the body has that length.
+    let (default, fallback) = body.split_at(own.counts[0] as usize * SETTLEMENT_BYTES);
+    for (processor, settled) in Processor::ALL.into_iter().zip([default, fallback]) {
+        let entries = settled
+            .chunks_exact(SETTLEMENT_BYTES)
+            .map(|entry| (Timestamp(number_at(entry, 0)), Cents(number_at(entry, 8))));
+        summary.record_run(processor, entries);
+    }
+    Ok(own.counts.map(|count| count as usize))
+}
+
+/// The ids of a file, in the order of acceptance.
+///
+/// # Errors
+/// If the file is not whole.
+pub fn ids(
+    number: u32,
+    bytes: &[u8],
+) -> Result<impl DoubleEndedIterator<Item = (PaymentId, Cents)> + ExactSizeIterator, JournalError> {
+    let (_, body) = open(Kind::Ids, number, bytes, ID_BYTES)?;
+    Ok(body.chunks_exact(ID_BYTES).map(|entry| {
+        let id = entry.first_chunk().copied().map_or(0, u128::from_le_bytes);
+        (PaymentId(id), Cents(number_at(entry, size_of::<u128>())))
+    }))
+}
+
+/// How many ids a file holds, from its head.
+///
+/// # Errors
+/// If the head is not whole.
+pub fn count_of_ids(number: u32, head: &[u8]) -> Result<usize, JournalError> {
+    let (own, _) = Own::read(&head::decode(Kind::Ids, number, head)?);
+    Ok(own.counts[0] as usize)
+}

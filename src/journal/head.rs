@@ -1,0 +1,162 @@
+//! What every file of the journal starts with, and how the files are named.
+//!
+//! ```text
+//! offset  size  what
+//!      0     8  magic: which of the three kinds of file
+//!      8     4  version of the layout, 1
+//!     12     4  number of the segment, the same as in the name
+//!     16    28  for each kind its own:
+//!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
+//!               books:   4 flags (1: begins with a purge), 4 CRC-32C of the body,
+//!                        8 settlements at the default processor, 8 at the fallback, 4 zero
+//!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 12 zero
+//!     44     4  CRC-32C of everything above
+//! ```
+//!
+//! Magic, version and the CRC stay in their places in every version, so that a file of another
+//! version is told apart from a damaged one.
+
+use super::JournalError;
+
+const VERSION_AT: usize = 8;
+const NUMBER_AT: usize = VERSION_AT + size_of::<u32>();
+const OWN_AT: usize = NUMBER_AT + size_of::<u32>();
+pub const OWN_BYTES: usize = 28;
+const CRC_AT: usize = OWN_AT + OWN_BYTES;
+/// Where the contents begin.
+pub const FILE_HEAD_BYTES: usize = CRC_AT + size_of::<u32>();
+const _: () = assert!(FILE_HEAD_BYTES == 48 && FILE_HEAD_BYTES.is_multiple_of(8));
+
+pub const VERSION: u32 = 1;
+/// The first segment of a journal.
+pub const FIRST_NUMBER: u32 = 1;
+
+/// The three kinds of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Records in the order they were written.
+    Segment,
+    /// What is left of a segment once all its payments are over: the settlements, sorted.
+    Books,
+    /// The ids that were accepted in such a segment.
+    Ids,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Segment, Kind::Books, Kind::Ids];
+
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Kind::Segment => *b"galo:jrn",
+            Kind::Books => *b"galo:bks",
+            Kind::Ids => *b"galo:ids",
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Kind::Segment => ".journal",
+            Kind::Books => ".books",
+            Kind::Ids => ".ids",
+        }
+    }
+
+    pub fn file_name(self, number: u32) -> String {
+        format!("{number:010}{}", self.extension())
+    }
+
+    /// The reverse of [`Kind::file_name`].
+    pub fn of_file_name(name: &str) -> Option<(Kind, u32)> {
+        let kind = Kind::ALL.into_iter().find(|kind| name.ends_with(kind.extension()))?;
+        let number = name.strip_suffix(kind.extension())?.parse().ok()?;
+        (kind.file_name(number) == name).then_some((kind, number))
+    }
+}
+
+pub fn encode(kind: Kind, number: u32, own: [u8; OWN_BYTES]) -> [u8; FILE_HEAD_BYTES] {
+    let mut bytes = [0; FILE_HEAD_BYTES];
+    bytes[..VERSION_AT].copy_from_slice(&kind.magic());
+    bytes[VERSION_AT..NUMBER_AT].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[NUMBER_AT..OWN_AT].copy_from_slice(&number.to_le_bytes());
+    bytes[OWN_AT..CRC_AT].copy_from_slice(&own);
+    let checksum = crc32c::crc32c(&bytes[..CRC_AT]);
+    bytes[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// Which kind of file these bytes claim to be.
+pub fn kind_of(bytes: &[u8]) -> Option<Kind> {
+    Kind::ALL.into_iter().find(|kind| bytes.starts_with(&kind.magic()))
+}
+
+/// The part of the head that each kind has for its own.
+///
+/// # Errors
+/// If the file is not of this kind, number and version, or is damaged.
+pub fn decode(kind: Kind, number: u32, bytes: &[u8]) -> Result<[u8; OWN_BYTES], JournalError> {
+    let file = || kind.file_name(number);
+    let corrupt = |what| Err(JournalError::Corrupt { file: file(), offset: 0, what });
+    let Some(head) = bytes.first_chunk::<FILE_HEAD_BYTES>() else {
+        return corrupt("shorter than its head");
+    };
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    if head[..VERSION_AT] != kind.magic() {
+        return corrupt("not the head of such a file");
+    }
+    if word(CRC_AT) != crc32c::crc32c(&head[..CRC_AT]) {
+        return corrupt("a damaged head");
+    }
+    if word(VERSION_AT) != VERSION {
+        return Err(JournalError::UnknownVersion { file: file(), version: word(VERSION_AT) });
+    }
+    if word(NUMBER_AT) != number {
+        return corrupt("the head of another file");
+    }
+    let mut own = [0; OWN_BYTES];
+    own.copy_from_slice(&head[OWN_AT..CRC_AT]);
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written_and_no_others() {
+        assert_eq!(Kind::Segment.file_name(1), "0000000001.journal");
+        assert_eq!(Kind::of_file_name("4294967295.books"), Some((Kind::Books, u32::MAX)));
+        assert_eq!(Kind::of_file_name("0000000007.ids"), Some((Kind::Ids, 7)));
+        for name in
+            ["1.journal", "+000000001.journal", "0000000001.journal.tmp", "lock", "9999999999.ids"]
+        {
+            assert_eq!(Kind::of_file_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_whole_or_refused_by_name() {
+        let head = encode(Kind::Books, 5, [9; OWN_BYTES]);
+        assert_eq!(decode(Kind::Books, 5, &head).unwrap(), [9; OWN_BYTES]);
+        assert!(decode(Kind::Books, 6, &head).is_err());
+        assert!(decode(Kind::Ids, 5, &head).is_err());
+        for length in 0..head.len() {
+            assert!(decode(Kind::Books, 5, &head[..length]).is_err());
+        }
+        for bit in 0..head.len() * 8 {
+            let mut flipped = head;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let refused = decode(Kind::Books, 5, &flipped);
+            assert!(matches!(refused, Err(JournalError::Corrupt { .. })), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_version_we_do_not_know_is_named() {
+        let mut head = encode(Kind::Segment, 5, [0; OWN_BYTES]);
+        head[VERSION_AT] = 2;
+        let checksum = crc32c::crc32c(&head[..CRC_AT]);
+        head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
+        let refused = decode(Kind::Segment, 5, &head).unwrap_err();
+        assert!(matches!(refused, JournalError::UnknownVersion { version: 2, .. }));
+    }
+}

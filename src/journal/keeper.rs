@@ -1,0 +1,192 @@
+//! Order in the directory: the next segment made ahead, old segments rewritten as books, what was
+//! purged removed. Runs on a thread of its own, one step at a time; tests run the steps by hand.
+//!
+//! The invariant: a segment is removed only when its books and ids are on the disk under their
+//! names, and when everything that ended its payments is on the disk as well. A crash between any
+//! two operations leaves a directory that `recover.rs` reads the same way.
+
+use super::books::Books;
+use super::head::Kind;
+use super::segment::{Contents, Ending, UNFINISHED};
+use super::storage::Storage;
+use super::writer::{Writer, is_full, locked};
+use super::{JournalError, books};
+use std::collections::VecDeque;
+use std::io;
+
+/// A segment this far behind the one in use is emptied by carrying its payments over: some may
+/// stay open for as long as a processor is away.
+pub const CARRY_AFTER_SEGMENTS: u32 = 2;
+/// So many are carried over in one step, under the lock that appends need.
+const CARRIED_MAX: usize = 4096;
+
+/// What the keeper knows.
+#[derive(Debug)]
+pub struct Keeping {
+    /// The oldest segment that is not rewritten yet.
+    pub oldest: u32,
+    /// Files of ids, oldest first, with how many are in each.
+    pub ids: VecDeque<(u32, usize)>,
+    /// The last time there was no space for the next segment, or for books.
+    pub full: [bool; 2],
+}
+
+impl Writer {
+    /// Does what is most urgent. False if there was nothing to do, or no space to do it.
+    pub fn keep(&self) -> bool {
+        let mut keeping = locked(&self.keeping);
+        let prepared = self.prepare_next();
+        tell_if_full(&mut keeping.full[0], !self.is_next_ready(), "the next segment");
+        let census = self.census(keeping.oldest);
+        if census.purged > keeping.oldest {
+            self.remove_purged(&mut keeping, census.purged);
+            return true;
+        }
+        if census.in_use <= keeping.oldest {
+            return prepared;
+        }
+        if census.held > 0 {
+            let late = census.in_use - keeping.oldest > CARRY_AFTER_SEGMENTS;
+            if late {
+                self.carry_over(keeping.oldest, CARRIED_MAX);
+            }
+            return prepared || (late && self.census(keeping.oldest).held < census.held);
+        }
+        // Nothing in it is outstanding. Whatever ended its payments must not be lost once it is
+        // gone, so that is synced first, with `Process` too.
+        self.flush();
+        self.sync();
+        self.rewrite(&mut keeping) || prepared
+    }
+
+    /// What the keeper's thread does: when there is nothing else, it syncs what was written, which
+    /// nobody waits for, and pauses.
+    pub fn keep_or_sync(&self) -> bool {
+        self.keep() || {
+            self.sync();
+            false
+        }
+    }
+
+    /// Segment → books and ids. False if there is no space for them now.
+    fn rewrite(&self, keeping: &mut Keeping) -> bool {
+        let number = keeping.oldest;
+        let storage = &*self.storage;
+        let name = Kind::Segment.file_name(number);
+        let mut bytes = Vec::new();
+        if let Err(error) = storage.read(&name, usize::MAX, &mut bytes) {
+            self.fail(&format!("segment {number} cannot be read: {error}"));
+        }
+        let books = match books_of(number, &bytes) {
+            Ok(books) => books,
+            Err(error) => self.fail(&error.to_string()),
+        };
+        drop(bytes);
+        let write = || {
+            // The ids first, for good: where there are books, there is nothing left to be done.
+            write_whole(storage, Kind::Ids, number, &books.encode_ids(number))?;
+            storage.sync_directory()?;
+            write_whole(storage, Kind::Books, number, &books.encode(number))?;
+            storage.sync_directory()?;
+            storage.remove(&name)
+        };
+        let full = match write() {
+            Ok(()) => false,
+            Err(error) if is_full(&error) => true,
+            Err(error) => self.fail(&format!("segment {number} cannot be rewritten: {error}")),
+        };
+        tell_if_full(&mut keeping.full[1], full, "books");
+        if full {
+            return false;
+        }
+        keeping.oldest += 1;
+        keeping.ids.push_back((number, books.ids.len()));
+        self.remove_old_ids(keeping);
+        let settled = books.settled[0].len() + books.settled[1].len();
+        log::info!("journal: segment {number} rewritten as books of {settled} settlements");
+        true
+    }
+
+    /// Removes files of ids that the newer ones alone make unnecessary.
+    fn remove_old_ids(&self, keeping: &mut Keeping) {
+        let mut count: usize = keeping.ids.iter().map(|(_, count)| count).sum();
+        while let Some((number, oldest)) = keeping.ids.front().copied()
+            && count - oldest >= self.options.ids_remembered
+        {
+            self.remove(&Kind::Ids.file_name(number));
+            count -= oldest;
+            keeping.ids.pop_front();
+        }
+    }
+
+    /// Removes everything from before a purge, once the purge is on the disk.
+    fn remove_purged(&self, keeping: &mut Keeping, purged: u32) {
+        self.flush();
+        self.sync();
+        let names = match self.storage.names() {
+            Ok(names) => names,
+            Err(error) => self.fail(&format!("the directory cannot be listed: {error}")),
+        };
+        for name in names {
+            if Kind::of_file_name(&name).is_some_and(|(_, number)| number < purged) {
+                self.remove(&name);
+            }
+        }
+        keeping.oldest = purged;
+        keeping.ids.clear();
+    }
+
+    fn remove(&self, name: &str) {
+        if let Err(error) = self.storage.remove(name) {
+            self.fail(&format!("{name} cannot be removed: {error}"));
+        }
+    }
+}
+
+/// Says so when the disk has become full, and when it has space again.
+fn tell_if_full(was: &mut bool, is: bool, what: &str) {
+    match (*was, is) {
+        (false, true) => log::warn!("journal: the disk is full: no space for {what}"),
+        (true, false) => log::info!("journal: the disk has space for {what} again"),
+        _ => {}
+    }
+    *was = is;
+}
+
+/// What is left of a full segment.
+fn books_of(number: u32, bytes: &[u8]) -> Result<Books, JournalError> {
+    let contents = Contents::new(number, bytes)?;
+    let mut books = Books::default();
+    let (offset, ending) = contents.walk(|_, record| {
+        books.add(&record);
+        Ok(())
+    })?;
+    if ending != Ending::Sealed {
+        let file = Kind::Segment.file_name(number);
+        let what = "its end is missing, though it was full";
+        return Err(JournalError::Corrupt { file, offset, what });
+    }
+    books.sort();
+    Ok(books)
+}
+
+/// Writes a file under another name first, so that its own name only ever means the whole.
+fn write_whole(storage: &dyn Storage, kind: Kind, number: u32, bytes: &[u8]) -> io::Result<()> {
+    let name = kind.file_name(number);
+    let unfinished = name.clone() + UNFINISHED;
+    let write = || {
+        let file = storage.create(&unfinished)?;
+        file.allocate(bytes.len() as u64)?;
+        file.write_at(bytes, 0)?;
+        file.sync()?;
+        storage.rename(&unfinished, &name)
+    };
+    let written = write();
+    if written.is_err() {
+        // Gives the space back; a start would too.
+        let _ = storage.remove(&unfinished);
+    }
+    written
+}
+
+const _: () = assert!(books::SETTLEMENT_BYTES == 16 && books::ID_BYTES == 24);

@@ -1,0 +1,366 @@
+//! The journal: what has been promised survives the death of the process, and with
+//! [`Durability::Disk`] the loss of power.
+//!
+//! # In use
+//! [`Journal::open`] replays what is there and starts two threads: one that syncs, one that keeps
+//! the directory in order. `append_…` only puts a record into a buffer, from any thread;
+//! [`Journal::flush`] writes everything appended so far with one write(2), once an event-loop
+//! turn; [`Journal::wait`] ends when a record is as safe as was asked for. An answer that promises
+//! something, and the first byte of an attempt, go out only after that:
+//!
+//! ```text
+//! a turn:   append_accepted …   append_accepted   flush   wait(last)   answers go out
+//! attempt:  append_attempted    flush   wait   request goes out   append_settled   flush
+//! ```
+//!
+//! With `Disk` an attempt waits for its sync too: were its record lost, the payment would come
+//! back free and could be paid at the other processor as well. Many wait for the same sync.
+//!
+//! # On disk
+//! Segments of a fixed size, allocated ahead, hold records in the order of the appends. A segment
+//! whose payments are all over is rewritten as `books`, its settlements sorted, and `ids`. So the
+//! directory grows by 16 bytes a settlement, which is what the exact totals of any window need.
+//! The layouts are in `head.rs`, `record.rs` and `books.rs`; what is done about damage is told in
+//! `recover.rs`, about a full disk in `writer.rs`.
+//!
+//! # What it knows
+//! Which payments are outstanding: accepted and not over. That decides which segments can go, how
+//! much room must be kept, and lets payments that stay open for long be carried over to a newer
+//! segment, without help from the caller. Reasons:
+//! the caller would have to carry a segment number with every payment through every queue, and a
+//! wrong one would cost a payment; here it is one look-up in a hash table under the lock that
+//! orders the records anyway.
+//!
+//! A journal that failed once is not trusted again: any failed write or sync ends the process with
+//! one line and exit code [`EXIT_FAILED`]. Log lines name files and offsets, never payments.
+
+mod books;
+mod head;
+pub mod inspect;
+mod keeper;
+mod record;
+mod recover;
+mod segment;
+mod storage;
+mod sync;
+mod writer;
+
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
+
+pub use recover::Recovered;
+use recover::Torn;
+
+use crate::clock::Timestamp;
+use crate::money::Cents;
+use crate::payments::{Attempt, PaymentId, Settlement};
+use record::Record;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+use storage::{Directory, Storage};
+use writer::Writer;
+
+/// How safe a record is once [`Journal::wait`] has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Handed to the kernel: survives the death of the process.
+    Process,
+    /// On the disk: survives the loss of power.
+    Disk,
+}
+
+/// A place in the journal. A later record has a greater one. [`Position::NONE`] is before all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(u64);
+
+impl Position {
+    pub const NONE: Position = Position(0);
+
+    fn new(segment: u32, offset: usize) -> Position {
+        Position(u64::from(segment) << 32 | offset as u64)
+    }
+
+    pub fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    pub fn offset(self) -> usize {
+        (self.0 & u64::from(u32::MAX)) as usize
+    }
+}
+
+/// The limits of a journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub durability: Durability,
+    /// So many ids of the payments accepted last are recovered.
+    pub ids_remembered: usize,
+    /// Bytes in a segment. May differ from one start to the next.
+    pub segment_bytes: usize,
+    /// What happens when the journal cannot be trusted any more. Must not return.
+    pub fail: fn(&str) -> !,
+}
+
+/// Room for 150,000 payments. A start and the keeper read a segment at a time into memory.
+const SEGMENT_BYTES_MIN: usize = 16 << 20;
+/// Room to settle ten million outstanding payments. Offsets have 32 bits.
+const SEGMENT_BYTES_MAX: usize = 1 << 30;
+
+/// The process ends with this code when a write or a sync has failed (EX_SOFTWARE of sysexits.h).
+pub const EXIT_FAILED: i32 = 70;
+
+impl Options {
+    /// `outstanding_max`: payments accepted and not over at any time. One segment has room for what
+    /// all of them may still need.
+    pub fn new(durability: Durability, outstanding_max: usize, ids_remembered: usize) -> Options {
+        let needed = writer::room_for(outstanding_max) / 15 * 16;
+        let segment_bytes = needed.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        Options { durability, ids_remembered, segment_bytes, fail: fail_process }
+    }
+}
+
+fn fail_process(what: &str) -> ! {
+    log::error!("the journal cannot be trusted any more, stopping: {what}");
+    std::process::exit(EXIT_FAILED)
+}
+
+/// Why a journal cannot be opened or read. Displays as one line that says what to do.
+#[derive(Debug)]
+pub enum JournalError {
+    Io { action: &'static str, path: PathBuf, error: io::Error },
+    Locked { path: PathBuf },
+    UnknownVersion { file: String, version: u32 },
+    UnknownKind { file: String, offset: usize, kind: u8 },
+    Corrupt { file: String, offset: usize, what: &'static str },
+    Missing { file: String },
+}
+
+impl JournalError {
+    fn io(action: &'static str, path: impl AsRef<Path>, error: io::Error) -> JournalError {
+        JournalError::Io { action, path: path.as_ref().into(), error }
+    }
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JournalError::Io { action, path, error } => {
+                write!(f, "journal: cannot {action} {}: {error}", path.display())
+            }
+            JournalError::Locked { path } => {
+                let path = path.display();
+                write!(f, "journal: {path} is in use by another process: one directory each")
+            }
+            JournalError::UnknownVersion { file, version } => write!(
+                f,
+                "journal: {file} has layout version {version}, this program knows {}: start the \
+                 version of galo that wrote it",
+                head::VERSION
+            ),
+            JournalError::UnknownKind { file, offset, kind } => write!(
+                f,
+                "journal: {file} has an intact record of unknown kind {kind} at offset {offset}: \
+                 start the version of galo that wrote it"
+            ),
+            JournalError::Corrupt { file, offset, what } => write!(
+                f,
+                "journal: {file} is damaged at offset {offset}: {what}. Nothing was changed. Keep \
+                 a copy of the directory, look with `galo journal check` and `dump`, and restore \
+                 the file or reconcile with the processors before starting"
+            ),
+            JournalError::Missing { file } => {
+                write!(f, "journal: {file} is missing between others: restore it before starting")
+            }
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+/// See the module. [`Journal::none`] keeps nothing: every call succeeds at once.
+pub struct Journal {
+    open: Option<Open>,
+}
+
+struct Open {
+    writer: Arc<Writer>,
+    stop: Arc<AtomicBool>,
+    syncer: Thread,
+    keeper: Thread,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How often the keeper looks whether there is anything to do, besides being told, and syncs what
+/// was written: so with [`Durability::Process`] a loss of power takes about a second.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
+impl Journal {
+    /// A journal that keeps nothing and promises nothing.
+    pub fn none() -> Journal {
+        Journal { open: None }
+    }
+
+    /// Locks the directory (made if need be), replays and repairs what is there, and starts the
+    /// two threads. Blocking.
+    ///
+    /// # Errors
+    /// See [`JournalError`]; nothing was changed then.
+    pub fn open(path: &Path, options: Options) -> Result<(Journal, Recovered), JournalError> {
+        let storage: Arc<dyn Storage> = Arc::new(Directory::lock(path)?);
+        let (writer, recovered) = recover::open(storage, options)?;
+        if let Some(Torn { file, offset, what, bytes, records }) = &recovered.torn {
+            log::warn!(
+                "journal: the end of {file} was torn at offset {offset} ({what}): {bytes} bytes \
+                 with {records} intact records were cut off, none of which had been synced"
+            );
+        }
+        let writer = Arc::new(writer);
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawn = |name: &str, step: fn(&Writer) -> bool, pause: Option<Duration>| {
+            let (writer, stop) = (writer.clone(), stop.clone());
+            let run = move || {
+                while !stop.load(Ordering::Acquire) {
+                    if !step(&writer) {
+                        pause.map_or_else(std::thread::park, std::thread::park_timeout);
+                    }
+                }
+            };
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(run)
+                .map_err(|error| JournalError::io("start a thread for", path, error))
+        };
+        let syncer = spawn("galo-sync", Writer::sync_if_promised, None)?;
+        let keeper = spawn("galo-keeper", Writer::keep_or_sync, Some(KEEP_EVERY))?;
+        let open = Open {
+            writer,
+            stop,
+            syncer: syncer.thread().clone(),
+            keeper: keeper.thread().clone(),
+            threads: vec![syncer, keeper],
+        };
+        Ok((Journal { open: Some(open) }, recovered))
+    }
+
+    /// Whether a payment may be accepted: if not, the disk is full and the answer is 503. Cheap.
+    pub fn has_room(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.writer.has_room())
+    }
+
+    /// Whether an attempt may be started. Only false when a disk has been full for long; what has
+    /// been attempted can always be settled.
+    pub fn has_room_for_attempt(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.writer.has_room_for_attempt())
+    }
+
+    /// `None` if a payment of this id is outstanding: then this is a repetition. Call it while the
+    /// id is locked against being admitted by another thread, after [`Journal::has_room`].
+    pub fn append_accepted(
+        &self,
+        id: PaymentId,
+        amount: Cents,
+        accepted_at: Timestamp,
+    ) -> Option<Position> {
+        self.open.as_ref().map_or(Some(Position::NONE), |open| {
+            open.writer.append_accepted(id, amount, accepted_at)
+        })
+    }
+
+    /// A request for this payment is about to be sent. It may be, once this is durable.
+    pub fn append_attempted(&self, attempt: &Attempt) -> Position {
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append_attempted(attempt))
+    }
+
+    /// The attempt was certainly not booked: the payment may go to either processor.
+    pub fn append_released(&self, id: PaymentId) -> Position {
+        self.append(Record::Released { id })
+    }
+
+    /// A processor holds the payment. Nobody needs to wait for this: if it is lost, the attempt is
+    /// in doubt and the processor is asked again.
+    pub fn append_settled(&self, id: PaymentId, settlement: Settlement) -> Position {
+        let Settlement { processor, amount, requested_at } = settlement;
+        self.append(Record::Settled { id, processor, amount, requested_at })
+    }
+
+    /// Somebody else's payment of the same id was found: ours is over, and not counted.
+    pub fn append_foreign(&self, id: PaymentId) -> Position {
+        self.append(Record::Foreign { id })
+    }
+
+    /// The other instance owns the payment from here on.
+    pub fn append_forwarded(&self, id: PaymentId, amount: Cents) -> Position {
+        self.append(Record::Forwarded { id, amount })
+    }
+
+    /// Forgets everything. Call it after the payments have been taken out of the queue: one that is
+    /// accepted in between is then taken up again by its attempt. Blocks for the making of a file
+    /// if none is ready. `None` if the disk is full: then nothing was done.
+    pub fn append_purged(&self) -> Option<Position> {
+        let Some(open) = &self.open else { return Some(Position::NONE) };
+        let position = open.writer.append_purged();
+        open.keeper.unpark();
+        position
+    }
+
+    fn append(&self, record: Record) -> Position {
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append(record))
+    }
+
+    /// Writes everything appended so far, by any thread, with one write(2). Costs two loads if
+    /// there is nothing to write.
+    pub fn flush(&self) {
+        let Some(open) = &self.open else { return };
+        let flushed = open.writer.flush();
+        if flushed.wrote && open.writer.options.durability == Durability::Disk {
+            open.syncer.unpark();
+        }
+        if flushed.new_segment {
+            open.keeper.unpark();
+        }
+    }
+
+    /// Behind everything appended so far: waiting for it covers records of other threads too, such
+    /// as the acceptance that a repeated request repeats.
+    pub fn appended(&self) -> Position {
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.appended())
+    }
+
+    /// Whether everything up to there is as safe as was asked for.
+    #[cfg(test)]
+    pub fn is_durable(&self, position: Position) -> bool {
+        self.open.as_ref().is_none_or(|open| open.writer.is_durable(position))
+    }
+
+    /// Ends when everything up to there is as safe as was asked for. With `Process` that is at
+    /// once. Flushes, so one wait for all of a turn is one write.
+    pub async fn wait(&self, position: Position) {
+        self.flush();
+        if let Some(open) = &self.open {
+            std::future::poll_fn(|context| open.writer.poll_durable(position, context)).await;
+        }
+    }
+}
+
+/// Writes and syncs what is left.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        open.stop.store(true, Ordering::Release);
+        open.syncer.unpark();
+        open.keeper.unpark();
+        for thread in open.threads.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+        open.writer.flush();
+        open.writer.sync();
+    }
+}

@@ -1,0 +1,430 @@
+//! The records of the journal, byte for byte: encoding, and decoding that is total.
+//!
+//! Knows nothing of files. The invariant: bytes decode to a record only if they were encoded as
+//! that record for that very place (segment and offset), so stale or misplaced bytes never count.
+//!
+//! All integers are little-endian. Every record is a multiple of eight bytes long and starts at
+//! one, so what follows a bad record can be found again.
+//!
+//! ```text
+//! offset  size  what
+//!      0     4  CRC-32C of everything behind it, seeded with the segment and the offset
+//!      4     2  length of the whole record in bytes
+//!      6     1  kind
+//!      7     1  detail: the processor (0 default, 1 fallback; for Carried 1, 2, or 0 for none)
+//!      8     …  payload, fixed per kind:
+//!
+//! kind  name        length  payload
+//!    1  Accepted        40  id 16, amount in cents 8, accepted at (ms since 1970) 8
+//!    2  Attempted       32  id 16, requested at (ms) 8
+//!    3  Released        24  id 16
+//!    4  Settled         40  id 16, amount in cents 8, requested at (ms) 8
+//!    5  Foreign         24  id 16
+//!    6  Forwarded       32  id 16, amount in cents 8
+//!    7  Purged           8  -
+//!    8  Synced          16  position 8: the offset in the lower half, the segment in the upper
+//!    9  End              8  -
+//!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
+//! 64…127 kept for the ledger's entries
+//! ```
+//!
+//! Eight zero bytes where a record would start are the end of the records: segments are
+//! allocated ahead and read as zeros. No record begins with them, since none is of length zero.
+
+use super::Position;
+use crate::clock::Timestamp;
+use crate::money::Cents;
+use crate::payments::{PaymentId, Processor};
+use std::fmt;
+
+const LENGTH_AT: usize = size_of::<u32>();
+const KIND_AT: usize = LENGTH_AT + size_of::<u16>();
+const DETAIL_AT: usize = KIND_AT + size_of::<u8>();
+/// What every record starts with.
+pub const HEAD_BYTES: usize = DETAIL_AT + size_of::<u8>();
+
+const ID_AT: usize = HEAD_BYTES;
+const AFTER_ID: usize = ID_AT + size_of::<u128>();
+const AFTER_AMOUNT: usize = AFTER_ID + size_of::<i64>();
+
+pub const ACCEPTED_BYTES: usize = AFTER_AMOUNT + size_of::<i64>();
+pub const ATTEMPTED_BYTES: usize = AFTER_ID + size_of::<i64>();
+pub const RELEASED_BYTES: usize = AFTER_ID;
+pub const SETTLED_BYTES: usize = AFTER_AMOUNT + size_of::<i64>();
+pub const FOREIGN_BYTES: usize = AFTER_ID;
+pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
+pub const PURGED_BYTES: usize = HEAD_BYTES;
+pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
+pub const END_BYTES: usize = HEAD_BYTES;
+pub const CARRIED_BYTES: usize = ACCEPTED_BYTES + size_of::<i64>();
+/// The longest record of this version.
+pub const RECORD_BYTES_MAX: usize = CARRIED_BYTES;
+
+/// Every length and every start is a multiple of this.
+pub const ALIGNMENT: usize = 8;
+const _: () = assert!(HEAD_BYTES == 8 && ACCEPTED_BYTES == 40 && ATTEMPTED_BYTES == 32);
+const _: () = assert!(RELEASED_BYTES == 24 && SETTLED_BYTES == 40 && FORWARDED_BYTES == 32);
+const _: () = assert!(CARRIED_BYTES == 48 && CARRIED_BYTES.is_multiple_of(ALIGNMENT));
+const _: () = assert!(SYNCED_BYTES == 16 && ACCEPTED_BYTES.is_multiple_of(ALIGNMENT));
+const _: () = assert!(ATTEMPTED_BYTES.is_multiple_of(ALIGNMENT) && SETTLED_BYTES <= ACCEPTED_BYTES);
+
+// Kinds 64 to 127 are kept for accounts and their entries.
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The payment will be paid.
+    Accepted { id: PaymentId, amount: Cents, accepted_at: Timestamp },
+    /// A request for it is about to be sent. It belongs to this processor until it is known what
+    /// became of that.
+    Attempted { id: PaymentId, processor: Processor, requested_at: Timestamp },
+    /// The attempt was certainly not booked: the payment is free again.
+    Released { id: PaymentId },
+    /// The processor holds the payment. Counts by itself: the acceptance may be long gone.
+    Settled { id: PaymentId, processor: Processor, amount: Cents, requested_at: Timestamp },
+    /// Somebody else holds a payment of this id. Ours is over, and not counted.
+    Foreign { id: PaymentId },
+    /// Handed over to the other instance, which owns it from here on.
+    Forwarded { id: PaymentId, amount: Cents },
+    /// Everything before this is forgotten. Always the first record of its segment.
+    Purged,
+    /// When this was written, everything before that position had reached the disk.
+    Synced { until: Position },
+    /// A payment that was accepted in an older segment, written again so that the old segment can
+    /// go. With its open attempt, in one record: torn between two it would come back free.
+    Carried {
+        id: PaymentId,
+        amount: Cents,
+        accepted_at: Timestamp,
+        attempt: Option<(Processor, Timestamp)>,
+    },
+    /// The segment is full; what follows is in the next one. Always its last record.
+    End,
+}
+
+/// What the bytes at one place are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    Record {
+        record: Record,
+        length: usize,
+    },
+    /// Zeros where a record would start, or too little left for one: the records end here.
+    Blank,
+    /// No record was written here, or it has been damaged since.
+    Bad(&'static str),
+    /// Intact, and not of this version.
+    UnknownKind {
+        kind: u8,
+        length: usize,
+    },
+}
+
+/// What the checksums of a segment start from, so that no record of another segment verifies.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed(u32);
+
+impl Seed {
+    pub fn of_segment(number: u32) -> Seed {
+        Seed(crc32c::crc32c(&number.to_le_bytes()))
+    }
+
+    /// Two places in one segment never start from the same value.
+    fn checksum(self, offset: usize, covered: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.0 ^ offset as u32, covered)
+    }
+}
+
+impl Record {
+    pub fn length(&self) -> usize {
+        match self {
+            Record::Accepted { .. } => ACCEPTED_BYTES,
+            Record::Attempted { .. } => ATTEMPTED_BYTES,
+            Record::Released { .. } => RELEASED_BYTES,
+            Record::Settled { .. } => SETTLED_BYTES,
+            Record::Foreign { .. } => FOREIGN_BYTES,
+            Record::Forwarded { .. } => FORWARDED_BYTES,
+            Record::Purged => PURGED_BYTES,
+            Record::Synced { .. } => SYNCED_BYTES,
+            Record::End => END_BYTES,
+            Record::Carried { .. } => CARRIED_BYTES,
+        }
+    }
+
+    fn kind_and_detail(&self) -> (u8, u8) {
+        match *self {
+            Record::Accepted { .. } => (1, 0),
+            Record::Attempted { processor, .. } => (2, processor as u8),
+            Record::Released { .. } => (3, 0),
+            Record::Settled { processor, .. } => (4, processor as u8),
+            Record::Foreign { .. } => (5, 0),
+            Record::Forwarded { .. } => (6, 0),
+            Record::Purged => (7, 0),
+            Record::Synced { .. } => (8, 0),
+            Record::End => (9, 0),
+            Record::Carried { attempt: None, .. } => (10, 0),
+            Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
+        }
+    }
+
+    /// Appends the record, as it is written at that offset of that segment.
+    pub fn encode(&self, seed: Seed, offset: usize, out: &mut Vec<u8>) {
+        let mut bytes = [0_u8; RECORD_BYTES_MAX];
+        let length = self.length();
+        let (kind, detail) = self.kind_and_detail();
+        bytes[LENGTH_AT..KIND_AT].copy_from_slice(&(length as u16).to_le_bytes());
+        bytes[KIND_AT] = kind;
+        bytes[DETAIL_AT] = detail;
+        let mut put_id = |id: PaymentId| put(&mut bytes, ID_AT, id.0.to_le_bytes());
+        match *self {
+            Record::Accepted { id, amount, accepted_at: at }
+            | Record::Settled { id, amount, requested_at: at, .. } => {
+                put_id(id);
+                put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
+                put(&mut bytes, AFTER_AMOUNT, at.0.to_le_bytes());
+            }
+            Record::Attempted { id, requested_at, .. } => {
+                put_id(id);
+                put(&mut bytes, AFTER_ID, requested_at.0.to_le_bytes());
+            }
+            Record::Released { id } | Record::Foreign { id } => put_id(id),
+            Record::Forwarded { id, amount } => {
+                put_id(id);
+                put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
+            }
+            Record::Synced { until } => put(&mut bytes, HEAD_BYTES, until.0.to_le_bytes()),
+            Record::Carried { id, amount, accepted_at, attempt } => {
+                put_id(id);
+                put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
+                put(&mut bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
+                let requested_at = attempt.map_or(0, |(_, requested_at)| requested_at.0);
+                put(&mut bytes, ACCEPTED_BYTES, requested_at.to_le_bytes());
+            }
+            Record::Purged | Record::End => {}
+        }
+        let checksum = seed.checksum(offset, &bytes[LENGTH_AT..length]);
+        put(&mut bytes, 0, checksum.to_le_bytes());
+        out.extend_from_slice(&bytes[..length]);
+    }
+
+    /// The record that begins at this offset of a segment's bytes. Never panics.
+    pub fn decode(seed: Seed, segment: &[u8], offset: usize) -> Decoded {
+        let Some(bytes) = segment.get(offset..) else {
+            return Decoded::Blank;
+        };
+        let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else {
+            let blank = bytes.iter().all(|byte| *byte == 0);
+            return if blank { Decoded::Blank } else { Decoded::Bad("a part of a record") };
+        };
+        if *head == [0; HEAD_BYTES] {
+            return Decoded::Blank;
+        }
+        let length = usize::from(u16::from_le_bytes([head[LENGTH_AT], head[LENGTH_AT + 1]]));
+        if length < HEAD_BYTES || !length.is_multiple_of(ALIGNMENT) {
+            return Decoded::Bad("a length that no record has");
+        }
+        let Some(bytes) = bytes.get(..length) else {
+            return Decoded::Bad("a record longer than the file");
+        };
+        if take::<4>(bytes, 0).map(u32::from_le_bytes)
+            != Some(seed.checksum(offset, &bytes[LENGTH_AT..]))
+        {
+            return Decoded::Bad("a checksum that does not match");
+        }
+        Record::read(head[KIND_AT], head[DETAIL_AT], bytes)
+    }
+
+    /// Bytes whose checksum is right. They were written by this program, or by a later version.
+    fn read(kind: u8, detail: u8, bytes: &[u8]) -> Decoded {
+        let length = bytes.len();
+        if !(1..=10).contains(&kind) {
+            return Decoded::UnknownKind { kind, length };
+        }
+        let record = (|| {
+            let id = || take(bytes, ID_AT).map(|id| PaymentId(u128::from_le_bytes(id)));
+            let number = |at| take(bytes, at).map(i64::from_le_bytes);
+            let processor = Processor::ALL.get(usize::from(detail)).copied();
+            Some(match kind {
+                1 => Record::Accepted {
+                    id: id()?,
+                    amount: Cents(number(AFTER_ID)?),
+                    accepted_at: Timestamp(number(AFTER_AMOUNT)?),
+                },
+                2 => Record::Attempted {
+                    id: id()?,
+                    processor: processor?,
+                    requested_at: Timestamp(number(AFTER_ID)?),
+                },
+                3 => Record::Released { id: id()? },
+                4 => Record::Settled {
+                    id: id()?,
+                    processor: processor?,
+                    amount: Cents(number(AFTER_ID)?),
+                    requested_at: Timestamp(number(AFTER_AMOUNT)?),
+                },
+                5 => Record::Foreign { id: id()? },
+                6 => Record::Forwarded { id: id()?, amount: Cents(number(AFTER_ID)?) },
+                7 => Record::Purged,
+                8 => {
+                    Record::Synced { until: Position(u64::from_le_bytes(take(bytes, HEAD_BYTES)?)) }
+                }
+                9 => Record::End,
+                _ => Record::Carried {
+                    id: id()?,
+                    amount: Cents(number(AFTER_ID)?),
+                    accepted_at: Timestamp(number(AFTER_AMOUNT)?),
+                    attempt: match detail {
+                        0 => None,
+                        1 => Some((Processor::Default, Timestamp(number(ACCEPTED_BYTES)?))),
+                        2 => Some((Processor::Fallback, Timestamp(number(ACCEPTED_BYTES)?))),
+                        _ => return None,
+                    },
+                },
+            })
+        })();
+        match record {
+            Some(record) if record.length() == length => Decoded::Record { record, length },
+            // Of a known kind, intact, and of another shape: a layout of another version.
+            _ => Decoded::UnknownKind { kind, length },
+        }
+    }
+}
+
+/// One line, for `galo journal dump`.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Record::Accepted { id, amount, accepted_at } => {
+                write!(f, "Accepted {id} {amount} at {accepted_at}")
+            }
+            Record::Carried { id, amount, accepted_at, attempt } => {
+                write!(f, "Carried {id} {amount} at {accepted_at}")?;
+                attempt.map_or(Ok(()), |(processor, requested_at)| {
+                    write!(f, ", attempted at {} requested {requested_at}", processor.name())
+                })
+            }
+            Record::Attempted { id, processor, requested_at } => {
+                write!(f, "Attempted {id} at {} requested {requested_at}", processor.name())
+            }
+            Record::Released { id } => write!(f, "Released {id}"),
+            Record::Settled { id, processor, amount, requested_at } => {
+                let name = processor.name();
+                write!(f, "Settled {id} {amount} at {name} requested {requested_at}")
+            }
+            Record::Foreign { id } => write!(f, "Foreign {id}"),
+            Record::Forwarded { id, amount } => write!(f, "Forwarded {id} {amount}"),
+            Record::Purged => write!(f, "Purged"),
+            Record::Synced { until } => {
+                write!(f, "Synced until {} in segment {}", until.offset(), until.segment())
+            }
+            Record::End => write!(f, "End"),
+        }
+    }
+}
+
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&value);
+}
+
+fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub fn any_record() -> impl Strategy<Value = Record> {
+        let id = any::<u128>().prop_map(PaymentId);
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..10_u8);
+        (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
+            let (amount, at) = (Cents(amount), Timestamp(at));
+            let processor = Processor::ALL[usize::from(flag)];
+            match kind {
+                0 => Record::Accepted { id, amount, accepted_at: at },
+                1 => Record::Attempted { id, processor, requested_at: at },
+                2 => Record::Released { id },
+                3 => Record::Settled { id, processor, amount, requested_at: at },
+                4 => Record::Foreign { id },
+                5 => Record::Forwarded { id, amount },
+                6 => Record::Purged,
+                7 => Record::Synced { until: Position(amount.0 as u64) },
+                8 => Record::End,
+                _ => {
+                    let attempt = flag.then_some((Processor::ALL[amount.0 as usize % 2], at));
+                    Record::Carried { id, amount, accepted_at: at, attempt }
+                }
+            }
+        })
+    }
+
+    /// The layout is a promise to files that exist: these bytes never change within version 1.
+    #[test]
+    fn the_bytes_of_a_record_are_these() {
+        let record = Record::Settled {
+            id: PaymentId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+            processor: Processor::Fallback,
+            amount: Cents(1990),
+            requested_at: Timestamp(1_752_000_000_123),
+        };
+        let mut bytes = Vec::new();
+        record.encode(Seed::of_segment(3), 48, &mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex[8..],
+            "28000401100f0e0d0c0b0a090807060504030201c6070000000000007b7056eb97010000"[..]
+        );
+        let checksum = u32::from_le_bytes(bytes[..4].try_into().unwrap());
+        let start = crc32c::crc32c(&[3, 0, 0, 0]) ^ 48;
+        assert_eq!(checksum, crc32c::crc32c_append(start, &bytes[4..]));
+        // The polynomial is Castagnoli's (RFC 3720, B.4), not that of zlib.
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn an_intact_record_of_another_kind_is_named() {
+        let mut bytes = vec![0, 0, 0, 0, 16, 0, 64, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let checksum = Seed::of_segment(1).checksum(0, &bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        let decoded = Record::decode(Seed::of_segment(1), &bytes, 0);
+        assert_eq!(decoded, Decoded::UnknownKind { kind: 64, length: 16 });
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_in_its_place_only(
+            record in any_record(), segment: u32, other: u32, offset in 0..1000_usize,
+        ) {
+            let offset = offset * ALIGNMENT;
+            let mut bytes = vec![0xff; offset];
+            record.encode(Seed::of_segment(segment), offset, &mut bytes);
+            let length = record.length();
+            prop_assert_eq!(bytes.len(), offset + length);
+            let decoded = Record::decode(Seed::of_segment(segment), &bytes, offset);
+            prop_assert_eq!(decoded, Decoded::Record { record, length });
+            if other != segment {
+                let decoded = Record::decode(Seed::of_segment(other), &bytes, offset);
+                prop_assert!(matches!(decoded, Decoded::Bad(_)));
+            }
+            let mut moved = vec![0xff; ALIGNMENT];
+            moved.extend_from_slice(&bytes);
+            let decoded = Record::decode(Seed::of_segment(segment), &moved, offset + ALIGNMENT);
+            prop_assert!(matches!(decoded, Decoded::Bad(_)));
+        }
+
+        #[test]
+        fn every_flipped_bit_is_seen(record in any_record(), bit in 0..RECORD_BYTES_MAX * 8) {
+            let mut bytes = Vec::new();
+            record.encode(Seed::of_segment(7), 0, &mut bytes);
+            let bit = bit % (bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(matches!(Record::decode(Seed::of_segment(7), &bytes, 0), Decoded::Bad(_)));
+        }
+
+        #[test]
+        fn never_panics(bytes: Vec<u8>, offset in 0..64_usize) {
+            Record::decode(Seed::of_segment(1), &bytes, offset);
+        }
+    }
+}

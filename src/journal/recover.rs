@@ -1,0 +1,392 @@
+//! From the files to what they mean: the start of a journal. Total: no bytes make it panic.
+//!
+//! # Damage, and what is done about it
+//! Reading stops at the first spot where the next record should be and is not. If nothing intact
+//! lies behind it, it is the tail of a write that was cut short: it is cut off, and reported. If
+//! there is something intact behind it, either power was lost before all of that was on the disk
+//! (the disk may have kept the later part and lost the earlier), or something has been damaged
+//! since. It counts as torn, and is cut off with all that is behind it, only if both hold:
+//!
+//! * no `Synced` record behind it says that the spot had been on the disk, and
+//! * the machine has been started anew since: until then no write to the kernel can be lost, so
+//!   the part before a later record was certainly there. The head of a segment tells the boot.
+//!
+//! Anything else stops the start with the file and the offset, and nothing is changed: a journal
+//! with a hole in it could pay twice. So what was durable is never cut off, and what was only
+//! handed to the kernel is lost only with the power.
+//!
+//! # Repairs
+//! A start changes the directory only after all of it has been read: first what was torn goes,
+//! then the last segment is closed, then all is synced, then leftovers are removed. A crash
+//! between any two of these leaves a directory that means the same.
+
+use super::books;
+use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
+use super::keeper::Keeping;
+use super::record::{HEAD_BYTES, Record, Seed};
+use super::segment::{Contents, Ending, Segment, UNFINISHED};
+use super::storage::Storage;
+use super::writer::{Outstanding, Payments, Writer};
+use super::{JournalError, Options, Position};
+use crate::clock::Moment;
+use crate::money::Cents;
+use crate::payments::summary::SummaryIndex;
+use crate::payments::{Attempt, Payment, PaymentId, Settlement};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+/// What a journal held when it was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Accepted, and free to go to either processor; the oldest first.
+    pub waiting: Vec<Payment>,
+    /// Attempted, and nobody knows what became of it: to be asked about at that processor, with
+    /// that `requestedAt`, before anything else is done with them. The oldest first.
+    pub doubts: Vec<Attempt>,
+    /// The payments accepted last, in that order, as many as are to be remembered.
+    pub ids: Vec<(PaymentId, Cents)>,
+    /// Everything settled.
+    pub summary: SummaryIndex,
+    pub torn: Option<Torn>,
+}
+
+/// An end that was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    pub file: String,
+    pub offset: usize,
+    pub what: &'static str,
+    /// Bytes that were written behind it.
+    pub bytes: usize,
+    /// Intact records among them. They had not been synced, and something before them is missing.
+    pub records: usize,
+}
+
+/// The files of a directory by what they are for.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub segments: BTreeSet<u32>,
+    pub books: BTreeSet<u32>,
+    pub ids: BTreeSet<u32>,
+    /// To be removed: unfinished, or made superfluous by others.
+    pub leftovers: Vec<String>,
+}
+
+/// What the files mean.
+#[derive(Debug)]
+pub struct Replay {
+    pub listing: Listing,
+    pub payments: Payments,
+    pub ids: VecDeque<(PaymentId, Cents)>,
+    pub summary: SummaryIndex,
+    pub torn: Option<Torn>,
+    /// Where the records end: a segment, the offset behind the last one, and whether it is closed.
+    end: Option<(u32, usize, Ending)>,
+}
+
+fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> JournalError {
+    move |error| JournalError::io(action, name, error)
+}
+
+impl Listing {
+    /// What is in the directory and counts: everything from the last purge on.
+    ///
+    /// # Errors
+    /// If a file is missing between others.
+    pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
+        let mut listing = Listing::default();
+        for name in storage.names().map_err(failed("list", "the directory"))? {
+            match Kind::of_file_name(&name) {
+                Some((Kind::Segment, number)) => listing.segments.insert(number),
+                Some((Kind::Books, number)) => listing.books.insert(number),
+                Some((Kind::Ids, number)) => listing.ids.insert(number),
+                None => {
+                    let ours = name.strip_suffix(UNFINISHED).and_then(Kind::of_file_name);
+                    listing.leftovers.extend(ours.map(|_| name));
+                    false
+                }
+            };
+        }
+        let first = listing.last_purge(storage)?;
+        listing.keep_from(first.unwrap_or(FIRST_NUMBER));
+        // Between the rewriting of a segment and its removal both are there: the books count.
+        let superseded: Vec<u32> = listing.segments.intersection(&listing.books).copied().collect();
+        for number in superseded {
+            listing.segments.remove(&number);
+            listing.leftovers.push(Kind::Segment.file_name(number));
+        }
+        listing.check_complete(first)?;
+        Ok(listing)
+    }
+
+    fn last_purge(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
+        let mut bytes = Vec::new();
+        let numbers: BTreeSet<u32> = &self.segments | &self.books;
+        for number in numbers.into_iter().rev() {
+            let kind = if self.books.contains(&number) { Kind::Books } else { Kind::Segment };
+            let name = kind.file_name(number);
+            let limit = FILE_HEAD_BYTES + HEAD_BYTES;
+            storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
+            // A damaged head is reported when the whole file is read.
+            let purge = match kind {
+                Kind::Books => books::begin_with_purge(number, &bytes).unwrap_or(false),
+                _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
+            };
+            if purge {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn keep_from(&mut self, first: u32) {
+        let sets = [
+            (Kind::Segment, &mut self.segments),
+            (Kind::Books, &mut self.books),
+            (Kind::Ids, &mut self.ids),
+        ];
+        for (kind, numbers) in sets {
+            let kept = numbers.split_off(&first);
+            let void = std::mem::replace(numbers, kept);
+            self.leftovers.extend(void.into_iter().map(|number| kind.file_name(number)));
+        }
+    }
+
+    fn check_complete(&self, first: Option<u32>) -> Result<(), JournalError> {
+        let mut expected = first.unwrap_or(FIRST_NUMBER);
+        for number in self.segments.union(&self.books) {
+            if *number != expected {
+                let file = Kind::Segment.file_name(expected) + " or its .books";
+                return Err(JournalError::Missing { file });
+            }
+            expected = expected.saturating_add(1);
+        }
+        match self.books.last() {
+            Some(last) if !self.ids.contains(last) => {
+                Err(JournalError::Missing { file: Kind::Ids.file_name(*last) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The files of ids in use, newest first: older ones may have been removed.
+    fn ids_newest_first(&self) -> impl Iterator<Item = u32> {
+        self.books.iter().rev().take_while(|number| self.ids.contains(number)).copied()
+    }
+}
+
+impl Replay {
+    /// Reads everything, changes nothing.
+    ///
+    /// # Errors
+    /// If the files are damaged or not of this version.
+    pub fn new(storage: &dyn Storage, ids_remembered: usize) -> Result<Replay, JournalError> {
+        let mut replay = Replay {
+            listing: Listing::new(storage)?,
+            payments: Payments::default(),
+            ids: VecDeque::new(),
+            summary: SummaryIndex::new(),
+            torn: None,
+            end: None,
+        };
+        let mut bytes = Vec::new();
+        let books: Vec<u32> = replay.listing.books.iter().copied().collect();
+        for number in books {
+            let name = Kind::Books.file_name(number);
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            books::add_to(&mut replay.summary, number, &bytes)?;
+        }
+        let segments: Vec<u32> = replay.listing.segments.iter().copied().collect();
+        for (index, number) in segments.iter().enumerate() {
+            let name = Kind::Segment.file_name(*number);
+            storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
+            let contents = Contents::new(*number, &bytes)?;
+            let (offset, ending) = contents.walk(|_, record| {
+                replay.apply(*number, &record, ids_remembered);
+                Ok(())
+            })?;
+            replay.end = Some((*number, offset, ending));
+            if ending != Ending::Sealed {
+                let later = &segments[index + 1..];
+                replay.torn = judge(storage, &contents, offset, ending, later)?;
+                break;
+            }
+        }
+        for number in replay.listing.ids_newest_first() {
+            if replay.ids.len() >= ids_remembered {
+                break;
+            }
+            let name = Kind::Ids.file_name(number);
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            let missing = ids_remembered - replay.ids.len();
+            for id in books::ids(number, &bytes)?.rev().take(missing) {
+                replay.ids.push_front(id);
+            }
+        }
+        Ok(replay)
+    }
+
+    fn apply(&mut self, home: u32, record: &Record, ids_remembered: usize) {
+        match *record {
+            Record::Accepted { id, amount, accepted_at } => {
+                self.payments.insert(id, Outstanding { amount, accepted_at, attempt: None, home });
+                self.ids.push_back((id, amount));
+                if self.ids.len() > ids_remembered {
+                    self.ids.pop_front();
+                }
+            }
+            Record::Carried { id, amount, accepted_at, attempt } => {
+                self.payments.insert(id, Outstanding { amount, accepted_at, attempt, home });
+            }
+            // Payments that are not there ended later, and their acceptance is in the books.
+            Record::Attempted { id, processor, requested_at } => {
+                if let Some(payment) = self.payments.get_mut(&id) {
+                    payment.attempt = Some((processor, requested_at));
+                }
+            }
+            Record::Released { id } => {
+                if let Some(payment) = self.payments.get_mut(&id) {
+                    payment.attempt = None;
+                }
+            }
+            Record::Settled { id, processor, amount, requested_at } => {
+                self.payments.remove(&id);
+                self.summary.record(Settlement { processor, amount, requested_at });
+            }
+            Record::Foreign { id } | Record::Forwarded { id, .. } => {
+                self.payments.remove(&id);
+            }
+            Record::Purged => {
+                self.payments.clear();
+                self.ids.clear();
+                self.summary.clear();
+            }
+            Record::Synced { .. } | Record::End => {}
+        }
+    }
+
+    /// Payments that are free, and attempts in doubt, the oldest first.
+    pub fn outstanding(&self) -> (Vec<Payment>, Vec<Attempt>) {
+        let (mut waiting, mut doubts) = (Vec::new(), Vec::new());
+        for (id, Outstanding { amount, accepted_at, attempt, .. }) in &self.payments {
+            let (accepted_at, accepted) = (*accepted_at, Moment(0));
+            let payment = Payment { id: *id, amount: *amount, accepted, accepted_at, guest: false };
+            match *attempt {
+                None => waiting.push(payment),
+                Some((processor, requested_at)) => {
+                    doubts.push(Attempt { payment, processor, requested_at });
+                }
+            }
+        }
+        waiting.sort_unstable_by_key(|payment| (payment.accepted_at, payment.id));
+        doubts.sort_unstable_by_key(|doubt| (doubt.requested_at, doubt.payment.id));
+        (waiting, doubts)
+    }
+}
+
+/// Decides about a segment whose records end without its end: torn, damaged, or in use until now.
+fn judge(
+    storage: &dyn Storage,
+    contents: &Contents<'_>,
+    offset: usize,
+    ending: Ending,
+    later: &[u32],
+) -> Result<Option<Torn>, JournalError> {
+    let mut behind = contents.intact_from(offset);
+    let mut bytes = Vec::new();
+    for number in later {
+        let name = Kind::Segment.file_name(*number);
+        storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
+        behind += Contents::new(*number, &bytes)?.intact_from(FILE_HEAD_BYTES);
+    }
+    let file = Kind::Segment.file_name(contents.number);
+    let what = match ending {
+        Ending::Bad(what) => what,
+        _ if behind.bytes == 0 => return Ok(None),
+        _ => "it ends before its end",
+    };
+    let was_on_disk = behind.synced > Position::new(contents.number, offset);
+    let lost_with_the_power = contents.boot != storage.boot() && !was_on_disk;
+    if behind.records > 0 && !lost_with_the_power {
+        return Err(JournalError::Corrupt { file, offset, what });
+    }
+    Ok(Some(Torn { file, offset, what, bytes: behind.bytes, records: behind.records }))
+}
+
+/// Replays, repairs, and goes on in a new segment.
+///
+/// # Errors
+/// See [`Replay::new`]; and if the repairs fail, which can be tried again.
+pub fn open(
+    storage: Arc<dyn Storage>,
+    options: Options,
+) -> Result<(Writer, Recovered), JournalError> {
+    let replay = Replay::new(&*storage, options.ids_remembered)?;
+    let number = repair(&*storage, &replay)?;
+    let mut ids = VecDeque::new();
+    let mut bytes = Vec::new();
+    for number in replay.listing.ids_newest_first() {
+        let name = Kind::Ids.file_name(number);
+        storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
+        ids.push_front((number, books::count_of_ids(number, &bytes)?));
+    }
+    let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
+    let keeping = Keeping { oldest, ids, full: [false; 2] };
+    let segment = Segment::create(&*storage, number, options.segment_bytes)
+        .map_err(failed("make", &Kind::Segment.file_name(number)))?;
+    let (waiting, doubts) = replay.outstanding();
+    let recovered = Recovered {
+        waiting,
+        doubts,
+        ids: replay.ids.into(),
+        summary: replay.summary,
+        torn: replay.torn,
+    };
+    Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))
+}
+
+/// Makes the files say what was read from them. Returns the number of the next segment.
+fn repair(storage: &dyn Storage, replay: &Replay) -> Result<u32, JournalError> {
+    let listing = &replay.listing;
+    let after_books = listing.books.last().map_or(FIRST_NUMBER, |last| last + 1);
+    let next = match replay.end {
+        None => after_books,
+        Some((number, FILE_HEAD_BYTES, _)) => number,
+        Some((number, ..)) => number + 1,
+    };
+    // What was seen must stay: removals of a start that was cut short may not be on the disk yet,
+    // and one of them undone behind one of ours would be a gap.
+    storage.sync_directory().map_err(failed("sync", "the directory"))?;
+    // The highest first, so that there is never a gap.
+    for number in listing.segments.range(next..).rev() {
+        let name = Kind::Segment.file_name(*number);
+        storage.remove(&name).map_err(failed("remove", &name))?;
+        storage.sync_directory().map_err(failed("sync", "the directory"))?;
+    }
+    if let Some((number, offset, ending)) = replay.end
+        && ending != Ending::Sealed
+        && number < next
+    {
+        let name = Kind::Segment.file_name(number);
+        let close = || {
+            let file = storage.open(&name)?;
+            file.truncate(offset as u64)?;
+            let mut end = Vec::new();
+            Record::End.encode(Seed::of_segment(number), offset, &mut end);
+            file.write_at(&end, offset as u64)
+        };
+        close().map_err(failed("close", &name))?;
+    }
+    // Whatever counts from here on must not be lost: nothing says so again.
+    for number in listing.segments.range(..next) {
+        let name = Kind::Segment.file_name(*number);
+        let synced = storage.open(&name).and_then(|file| file.sync());
+        synced.map_err(failed("sync", &name))?;
+    }
+    for name in &listing.leftovers {
+        storage.remove(name).map_err(failed("remove", name))?;
+    }
+    storage.sync_directory().map_err(failed("sync", "the directory"))?;
+    Ok(next)
+}

@@ -1,0 +1,176 @@
+//! One segment: making a new file, and walking over the records of an old one.
+//!
+//! The invariant: a file of a segment's name has a whole head and all its space, and both are on
+//! the disk, because it is made under another name.
+
+use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
+use super::record::{ALIGNMENT, Decoded, END_BYTES, Record, Seed};
+use super::storage::{Storage, StoredFile, is_zero};
+use super::{JournalError, Position};
+use std::io;
+use std::sync::Arc;
+
+/// What a file is called until it is whole.
+pub const UNFINISHED: &str = ".tmp";
+
+/// A segment that is written to.
+pub struct Segment {
+    pub number: u32,
+    pub seed: Seed,
+    pub file: Arc<dyn StoredFile>,
+}
+
+impl Segment {
+    /// Makes an empty segment. Blocking; afterwards it is on the disk with all its space.
+    pub fn create(storage: &dyn Storage, number: u32, bytes: usize) -> io::Result<Segment> {
+        let name = Kind::Segment.file_name(number);
+        let unfinished = name.clone() + UNFINISHED;
+        let make = || {
+            let mut own = [0; OWN_BYTES];
+            own[..16].copy_from_slice(&storage.boot());
+            let file = storage.create(&unfinished)?;
+            file.allocate(bytes as u64)?;
+            file.write_at(&head::encode(Kind::Segment, number, own), 0)?;
+            file.sync()?;
+            storage.rename(&unfinished, &name)?;
+            storage.sync_directory()?;
+            Ok(file)
+        };
+        match make() {
+            Ok(file) => Ok(Segment { number, seed: Seed::of_segment(number), file }),
+            Err(error) => {
+                // Gives the space back; a start would too.
+                let _ = storage.remove(&unfinished);
+                Err(error)
+            }
+        }
+    }
+
+    /// Bytes for records, in a segment of this size.
+    pub fn room(segment_bytes: usize) -> usize {
+        segment_bytes - FILE_HEAD_BYTES - END_BYTES
+    }
+}
+
+/// How the records of a segment end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With its last record: the next segment goes on.
+    Sealed,
+    /// With nothing but zeros.
+    Blank,
+    /// With bytes that are no record.
+    Bad(&'static str),
+}
+
+/// A segment as it was read.
+pub struct Contents<'a> {
+    pub number: u32,
+    pub boot: [u8; 16],
+    seed: Seed,
+    bytes: &'a [u8],
+}
+
+impl<'a> Contents<'a> {
+    /// # Errors
+    /// If the head is not that of this segment.
+    pub fn new(number: u32, bytes: &'a [u8]) -> Result<Contents<'a>, JournalError> {
+        let own = head::decode(Kind::Segment, number, bytes)?;
+        let mut boot = [0; 16];
+        boot.copy_from_slice(&own[..16]);
+        Ok(Contents { number, boot, seed: Seed::of_segment(number), bytes })
+    }
+
+    /// Hands over each record with its offset, in order. Returns how the records end, and where:
+    /// at the offset of whatever is no record, or behind the last one.
+    ///
+    /// # Errors
+    /// What `each` answers, and [`JournalError::UnknownKind`].
+    pub fn walk(
+        &self,
+        mut each: impl FnMut(usize, Record) -> Result<(), JournalError>,
+    ) -> Result<(usize, Ending), JournalError> {
+        let mut offset = FILE_HEAD_BYTES;
+        loop {
+            match Record::decode(self.seed, self.bytes, offset) {
+                Decoded::Record { record: Record::End, length } => {
+                    return Ok((offset + length, Ending::Sealed));
+                }
+                Decoded::Record { record, length } => {
+                    each(offset, record)?;
+                    offset += length;
+                }
+                Decoded::Blank if self.is_zero_from(offset) => return Ok((offset, Ending::Blank)),
+                Decoded::Blank => return Ok((offset, Ending::Bad("a gap"))),
+                Decoded::Bad(what) => return Ok((offset, Ending::Bad(what))),
+                Decoded::UnknownKind { kind, .. } => {
+                    let file = Kind::Segment.file_name(self.number);
+                    return Err(JournalError::UnknownKind { file, offset, kind });
+                }
+            }
+        }
+    }
+
+    /// The intact records from an offset on, wherever they start, and how far they say that the
+    /// journal had reached the disk.
+    pub fn intact_from(&self, offset: usize) -> Beyond {
+        let used = self.used_from(offset);
+        let mut beyond = Beyond { bytes: used, ..Beyond::default() };
+        let end = offset + used;
+        let mut offset = offset;
+        while offset < end {
+            match Record::decode(self.seed, self.bytes, offset) {
+                Decoded::Record { record, length } => {
+                    beyond.records += 1;
+                    if let Record::Synced { until } = record {
+                        beyond.synced = beyond.synced.max(until);
+                    }
+                    offset += length;
+                }
+                Decoded::UnknownKind { length, .. } => {
+                    beyond.records += 1;
+                    offset += length;
+                }
+                Decoded::Blank | Decoded::Bad(_) => offset += ALIGNMENT,
+            }
+        }
+        beyond
+    }
+
+    pub fn begins_with_purge(&self) -> bool {
+        let first = Record::decode(self.seed, self.bytes, FILE_HEAD_BYTES);
+        matches!(first, Decoded::Record { record: Record::Purged, .. })
+    }
+
+    /// Bytes from this offset up to the last that is not zero.
+    pub fn used_from(&self, offset: usize) -> usize {
+        let rest = self.bytes.get(offset..).unwrap_or_default();
+        let page_count =
+            rest.chunks(PAGE_BYTES).rposition(|page| !is_zero(page)).map_or(0, |n| n + 1);
+        let used = &rest[..rest.len().min(page_count * PAGE_BYTES)];
+        used.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    }
+
+    fn is_zero_from(&self, offset: usize) -> bool {
+        self.bytes.get(offset..).unwrap_or_default().chunks(PAGE_BYTES).all(is_zero)
+    }
+}
+
+const PAGE_BYTES: usize = 4096;
+
+/// What was found behind a bad spot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beyond {
+    /// Up to the last that is not zero.
+    pub bytes: usize,
+    pub records: usize,
+    pub synced: Position,
+}
+
+impl std::ops::AddAssign for Beyond {
+    fn add_assign(&mut self, other: Beyond) {
+        self.bytes += other.bytes;
+        self.records += other.records;
+        self.synced = self.synced.max(other.synced);
+    }
+}

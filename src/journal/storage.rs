@@ -1,0 +1,251 @@
+//! The seam under the journal: one directory of files. The real one is a few system calls; the
+//! tests have one that loses power, fills up and fails.
+//!
+//! The real one uses plain blocking calls and no io_uring. Measured on ext4: write(2) of a record
+//! 0.7 µs, the same through io_uring 60 µs and a worker thread, because buffered writes cannot be
+//! done there without waiting and are handed to a kernel thread, as is every fdatasync.
+
+use super::JournalError;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory of files that only the owner may read. Nothing but a `sync` makes anything last.
+pub trait Storage: Send + Sync {
+    fn names(&self) -> io::Result<Vec<String>>;
+    /// Replaces the contents of `into` by at most the first `limit` bytes of the file.
+    fn read(&self, name: &str, limit: usize, into: &mut Vec<u8>) -> io::Result<()>;
+    /// Like `read`, of the whole file but for most of the zeros at its end: a segment is allocated
+    /// ahead, and reading all of nothing could cost a small container its life.
+    fn read_records(&self, name: &str, into: &mut Vec<u8>) -> io::Result<()> {
+        self.read(name, usize::MAX, into)
+    }
+    /// Makes an empty file, or empties it.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes new names, renames and removals last.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// A number that is new whenever the machine has been started: what the kernel had taken
+    /// before that and not written out is gone.
+    fn boot(&self) -> [u8; 16];
+}
+
+/// One open file.
+pub trait StoredFile: Send + Sync {
+    /// All or an error.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Reserves space up to this length, so that writes below it cannot fail for want of it.
+    fn allocate(&self, length: u64) -> io::Result<()>;
+    fn truncate(&self, length: u64) -> io::Result<()>;
+    /// Makes contents and length last (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A directory of a real file system.
+pub struct Directory {
+    path: PathBuf,
+    handle: File,
+    /// Held as long as this lives; freed by the kernel if the process dies.
+    _lock: Option<File>,
+}
+
+/// So much is read at once where most of a file may be zeros.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Longer than any record, which may end with zeros of its own.
+const ZEROS_KEPT: usize = 1 << 16;
+
+/// Without a way out before the end: that is what the compiler can vectorise.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |any, byte| any | byte) == 0
+}
+
+const LOCK_NAME: &str = "lock";
+
+impl Directory {
+    /// Makes the directory if it is not there, and keeps every other process out of it.
+    ///
+    /// # Errors
+    /// [`JournalError::Locked`] if another process has it.
+    pub fn lock(path: &Path) -> Result<Directory, JournalError> {
+        let failed = |action| move |error| JournalError::io(action, path, error);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed("make the directory"))?;
+        let lock_path = path.join(LOCK_NAME);
+        let lock = private()
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(|error| JournalError::io("open", &lock_path, error))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(JournalError::Locked { path: path.into() }),
+            Err(error) => return Err(JournalError::io("lock", &lock_path, error.into())),
+        }
+        let handle = File::open(path).map_err(failed("open"))?;
+        // The directory itself may be new.
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(failed("sync the parent of"))?;
+        Ok(Directory { path: path.into(), handle, _lock: Some(lock) })
+    }
+
+    /// For looking only: neither locked nor made.
+    pub fn read_only(path: &Path) -> io::Result<Directory> {
+        Ok(Directory { path: path.into(), handle: File::open(path)?, _lock: None })
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+impl Storage for Directory {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(&self.path)?;
+        // A name that is not text is not one of ours.
+        entries
+            .filter_map(|entry| entry.map(|it| it.file_name().into_string().ok()).transpose())
+            .collect()
+    }
+
+    fn read(&self, name: &str, limit: usize, into: &mut Vec<u8>) -> io::Result<()> {
+        into.clear();
+        let file = File::open(self.path.join(name))?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(limit);
+        into.reserve_exact(length);
+        file.take(limit as u64).read_to_end(into).map(drop)
+    }
+
+    fn read_records(&self, name: &str, into: &mut Vec<u8>) -> io::Result<()> {
+        into.clear();
+        let mut file = File::open(self.path.join(name))?;
+        let mut zeros = 0;
+        loop {
+            let before = into.len();
+            file.by_ref().take(CHUNK_BYTES as u64).read_to_end(into)?;
+            let chunk = &into[before..];
+            match chunk.len() {
+                0 => break,
+                length if is_zero(chunk) => {
+                    zeros += length;
+                    into.truncate(before);
+                }
+                length => {
+                    // Zeros after all, and not at the end.
+                    into.resize(before + zeros + length, 0);
+                    into.copy_within(before..before + length, before + zeros);
+                    into[before..before + zeros.min(length)].fill(0);
+                    zeros = 0;
+                }
+            }
+        }
+        into.resize(into.len() + zeros.min(ZEROS_KEPT), 0);
+        Ok(())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let file = private().create(true).truncate(true).open(self.path.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        Ok(Arc::new(private().open(self.path.join(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    /// Where the kernel does not tell, every start counts as a new one: then a damaged tail is
+    /// always taken for one torn by a loss of power.
+    fn boot(&self) -> [u8; 16] {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        match uuid::Uuid::try_parse(text.trim()) {
+            Ok(boot) => boot.into_bytes(),
+            Err(_) => {
+                let [a, b] = [0, 1].map(|half: u8| RandomState::new().hash_one(half));
+                (u128::from(a) << 64 | u128::from(b)).to_le_bytes()
+            }
+        }
+    }
+}
+
+impl StoredFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        match fallocate(self, FallocateFlags::empty(), 0, length) {
+            Ok(()) => Ok(()),
+            // Some file systems cannot (NFS before 4.2): there, room is not guaranteed.
+            Err(Errno::OPNOTSUPP) => self.set_len(length),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::record::RECORD_BYTES_MAX;
+    use crate::journal::tests::temporary;
+
+    #[test]
+    fn only_the_zeros_at_the_end_are_left_out() {
+        let path = temporary("zeros");
+        let directory = Directory::lock(&path.0).unwrap();
+        let chunk = CHUNK_BYTES;
+        let cases: &[(usize, &[usize])] = &[
+            (0, &[]),
+            (100, &[]),
+            (10 * chunk, &[]),
+            (10 * chunk, &[0, chunk - 1]),
+            (10 * chunk + 7, &[3 * chunk]),
+            (10 * chunk + 7, &[5, 3 * chunk + 9, 7 * chunk + 1]),
+            (10 * chunk + 7, &[10 * chunk + 6]),
+        ];
+        for (length, places) in cases {
+            let mut bytes = vec![0; *length];
+            places.iter().for_each(|place| bytes[*place] = 7);
+            let file = directory.create("file").unwrap();
+            file.write_at(&bytes, 0).unwrap();
+            let mut read = vec![1; 3];
+            directory.read_records("file", &mut read).unwrap();
+            assert!(bytes.starts_with(&read) && is_zero(&bytes[read.len()..]), "{places:?}");
+            let used = places.last().map_or(0, |last| last + 1);
+            assert!(read.len() >= *length.min(&(used + RECORD_BYTES_MAX)), "{places:?}");
+            assert!(read.len() <= used + chunk + ZEROS_KEPT, "{places:?}: {}", read.len());
+        }
+    }
+}

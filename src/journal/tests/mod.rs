@@ -1,0 +1,175 @@
+//! Tests of the whole journal. The model is a plain map; a journal is right if, whatever happened
+//! to it, it comes back as the model was after some prefix of the appends, and that prefix holds
+//! everything that had been promised.
+
+mod crashes;
+mod damage;
+mod figures;
+mod real;
+mod room;
+
+pub use real::temporary;
+
+use super::recover::{self, Recovered, Replay};
+use super::simulated::{Random, Simulated};
+use super::writer::Writer;
+use super::{Durability, JournalError, Options, Position, Record};
+use crate::clock::{Moment, Timestamp};
+use crate::money::Cents;
+use crate::payments::{Attempt, Payment, PaymentId, Processor, Window};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+const IDS_REMEMBERED: usize = 12;
+
+fn options(segment_bytes: usize) -> Options {
+    let fail = |what: &str| -> ! { resume_unwind(Box::new(what.to_string())) };
+    let ids_remembered = IDS_REMEMBERED;
+    Options { durability: Durability::Disk, ids_remembered, segment_bytes, fail }
+}
+
+/// Runs something that may stop the journal, and returns the reason if it did.
+fn stopped<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|reason| match reason.downcast::<String>() {
+        Ok(reason) => *reason,
+        // Not ours: a failed assertion.
+        Err(other) => resume_unwind(other),
+    })
+}
+
+/// A payment that is not over: amount, accepted at, and its open attempt.
+type Open = (i64, i64, Option<(Processor, i64)>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Model {
+    open: BTreeMap<PaymentId, Open>,
+    settled: [(u64, i128); 2],
+    ids: Vec<(PaymentId, Cents)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Accept(PaymentId, i64, i64),
+    Attempt(PaymentId, Processor, i64),
+    Release(PaymentId),
+    Settle(PaymentId),
+    Foreign(PaymentId),
+    Forward(PaymentId),
+    Purge,
+}
+
+impl Model {
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Accept(id, cents, at) => {
+                self.open.insert(id, (cents, at, None));
+                self.ids.push((id, Cents(cents)));
+                if self.ids.len() > IDS_REMEMBERED {
+                    self.ids.remove(0);
+                }
+            }
+            Step::Attempt(id, processor, at) => {
+                self.open.get_mut(&id).unwrap().2 = Some((processor, at));
+            }
+            Step::Release(id) => self.open.get_mut(&id).unwrap().2 = None,
+            Step::Settle(id) => {
+                let (cents, _, attempt) = self.open.remove(&id).unwrap();
+                let settled = &mut self.settled[attempt.unwrap().0 as usize];
+                settled.0 += 1;
+                settled.1 += i128::from(cents);
+            }
+            Step::Foreign(id) | Step::Forward(id) => {
+                self.open.remove(&id).unwrap();
+            }
+            Step::Purge => *self = Model::default(),
+        }
+    }
+
+    fn append(&self, step: Step, writer: &Writer) -> Position {
+        let open = |id| self.open[&id];
+        match step {
+            Step::Accept(id, cents, at) => {
+                writer.append_accepted(id, Cents(cents), Timestamp(at)).expect("a new id")
+            }
+            Step::Attempt(id, processor, at) => {
+                let (cents, accepted_at, _) = open(id);
+                let (amount, accepted_at) = (Cents(cents), Timestamp(accepted_at));
+                let payment =
+                    Payment { id, amount, accepted: Moment(0), accepted_at, guest: false };
+                let requested_at = Timestamp(at);
+                writer.append_attempted(&Attempt { payment, processor, requested_at })
+            }
+            Step::Release(id) => writer.append(Record::Released { id }),
+            Step::Settle(id) => {
+                let (cents, _, attempt) = open(id);
+                let (processor, at) = attempt.unwrap();
+                let (amount, requested_at) = (Cents(cents), Timestamp(at));
+                writer.append(Record::Settled { id, processor, amount, requested_at })
+            }
+            Step::Foreign(id) => writer.append(Record::Foreign { id }),
+            Step::Forward(id) => writer.append(Record::Forwarded { id, amount: Cents(open(id).0) }),
+            Step::Purge => writer.append_purged().expect("room for a purge"),
+        }
+    }
+
+    /// Something that may happen next, or nothing.
+    fn any_step(&self, random: &mut Random, clock: &mut i64) -> Option<Step> {
+        *clock += random.below(3) as i64;
+        let at = *clock;
+        let choice = random.below(100);
+        if choice < 30 {
+            let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
+            return Some(Step::Accept(id, 1 + random.below(10_000) as i64, at));
+        }
+        if choice == 99 {
+            return Some(Step::Purge);
+        }
+        let index = random.below(self.open.len());
+        let (id, (_, _, attempt)) = self.open.iter().nth(index)?;
+        Some(match (attempt, choice % 10) {
+            (None, 0) => Step::Forward(*id),
+            (None, _) => Step::Attempt(*id, Processor::ALL[choice % 2], at),
+            (Some(_), 0) => Step::Foreign(*id),
+            (Some(_), 1 | 2) => Step::Release(*id),
+            (Some(_), _) => Step::Settle(*id),
+        })
+    }
+
+    fn of(waiting: &[Payment], doubts: &[Attempt], replay: &Replay) -> Model {
+        let ids = replay.ids.iter().copied().collect();
+        Model::new(waiting, doubts, ids, &replay.summary)
+    }
+
+    fn of_recovered(recovered: &Recovered) -> Model {
+        let Recovered { waiting, doubts, ids, summary, .. } = recovered;
+        Model::new(waiting, doubts, ids.clone(), summary)
+    }
+
+    fn new(
+        waiting: &[Payment],
+        doubts: &[Attempt],
+        ids: Vec<(PaymentId, Cents)>,
+        summary: &crate::payments::summary::SummaryIndex,
+    ) -> Model {
+        let waiting = waiting.iter().map(|it| (it.id, (it.amount.0, it.accepted_at.0, None)));
+        let doubts = doubts.iter().map(|it| {
+            let attempt = Some((it.processor, it.requested_at.0));
+            (it.payment.id, (it.payment.amount.0, it.payment.accepted_at.0, attempt))
+        });
+        let open = waiting.chain(doubts).collect();
+        let settled = summary.totals(Window::default()).map(|it| (it.count, it.amount.0));
+        Model { open, settled, ids }
+    }
+}
+
+/// What the files mean, without changing them.
+fn replayed(storage: &Simulated) -> Result<Model, JournalError> {
+    let replay = Replay::new(storage, IDS_REMEMBERED)?;
+    let (waiting, doubts) = replay.outstanding();
+    Ok(Model::of(&waiting, &doubts, &replay))
+}
+
+fn open(storage: &Simulated, options: Options) -> Result<(Writer, Recovered), JournalError> {
+    recover::open(Arc::new(storage.clone()), options)
+}

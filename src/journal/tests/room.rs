@@ -1,0 +1,209 @@
+//! A disk that fills up, and has space again.
+
+use super::*;
+use crate::journal::storage::Storage;
+
+const SEGMENT: usize = 64 * 1024;
+
+fn accept_while_there_is_room(writer: &Writer, from: u128) -> u128 {
+    let mut id = from;
+    while writer.has_room() {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+        id += 1;
+        if id.is_multiple_of(16) {
+            writer.flush();
+            writer.keep();
+        }
+        assert!(id < 100_000, "the disk is full at last");
+    }
+    writer.flush();
+    id
+}
+
+fn attempt(id: u128) -> Attempt {
+    let (accepted, accepted_at) = (Moment(0), Timestamp(0));
+    let payment =
+        Payment { id: PaymentId(id), amount: Cents(1), accepted, accepted_at, guest: false };
+    Attempt { payment, processor: Processor::Default, requested_at: Timestamp(1) }
+}
+
+fn settle(writer: &Writer, id: u128) {
+    let (processor, amount, requested_at) = (Processor::Default, Cents(1), Timestamp(1));
+    writer.append(Record::Settled { id: PaymentId(id), processor, amount, requested_at });
+}
+
+/// The disk has room for three segments. Payments are refused before it is full, and every one
+/// that was accepted can be attempted and settled, with a sync between any two records. Then the
+/// old segments are rewritten, and there is room again.
+#[test]
+fn a_full_disk_refuses_payments_and_settles_what_it_took() {
+    let storage = Simulated::default();
+    storage.set_capacity(Some(3 * SEGMENT + SEGMENT / 2));
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    let sync = || {
+        writer.flush();
+        writer.sync();
+    };
+    while writer.keep() {}
+    // The first payments stay open, and with them the first segment.
+    for id in 0..300 {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+    }
+    let mut accepted = 300;
+    while writer.has_room() {
+        let id = accepted;
+        accepted += 1;
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+        if !id.is_multiple_of(100) {
+            writer.append_attempted(&attempt(id));
+            settle(&writer, id);
+        }
+        sync();
+        writer.keep();
+    }
+    assert_eq!(writer.appended().segment(), 3, "the last there is space for");
+    assert!(accepted > 1_000, "{accepted} accepted");
+    writer.keep();
+    assert!(!writer.has_room(), "nothing has changed");
+    let open: Vec<u128> = writer.payments().keys().map(|id| id.0).collect();
+    for id in &open {
+        assert!(writer.has_room_for_attempt(), "attempt {id}");
+        writer.append_attempted(&attempt(*id));
+        sync();
+    }
+    for id in &open {
+        settle(&writer, *id);
+        sync();
+    }
+    assert_eq!(replayed(&storage).unwrap().settled[0].0, accepted as u64);
+    while writer.keep() {}
+    assert!(writer.has_room(), "the segments have become books");
+    accept_while_there_is_room(&writer, accepted);
+    storage.set_capacity(None);
+    writer.keep();
+    assert!(writer.has_room(), "the disk is larger now");
+}
+
+/// Payments that are attempted and released over and over use up the reserve in the end. Attempts
+/// stop while every payment that is out can still be settled.
+#[test]
+fn attempts_stop_while_what_is_out_can_still_be_settled() {
+    let storage = Simulated::default();
+    storage.set_capacity(Some(2 * SEGMENT + SEGMENT / 2));
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    while writer.keep() {}
+    let accepted = accept_while_there_is_room(&writer, 0);
+    let mut out = Vec::new();
+    let mut random = Random(1);
+    let mut rounds = 0_u128;
+    while writer.has_room_for_attempt() {
+        let id = rounds % accepted;
+        if !out.contains(&id) {
+            writer.append_attempted(&attempt(id));
+            writer.flush();
+            writer.sync();
+            match random.below(20) {
+                0 => out.push(id),
+                _ => drop(writer.append(Record::Released { id: PaymentId(id) })),
+            }
+        }
+        writer.keep();
+        rounds += 1;
+        assert!(rounds < 100_000, "the reserve is used up at last");
+    }
+    for id in 0..accepted {
+        // All of them, though only those that are out may be.
+        settle(&writer, id);
+        writer.flush();
+        writer.sync();
+    }
+    assert_eq!(replayed(&storage).unwrap().settled[0].0, accepted as u64);
+}
+
+/// A payment that stays open for very long must not keep every segment since then on the disk.
+#[test]
+fn old_payments_are_carried_over() {
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(4096)).unwrap();
+    for id in [1, 2] {
+        writer.append_accepted(PaymentId(id), Cents(id as i64), Timestamp(5)).unwrap();
+    }
+    writer.append_attempted(&attempt(2));
+    for id in 100..3_000 {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(6)).unwrap();
+        writer.append_attempted(&attempt(id));
+        settle(&writer, id);
+        if id.is_multiple_of(10) {
+            writer.flush();
+            while writer.keep() {}
+        }
+    }
+    writer.flush();
+    while writer.keep() {}
+    let segments = storage.names().unwrap().iter().filter(|it| it.ends_with(".journal")).count();
+    assert!(segments <= 5, "{segments} segments");
+    let ids = storage.names().unwrap().iter().filter(|it| it.ends_with(".ids")).count();
+    assert!(ids <= 2, "{ids} files of ids, for {IDS_REMEMBERED} ids");
+    drop(writer);
+    let (writer, recovered) = open(&storage, options(4096)).unwrap();
+    let found = Model::of_recovered(&recovered);
+    assert_eq!(found.settled[0].0, 2_900);
+    assert_eq!(found.open[&PaymentId(1)], (1, 5, None));
+    assert_eq!(found.open[&PaymentId(2)], (2, 5, Some((Processor::Default, 1))));
+    assert_eq!(found.ids.len(), IDS_REMEMBERED);
+    assert_eq!(writer.append_accepted(PaymentId(1), Cents(9), Timestamp(9)), None, "a repetition");
+}
+
+/// Carrying over once wrote the acceptance and the attempt as two records. Torn between them, the
+/// payment was at home in the new segment, the old one was rewritten, and the next start found the
+/// payment free, though it may have been paid.
+#[test]
+fn a_payment_carried_over_by_half_is_still_in_doubt() {
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(4096)).unwrap();
+    writer.append_accepted(PaymentId(2), Cents(2), Timestamp(0)).unwrap();
+    writer.append_attempted(&attempt(2));
+    writer.flush();
+    let before = writer.appended();
+    writer.carry_over(1, 10);
+    writer.flush();
+    let name = "0000000001.journal";
+    let bytes = storage.bytes(name);
+    for cut in before.offset()..=writer.appended().offset() {
+        storage.set_bytes(name, bytes[..cut].into());
+        let found = replayed(&storage).unwrap();
+        assert_eq!(found.open[&PaymentId(2)].2, Some((Processor::Default, 1)), "cut at {cut}");
+        assert_eq!(found.ids.len(), 1);
+    }
+}
+
+/// Accepted just before a purge, handed to the dispatcher just after it: the payment is attempted,
+/// so it must be in the journal whole.
+#[test]
+fn an_attempt_brings_an_acceptance_that_was_purged() {
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(4096)).unwrap();
+    writer.append_accepted(PaymentId(2), Cents(2), Timestamp(0)).unwrap();
+    writer.append_purged().unwrap();
+    writer.append_attempted(&attempt(2));
+    writer.flush();
+    while writer.keep() {}
+    let found = replayed(&storage).unwrap();
+    assert_eq!(found.open[&PaymentId(2)], (1, 0, Some((Processor::Default, 1))));
+    settle(&writer, 2);
+    assert!(writer.payments().is_empty());
+}
+
+/// While the disk has space nobody is refused for the size of a segment, however many payments are
+/// outstanding: one segment, with nothing left of the one before, has room for all of them.
+#[test]
+fn a_segment_has_room_for_all_that_may_be_outstanding() {
+    for outstanding in [1, 1_000, 100_000, 151_000, 262_144, 302_000, 1_000_000, 9_000_000] {
+        let bytes = Options::new(Durability::Process, outstanding, 1).segment_bytes;
+        let room = crate::journal::segment::Segment::room(bytes) - bytes / 64;
+        assert!(
+            room >= crate::journal::writer::room_for(outstanding + 1),
+            "{outstanding}: {bytes}"
+        );
+    }
+}

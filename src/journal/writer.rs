@@ -1,0 +1,475 @@
+//! Appending, writing, and the room that is kept free. Syncing is in `sync.rs`.
+//!
+//! The invariant: records reach the files in the order of their positions, each file only up to
+//! what is in it, so after the death of the process the files hold a prefix of what was appended.
+//!
+//! # A full disk
+//! Space is taken ahead: the segment in use and, made by the keeper as soon as the last one is
+//! begun, the next. If the next cannot be made, what is left of the segment in use is kept for the
+//! payments that are outstanding. The worst case for one of them: one attempt and its settlement,
+//! each after a `Synced` ([`ROOM_PER_PAYMENT`]). Below that (and some slack) no more are accepted
+//! ([`Writer::has_room`]). A payment can be attempted and released any number of times, so
+//! attempts too stop when only the settlements of all outstanding payments would still fit
+//! ([`Writer::has_room_for_attempt`]): at that point every attempt under way can end, and then
+//! everything waits for space. The keeper tries again every second.
+//!
+//! Locks, taken in this order: keeping, syncing, writing, appending, next.
+
+use super::head::FILE_HEAD_BYTES;
+use super::record::{
+    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, Record, SETTLED_BYTES, SYNCED_BYTES,
+};
+use super::segment::Segment;
+use super::storage::Storage;
+use super::{Options, Position};
+use crate::clock::Timestamp;
+use crate::money::Cents;
+use crate::payments::{Attempt, PaymentId, Processor};
+use foldhash::quality::RandomState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+
+const ROOM_TO_SETTLE: usize = SETTLED_BYTES + SYNCED_BYTES;
+/// What an outstanding payment may still need, see the module. Carrying it over needs no more.
+pub const ROOM_PER_PAYMENT: usize = ATTEMPTED_BYTES + SYNCED_BYTES + ROOM_TO_SETTLE;
+const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <= 104);
+
+/// Bytes to be kept free for so many outstanding payments.
+pub fn room_for(outstanding: usize) -> usize {
+    outstanding.saturating_mul(ROOM_PER_PAYMENT)
+}
+
+/// Payments that the table of the outstanding ones has room for from the start. It doubles when
+/// they become more, which takes a millisecond or two.
+const OUTSTANDING_AT_FIRST: usize = 16 * 1024;
+/// A buffer that has grown larger in a rush is given back.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// A payment that is accepted and not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outstanding {
+    pub amount: Cents,
+    pub accepted_at: Timestamp,
+    /// The open attempt: at which processor, and since when.
+    pub attempt: Option<(Processor, Timestamp)>,
+    /// The segment that holds it (and its attempt, or a later one does).
+    pub home: u32,
+}
+
+/// Keyed with a random seed: ids come from outside and may be chosen to collide.
+pub type Payments = HashMap<PaymentId, Outstanding, RandomState>;
+
+/// See the module.
+pub struct Writer {
+    pub storage: Arc<dyn Storage>,
+    pub options: Options,
+    appending: Mutex<Appending>,
+    writing: Mutex<Writing>,
+    next: Mutex<Next>,
+    /// Held through a sync. Inside: memory to use again.
+    pub(super) syncing: Mutex<Vec<Arc<Segment>>>,
+    pub(super) waiting: Mutex<Vec<(Position, Waker)>>,
+    pub(super) keeping: Mutex<super::keeper::Keeping>,
+    appended: AtomicU64,
+    written: AtomicU64,
+    pub(super) synced: AtomicU64,
+    /// Bytes for records in the segment in use.
+    left: AtomicUsize,
+    next_ready: AtomicBool,
+    outstanding: AtomicUsize,
+}
+
+struct Next {
+    /// The number it has or will have. Kept here because whoever makes it holds only this lock.
+    number: u32,
+    ready: Option<Segment>,
+}
+
+struct Appending {
+    segment: Arc<Segment>,
+    /// Where the next record goes.
+    offset: usize,
+    /// What is not written yet, and where in the segment it begins.
+    pending: Vec<u8>,
+    pending_at: usize,
+    /// What is not written yet of segments that are full.
+    sealed: Vec<(Arc<Segment>, usize, Vec<u8>)>,
+    /// What the last `Synced` record says.
+    marked: Position,
+    /// The last segment that begins with a purge; 0 if none does.
+    purged: u32,
+    payments: Payments,
+    /// How many outstanding payments each segment holds.
+    homes: BTreeMap<u32, usize>,
+}
+
+#[derive(Default)]
+struct Writing {
+    bytes: Vec<u8>,
+    sealed: Vec<(Arc<Segment>, usize, Vec<u8>)>,
+    /// Segments written to since they were last synced, oldest first.
+    dirty: Vec<Arc<Segment>>,
+}
+
+/// What a flush did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    pub wrote: bool,
+    pub new_segment: bool,
+}
+
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("a journal that failed is not used again")
+}
+
+impl Writer {
+    /// Goes on in a new, empty segment; everything before it is on the disk.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        segment: Segment,
+        payments: Payments,
+        keeping: super::keeper::Keeping,
+    ) -> Writer {
+        let start = Position::new(segment.number, FILE_HEAD_BYTES);
+        let mut homes = BTreeMap::new();
+        for payment in payments.values() {
+            *homes.entry(payment.home).or_default() += 1;
+        }
+        let outstanding = payments.len();
+        let mut appending = Appending {
+            segment: Arc::new(segment),
+            offset: FILE_HEAD_BYTES,
+            pending: Vec::new(),
+            pending_at: FILE_HEAD_BYTES,
+            sealed: Vec::new(),
+            marked: Position::NONE,
+            purged: 0,
+            payments,
+            homes,
+        };
+        appending.payments.reserve(OUTSTANDING_AT_FIRST.saturating_sub(outstanding));
+        Writer {
+            storage,
+            options,
+            appending: Mutex::new(appending),
+            writing: Mutex::default(),
+            next: Mutex::new(Next { number: start.segment() + 1, ready: None }),
+            syncing: Mutex::default(),
+            waiting: Mutex::default(),
+            keeping: Mutex::new(keeping),
+            appended: AtomicU64::new(start.0),
+            written: AtomicU64::new(start.0),
+            synced: AtomicU64::new(start.0),
+            left: AtomicUsize::new(Segment::room(options.segment_bytes)),
+            next_ready: AtomicBool::new(false),
+            outstanding: AtomicUsize::new(outstanding),
+        }
+    }
+
+    pub fn fail(&self, what: &str) -> ! {
+        (self.options.fail)(what)
+    }
+
+    pub fn appended(&self) -> Position {
+        Position(self.appended.load(Ordering::Acquire))
+    }
+
+    pub fn written(&self) -> Position {
+        Position(self.written.load(Ordering::Acquire))
+    }
+
+    pub fn synced(&self) -> Position {
+        Position(self.synced.load(Ordering::Acquire))
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.has_room_besides(room_for(self.outstanding.load(Ordering::Relaxed) + 1))
+    }
+
+    pub fn has_room_for_attempt(&self) -> bool {
+        self.has_room_besides(ROOM_TO_SETTLE * self.outstanding.load(Ordering::Relaxed))
+    }
+
+    /// Whether so many bytes are free, and some more for what other threads append meanwhile.
+    fn has_room_besides(&self, bytes: usize) -> bool {
+        let segment_bytes = self.options.segment_bytes;
+        let next_ready = self.next_ready.load(Ordering::Acquire);
+        let next = if next_ready { Segment::room(segment_bytes) } else { 0 };
+        let slack = segment_bytes / 64;
+        self.left.load(Ordering::Relaxed) + next >= bytes.saturating_add(slack)
+    }
+
+    pub fn append_accepted(
+        &self,
+        id: PaymentId,
+        amount: Cents,
+        accepted_at: Timestamp,
+    ) -> Option<Position> {
+        let mut appending = locked(&self.appending);
+        if appending.payments.contains_key(&id) {
+            return None;
+        }
+        let record = Record::Accepted { id, amount, accepted_at };
+        let position = self.put(&mut appending, record);
+        let home = position.segment();
+        appending.settle_in(id, Outstanding { amount, accepted_at, attempt: None, home });
+        self.publish(&appending);
+        Some(position)
+    }
+
+    pub fn append_attempted(&self, attempt: &Attempt) -> Position {
+        let mut appending = locked(&self.appending);
+        let Attempt { payment, processor, requested_at } = *attempt;
+        let id = payment.id;
+        let position = match appending.payments.get_mut(&id) {
+            Some(payment) => {
+                payment.attempt = Some((processor, requested_at));
+                self.put(&mut appending, Record::Attempted { id, processor, requested_at })
+            }
+            // It was accepted just before a purge and reached the dispatcher just after it.
+            None => {
+                let (amount, accepted_at) = (payment.amount, payment.accepted_at);
+                let attempt = Some((processor, requested_at));
+                let record = Record::Carried { id, amount, accepted_at, attempt };
+                let position = self.put(&mut appending, record);
+                let home = position.segment();
+                appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
+                position
+            }
+        };
+        self.publish(&appending);
+        position
+    }
+
+    /// Any of the other records of one payment.
+    pub fn append(&self, record: Record) -> Position {
+        let mut appending = locked(&self.appending);
+        let position = self.put(&mut appending, record);
+        match record {
+            Record::Released { id } => {
+                if let Some(payment) = appending.payments.get_mut(&id) {
+                    payment.attempt = None;
+                }
+            }
+            Record::Settled { id, .. } | Record::Foreign { id } | Record::Forwarded { id, .. } => {
+                appending.leave(id)
+            }
+            _ => unreachable!("appended by methods of their own"),
+        }
+        self.publish(&appending);
+        position
+    }
+
+    pub fn append_purged(&self) -> Option<Position> {
+        let mut appending = locked(&self.appending);
+        if appending.offset > FILE_HEAD_BYTES && !self.roll(&mut appending) {
+            return None;
+        }
+        let position = appending.encode(Record::Purged);
+        appending.payments.clear();
+        appending.homes.clear();
+        appending.purged = position.segment();
+        self.publish(&appending);
+        Some(position)
+    }
+
+    /// Writes the payments of the oldest segment again if there is room for it, at most `max` of
+    /// them, so that the segment can go.
+    pub fn carry_over(&self, from: u32, max: usize) {
+        let mut appending = locked(&self.appending);
+        let count = appending.homes.get(&from).copied().unwrap_or(0);
+        let outstanding = appending.payments.len();
+        if !self.has_room_besides(room_for(outstanding).saturating_add(room_for(count.min(max)))) {
+            return;
+        }
+        let old: Vec<_> = appending
+            .payments
+            .iter()
+            .filter(|(_, payment)| payment.home == from)
+            .take(max)
+            .map(|(id, payment)| (*id, *payment))
+            .collect();
+        for (id, Outstanding { amount, accepted_at, attempt, .. }) in old {
+            let record = Record::Carried { id, amount, accepted_at, attempt };
+            let home = self.put(&mut appending, record).segment();
+            appending.leave(id);
+            appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
+        }
+        self.publish(&appending);
+    }
+
+    /// Encodes a record behind the others, in the next segment if this one is full.
+    fn put(&self, appending: &mut Appending, record: Record) -> Position {
+        let needed = SYNCED_BYTES + record.length() + END_BYTES;
+        if appending.offset + needed > self.options.segment_bytes && !self.roll(appending) {
+            self.fail("the disk is full, and so is the space kept for what was accepted");
+        }
+        let until = self.synced();
+        if until > appending.marked {
+            appending.encode(Record::Synced { until });
+            appending.marked = until;
+        }
+        appending.encode(record)
+    }
+
+    /// Goes over to the next segment, which is made here if the keeper has not been quick enough.
+    /// False if the disk is full.
+    fn roll(&self, appending: &mut Appending) -> bool {
+        let mut next = locked(&self.next);
+        if next.ready.is_none() && !self.make_next(&mut next) {
+            return false;
+        }
+        let Some(segment) = next.ready.take() else { return false };
+        assert_eq!(segment.number, appending.segment.number + 1, "segments follow each other");
+        next.number += 1;
+        self.next_ready.store(false, Ordering::Release);
+        appending.encode(Record::End);
+        let full = std::mem::replace(&mut appending.segment, Arc::new(segment));
+        let pending = std::mem::take(&mut appending.pending);
+        appending.sealed.push((full, appending.pending_at, pending));
+        appending.offset = FILE_HEAD_BYTES;
+        appending.pending_at = FILE_HEAD_BYTES;
+        true
+    }
+
+    /// Makes the next segment ahead. False if it is there already or the disk is full.
+    pub fn prepare_next(&self) -> bool {
+        let mut next = locked(&self.next);
+        next.ready.is_none() && self.make_next(&mut next)
+    }
+
+    fn make_next(&self, next: &mut Next) -> bool {
+        let number = next.number;
+        match Segment::create(&*self.storage, number, self.options.segment_bytes) {
+            Ok(segment) => {
+                next.ready = Some(segment);
+                self.next_ready.store(true, Ordering::Release);
+                true
+            }
+            Err(error) if is_full(&error) => false,
+            Err(error) => self.fail(&format!("segment {number} cannot be made: {error}")),
+        }
+    }
+
+    pub fn is_next_ready(&self) -> bool {
+        self.next_ready.load(Ordering::Acquire)
+    }
+
+    /// Lets other threads see what was appended. Before the lock is given back.
+    fn publish(&self, appending: &Appending) {
+        let left = self.options.segment_bytes - END_BYTES - appending.offset;
+        self.left.store(left, Ordering::Relaxed);
+        self.outstanding.store(appending.payments.len(), Ordering::Relaxed);
+        self.appended.store(appending.position().0, Ordering::Release);
+    }
+
+    /// See [`super::Journal::flush`].
+    pub fn flush(&self) -> Flushed {
+        if self.written() >= self.appended() {
+            return Flushed::default();
+        }
+        let mut writing = locked(&self.writing);
+        let Writing { bytes, sealed, dirty } = &mut *writing;
+        let mut appending = locked(&self.appending);
+        let until = appending.position();
+        let segment = appending.segment.clone();
+        let offset = appending.pending_at;
+        appending.pending_at = appending.offset;
+        std::mem::swap(&mut appending.pending, bytes);
+        std::mem::swap(&mut appending.sealed, sealed);
+        drop(appending);
+
+        let new_segment = !sealed.is_empty();
+        for (segment, offset, bytes) in sealed.drain(..) {
+            self.write(segment, &bytes, offset, dirty);
+        }
+        let wrote = new_segment || !bytes.is_empty();
+        if !bytes.is_empty() {
+            self.write(segment, bytes, offset, dirty);
+        }
+        bytes.clear();
+        bytes.shrink_to(BUFFER_BYTES_KEPT);
+        self.written.store(until.0, Ordering::Release);
+        Flushed { wrote, new_segment }
+    }
+
+    fn write(&self, to: Arc<Segment>, bytes: &[u8], offset: usize, dirty: &mut Vec<Arc<Segment>>) {
+        if let Err(error) = to.file.write_at(bytes, offset as u64) {
+            self.fail(&format!("segment {} cannot be written: {error}", to.number));
+        }
+        if dirty.last().is_none_or(|last| last.number != to.number) {
+            dirty.push(to);
+        }
+    }
+
+    /// What has been written, and into `dirty` the segments to sync for it.
+    pub(super) fn take_dirty(&self, dirty: &mut Vec<Arc<Segment>>) -> Position {
+        let mut writing = locked(&self.writing);
+        std::mem::swap(&mut writing.dirty, dirty);
+        self.written()
+    }
+
+    /// How many outstanding payments a segment holds, the segment in use, and the last that begins
+    /// with a purge.
+    pub fn census(&self, segment: u32) -> Census {
+        let appending = locked(&self.appending);
+        Census {
+            held: appending.homes.get(&segment).copied().unwrap_or(0),
+            in_use: appending.segment.number,
+            purged: appending.purged,
+        }
+    }
+
+    #[cfg(test)]
+    pub fn payments(&self) -> Payments {
+        locked(&self.appending).payments.clone()
+    }
+}
+
+/// See [`Writer::census`].
+#[derive(Clone, Copy, Debug)]
+pub struct Census {
+    pub held: usize,
+    pub in_use: u32,
+    pub purged: u32,
+}
+
+impl Appending {
+    fn position(&self) -> Position {
+        Position::new(self.segment.number, self.offset)
+    }
+
+    /// Encodes a record for which there is room, and returns the place behind it.
+    fn encode(&mut self, record: Record) -> Position {
+        record.encode(self.segment.seed, self.offset, &mut self.pending);
+        self.offset += record.length();
+        self.position()
+    }
+
+    fn settle_in(&mut self, id: PaymentId, payment: Outstanding) {
+        if let Entry::Vacant(entry) = self.payments.entry(id) {
+            entry.insert(payment);
+            *self.homes.entry(payment.home).or_default() += 1;
+        }
+    }
+
+    /// The payment is over. Unknown ids are those of payments that were purged.
+    fn leave(&mut self, id: PaymentId) {
+        let Some(payment) = self.payments.remove(&id) else { return };
+        let held = self.homes.get_mut(&payment.home).expect("a home for every payment");
+        *held -= 1;
+        if *held == 0 {
+            self.homes.remove(&payment.home);
+        }
+    }
+}
+
+/// No space, or no more for this user.
+pub fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
