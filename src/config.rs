@@ -213,7 +213,7 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_IDS_REMEMBERED", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(256..=100_000_000))]
     pub ids_remembered: u32,
 
-    /// Connections at once, over all listeners; beyond it new ones are answered 503.
+    /// Connections at once at the entry, and as many at the peer's door; beyond it new ones are answered 503.
     #[arg(long, env = "GALO_CONNECTIONS_MAX", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
 

@@ -14,7 +14,7 @@ use crate::node::{Control, Node, Phase};
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::{Report, State};
 use crate::payments::{Accepted, Outcome, Payment, PaymentId, Processor, Refusal, processor};
-use crate::peer::Peer;
+use crate::peer::{Greeting, Peer};
 use crate::upstream::{Failure, Link};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -317,7 +317,11 @@ impl Engine {
             // One that is not there is greeted at every turn: the sooner it is found, the fewer
             // payments are taken in its place.
             if !peer.is_up() || clock::moment() >= greet_at {
-                peer.greet(|page| self.disown(page)).await;
+                let greeting = peer.greet(|page| self.disown(page)).await;
+                if greeting == Greeting::Twin && self.node.phase() == Phase::Starting {
+                    let reason = "the peer has the same --instance: one is 1, the other is 2";
+                    return self.node.refuse(reason);
+                }
                 greet_at = clock::moment() + PEER_HELLO_EVERY;
             }
             if !peer.is_unknown() {

@@ -110,6 +110,9 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
     start_loops(&node, &driver, listeners)?;
     while node.phase() == Phase::Starting {
+        if let Some(refusal) = node.refusal() {
+            return Err(refusal.into());
+        }
         std::thread::sleep(LOOK_EVERY);
     }
     for address in addresses {

@@ -20,7 +20,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -82,6 +82,7 @@ pub struct Node {
     ids: IdWindow,
     summary: Mutex<SummaryIndex>,
     phase: AtomicU8,
+    refusal: OnceLock<&'static str>,
     /// Payments of the peer's that we drove while it was away, the oldest first.
     adopted: Mutex<Vec<(PaymentId, Cents)>>,
     /// Per processor, when its health endpoint was last called by either instance (µs + 1).
@@ -115,6 +116,7 @@ impl Node {
             ids,
             summary: Mutex::new(recovered.summary),
             phase: AtomicU8::new(Phase::Starting as u8),
+            refusal: OnceLock::new(),
             adopted: Mutex::default(),
             health_called: Default::default(),
             config,
@@ -135,6 +137,16 @@ impl Node {
             2 => Phase::Leaving,
             _ => Phase::Draining,
         }
+    }
+
+    /// Gives up starting; the first reason is the one that is told.
+    pub fn refuse(&self, reason: &'static str) {
+        let _ = self.refusal.set(reason);
+    }
+
+    /// Why the start was given up, if it was.
+    pub fn refusal(&self) -> Option<&'static str> {
+        self.refusal.get().copied()
     }
 
     /// Phases only go forward.

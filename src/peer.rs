@@ -46,6 +46,14 @@ pub struct Peer {
     lost_at: AtomicU64,
 }
 
+/// What came of greeting the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    Done,
+    /// The peer says that it is the same instance as we are. Nobody could tell whose an id is.
+    Twin,
+}
+
 /// Why the peer could not be asked, as a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerError(pub &'static str);
@@ -234,14 +242,14 @@ impl Peer {
     /// Asks whether the peer is there. If it has come back, learns first which payments it has
     /// driven in our place: `learn` is given them in pages, before anybody is told that the peer
     /// is there.
-    pub async fn greet(&self, mut learn: impl FnMut(&[(PaymentId, Cents)])) {
-        let Ok(body) = self.call("GET", "/peer/hello", b"").await else { return };
+    pub async fn greet(&self, mut learn: impl FnMut(&[(PaymentId, Cents)])) -> Greeting {
+        let Ok(body) = self.call("GET", "/peer/hello", b"").await else {
+            return Greeting::Done;
+        };
         match json::read::<HelloMessage>(&body) {
             Ok(hello) if hello.instance == self.own.0 => {
-                if self.away_for(clock::moment()).is_none() {
-                    log::error!("the peer is instance {} as well: set --instance", self.own.0);
-                }
                 self.enter(Presence::Lost);
+                return Greeting::Twin;
             }
             Ok(_) if self.is_up() => {}
             Ok(_) => {
@@ -251,6 +259,7 @@ impl Peer {
             }
             Err(_) => self.enter(Presence::Lost),
         }
+        Greeting::Done
     }
 
     async fn learn_adopted(

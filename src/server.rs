@@ -170,7 +170,9 @@ async fn pause_after(error: &io::Error) {
 fn start<S: AsyncReadRent + AsyncWriteRent + 'static>(node: &Arc<Node>, door: Door, stream: S) {
     let node = node.clone();
     monoio::spawn(async move {
-        let open = node.stats.connections.fetch_add(1, Ordering::Relaxed);
+        // Each door has its own count: a crowd at the entry must not shut out the peer.
+        let connections = &node.stats.connections[door as usize];
+        let open = connections.fetch_add(1, Ordering::Relaxed);
         let mut client = Client::new(stream);
         if open < node.config.connections_max as u64 {
             client.converse(&node, door).await;
@@ -179,7 +181,7 @@ fn start<S: AsyncReadRent + AsyncWriteRent + 'static>(node: &Arc<Node>, door: Do
             routes::turn_away(&mut client.out, frame, "There are too many connections.");
             client.farewell().await;
         }
-        node.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        connections.fetch_sub(1, Ordering::Relaxed);
     });
 }
 

@@ -30,7 +30,8 @@ pub struct Stats {
     /// From the last byte of a request to the last byte of its answer handed to the kernel.
     pub entry: Histogram,
     pub attempts: [Histogram; 2],
-    pub connections: AtomicU64,
+    /// Open connections of each door: the entry's, the peer's.
+    pub connections: [AtomicU64; 2],
     /// Per processor: 1 up, 0 down; its expected latency; when it last flipped (ms since 1970).
     pub up: [AtomicU64; 2],
     pub latency_us: [AtomicU64; 2],
@@ -74,8 +75,10 @@ impl Stats {
         }
         let bytes = around.summary_bytes as u64;
         gauge(&mut out, "galo_summary_bytes", "Memory of the index of settlements.", bytes);
-        let connections = self.connections.load(Ordering::Relaxed);
-        gauge(&mut out, "galo_connections", "Open incoming connections.", connections);
+        let doors = [[("door", "entry")], [("door", "peer")]];
+        let [entry, peer] = self.connections.each_ref().map(|open| open.load(Ordering::Relaxed));
+        let series = [(&doors[0][..], entry), (&doors[1][..], peer)];
+        write_gauges(&mut out, "galo_connections", "Open incoming connections.", &series);
         let loops = around.event_loops as u64;
         gauge(&mut out, "galo_event_loops", "Threads with an event loop.", loops);
         let open = open_files();

@@ -134,3 +134,18 @@ fn a_home_that_stands_still_costs_its_clients_a_moment_and_nothing_else() {
     });
     assert_books_balance(&accepted, &mut processors, &instances);
 }
+
+#[test]
+fn two_first_instances_are_one_too_many() {
+    let processors = Processor::both();
+    let urls = addresses(&processors).map(|address| format!("http://{address}"));
+    let instances = pair(addresses(&processors), &[]);
+    let peer = format!("http://{}", instances[0].peer_door);
+    let args = ["serve", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
+    let twin = ["--instance", "1", "--peer", &peer, "--peer-token", support::system::TOKEN];
+    let urls = ["--default-url", &urls[0], "--fallback-url", &urls[1]];
+    let mut twin = support::Galo::start([&args[..], &twin, &urls].concat());
+    let (status, stderr) = twin.wait();
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--instance"), "{stderr}");
+}

@@ -256,7 +256,7 @@ fn metrics_tell_what_happened() {
         ("galo_waiting", 0),
         ("galo_in_flight", 0),
         ("galo_in_doubt", 0),
-        ("galo_connections", 2),
+        ("galo_connections{door=\"entry\"}", 1),
         ("galo_event_loops", 2),
     ] {
         wait_until(series, || instance.metric(series) == value);
