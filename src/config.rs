@@ -3,6 +3,7 @@
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
 use crate::journal;
+use crate::money::Fee;
 use crate::payments::router::Policy;
 use crate::payments::{Instance, Processor};
 use crate::upstream::Url;
@@ -76,33 +77,6 @@ impl std::fmt::Display for ListenAddress {
             ListenAddress::Tcp(address) => address.fmt(f),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
-    }
-}
-
-/// A fee: the share of an amount, exact, in millionths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fee(pub u32);
-
-impl FromStr for Fee {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Fee, String> {
-        let range = "it must be a decimal from 0 to 1 with at most six places, such as 0.05";
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        if fraction.is_empty() || fraction.len() > 6 {
-            return Err(range.into());
-        }
-        let millionths = format!("{whole}{fraction:0<6}");
-        let digits = millionths.bytes().all(|byte| byte.is_ascii_digit()) && !whole.is_empty();
-        let fee = digits.then(|| millionths.parse().ok()).flatten().ok_or(range)?;
-        if fee <= 1_000_000 { Ok(Fee(fee)) } else { Err(range.into()) }
-    }
-}
-
-impl Fee {
-    /// The fee on so many cents, in millionths of a cent.
-    pub fn of(self, cents: i128) -> i128 {
-        cents * i128::from(self.0)
     }
 }
 
@@ -409,16 +383,5 @@ mod tests {
         assert_eq!(config("").unwrap().policy.cheaper, Processor::Default);
         let dear = config("--default-fee 0.2 --fallback-fee 0.1").unwrap();
         assert_eq!(dear.policy.cheaper, Processor::Fallback);
-    }
-
-    #[test]
-    fn fees_are_exact() {
-        for (text, millionths) in [("0.05", 50_000), ("0", 0), ("1", 1_000_000), ("0.000001", 1)] {
-            assert_eq!(text.parse(), Ok(Fee(millionths)), "{text}");
-        }
-        for wrong in ["", ".5", "1.000001", "-0.1", "0.0000001", "5%", "0.", "1e-2", "2"] {
-            assert!(wrong.parse::<Fee>().is_err(), "{wrong}");
-        }
-        assert_eq!(Fee(50_000).of(1990), 99_500_000);
     }
 }

@@ -1,9 +1,10 @@
-//! Money as integer cents: exact decimal text in, exact decimal text out, never a float.
+//! Money as integer cents, and fees on it: exact decimal text in and out, never a float.
 //!
 //! Knows nothing of payments or JSON documents; it reads one JSON number at a time. More than two
 //! decimals are rounded half to even, as the contest's processors do.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// An amount in cents (hundredths). Displays as a decimal with exactly two places: `19.90`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +116,41 @@ impl fmt::Display for Total {
     }
 }
 
+/// A fee: the share of an amount, exact, in millionths: 50,000 is 5 %. Displays as a decimal without
+/// trailing zeros: `0.05`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fee(pub u32);
+
+impl FromStr for Fee {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Fee, String> {
+        let range = "it must be a decimal from 0 to 1 with at most six places, such as 0.05";
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        if fraction.is_empty() || fraction.len() > 6 {
+            return Err(range.into());
+        }
+        let millionths = format!("{whole}{fraction:0<6}");
+        let digits = millionths.bytes().all(|byte| byte.is_ascii_digit()) && !whole.is_empty();
+        let fee = digits.then(|| millionths.parse().ok()).flatten().ok_or(range)?;
+        if fee <= 1_000_000 { Ok(Fee(fee)) } else { Err(range.into()) }
+    }
+}
+
+impl Fee {
+    /// The fee on so many cents, in millionths of a cent.
+    pub fn of(self, cents: i128) -> i128 {
+        cents * i128::from(self.0)
+    }
+}
+
+impl fmt::Display for Fee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimal = format!("{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000);
+        f.write_str(decimal.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +196,18 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(Cents::parse(text.as_bytes()).map(|cents| cents.0), *expected, "{text}");
         }
+    }
+
+    #[test]
+    fn fees_are_exact() {
+        for (text, millionths) in [("0.05", 50_000), ("0", 0), ("1", 1_000_000), ("0.000001", 1)] {
+            assert_eq!(text.parse(), Ok(Fee(millionths)), "{text}");
+            assert_eq!(Fee(millionths).to_string(), text);
+        }
+        for wrong in ["", ".5", "1.000001", "-0.1", "0.0000001", "5%", "0.", "1e-2", "2"] {
+            assert!(wrong.parse::<Fee>().is_err(), "{wrong}");
+        }
+        assert_eq!(Fee(50_000).of(1990), 99_500_000);
     }
 
     proptest! {

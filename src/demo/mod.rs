@@ -31,7 +31,7 @@ mod system;
 mod text;
 
 use crate::clock::{self, Moment};
-use crate::config::Fee;
+use crate::money::Fee;
 use crate::payments::{Processor, Totals};
 use crate::runtime::Driver;
 use children::Child;

@@ -3,8 +3,8 @@
 //! Data only, copied from spec/payments-2025.md; nothing here makes a call.
 
 use super::text::grouped;
-use crate::config::Fee;
 use crate::money::Cents;
+use crate::money::Fee;
 use crate::payments::Processor;
 use std::fmt;
 

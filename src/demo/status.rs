@@ -3,8 +3,8 @@
 //! Pure: text in, text out. Every number is one that an instance published or a request took.
 
 use super::text::{grouped, milliseconds, money};
-use crate::config::Fee;
 use crate::metrics::Histogram;
+use crate::money::Fee;
 use crate::payments::Processor;
 use std::time::Duration;
 

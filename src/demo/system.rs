@@ -8,7 +8,7 @@ use super::client::ADMIN_TOKEN;
 use super::load::random_bytes;
 use super::{DemoArgs, Ports};
 use crate::clock;
-use crate::config::Fee;
+use crate::money::Fee;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub fn start(places: &Places, fees: [Fee; 2], verbose: bool) -> Result<Vec<Child
     let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
     // By the environment: everybody on the machine can read a command line.
     let secret = Some(("GALO_PEER_TOKEN", token.as_str()));
-    let fees = fees.map(|fee| format!("{}.{:06}", fee.0 / 1_000_000, fee.0 % 1_000_000));
+    let fees = fees.map(|fee| fee.to_string());
     let words = |line: String| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let processor = |index: usize| {
         words(format!(

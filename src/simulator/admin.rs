@@ -5,7 +5,7 @@ use super::answer::Answer;
 use super::api::{Processor, Settings};
 use super::connection::Call;
 use super::faults::Faults;
-use super::units::MicroTimestamp;
+use super::units::{MicroTimestamp, fee_on};
 use crate::json;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -80,7 +80,7 @@ impl Processor {
                 r#"{{"totalRequests":{},"totalAmount":{},"totalFee":{},"feePerTransaction":{}}}"#,
                 totals.count,
                 totals.amount,
-                self.fee.of(totals.amount),
+                fee_on(self.fee, totals.amount),
                 self.fee
             ),
         ))

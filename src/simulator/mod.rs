@@ -4,7 +4,7 @@
 //!
 //! | file | what lives here |
 //! | --- | --- |
-//! | `units.rs` | fee rates, times to the microsecond, durations as flags |
+//! | `units.rs` | times to the microsecond, fees with all their decimals |
 //! | `books.rs` | what is booked: once per id, with exact totals |
 //! | `limits.rs` | the two limiters and the database connections |
 //! | `faults.rs` | which misbehaviour is due |
@@ -22,12 +22,12 @@ mod faults;
 mod limits;
 mod units;
 
+use crate::money::Fee;
+use crate::runtime::Driver;
 use api::Processor;
 use atomic_waker::AtomicWaker;
 use connection::Connection;
 use monoio::net::{TcpListener, TcpStream};
-use monoio::time::TimeDriver;
-use monoio::{FusionDriver, FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
-use units::Fee;
 
 /// The flags of `galo processor`.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,7 +49,7 @@ pub struct ProcessorArgs {
 
     /// How long an insert takes, such as 500us, 1ms or 2s
     #[arg(long, env = "GALO_SERVICE_TIME", default_value = "1ms",
-        value_parser = units::parse_duration)]
+        value_parser = humantime::parse_duration)]
     pub service_time: Duration,
 
     /// How many inserts are served at once; others wait in order
@@ -87,22 +86,20 @@ pub fn run(args: &ProcessorArgs) -> io::Result<()> {
     let listener = listen_in_time(args.listen)?;
     let address = listener.local_addr()?;
     let stop = stop_signal()?;
-    let mut runtime = build_runtime()?;
-    let driver = match runtime {
-        FusionRuntime::Uring(_) => "io_uring",
-        FusionRuntime::Legacy(_) => "epoll",
-    };
+    let driver = Driver::detect();
+    let on_epoll = matches!(driver, Driver::Epoll(_));
     log::info!(
-        "processor on {address}: fee {}, service time {:?}, {} database connections, {driver}",
+        "processor on {address}: fee {}, service time {:?}, {} database connections, {}",
         args.fee,
         args.service_time,
-        args.db_connections
+        args.db_connections,
+        if on_epoll { "epoll" } else { "io_uring" }
     );
     // Who started us may not read it; that is no reason to stop.
     let _ = writeln!(io::stdout(), "listening on {address}").and_then(|()| io::stdout().flush());
 
     // io_uring waits inside the kernel, and on a non-blocking socket it would not wait at all.
-    listener.set_nonblocking(matches!(runtime, FusionRuntime::Legacy(_)))?;
+    listener.set_nonblocking(on_epoll)?;
     let processor = Rc::new(Processor::new(
         args.fee,
         args.service_time,
@@ -110,12 +107,12 @@ pub fn run(args: &ProcessorArgs) -> io::Result<()> {
         args.token.clone(),
     ));
     let connections_max = usize::from(args.connections_max);
-    runtime.block_on(async move {
+    driver.block_on(async move {
         let listener = TcpListener::from_std(listener)?;
         monoio::spawn(accept(listener, processor, connections_max));
         stop.await;
         Ok(())
-    })
+    })?
 }
 
 /// Listens, trying again for a while if the address is in use. The kernel takes a ring down after
@@ -147,23 +144,6 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-type Runtime = FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>;
-
-/// A ring with COOP_TASKRUN (a quarter less CPU per request); without it where the kernel is too
-/// old; epoll where there is no ring to be had at all.
-fn build_runtime() -> io::Result<Runtime> {
-    let mut ring = io_uring::IoUring::builder();
-    ring.setup_coop_taskrun();
-    RuntimeBuilder::<FusionDriver>::new()
-        .uring_builder(ring)
-        .enable_timer()
-        .build()
-        .or_else(|_| RuntimeBuilder::<FusionDriver>::new().enable_timer().build())
-        .or_else(|_| {
-            RuntimeBuilder::<LegacyDriver>::new().enable_timer().build().map(FusionRuntime::Legacy)
-        })
 }
 
 /// Resolves when SIGTERM or SIGINT has come.
