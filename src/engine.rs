@@ -116,7 +116,7 @@ impl Engine {
 
     /// False if the disk is too full to write down that everything is forgotten; then it is not.
     fn purge(&self, dispatcher: &mut Dispatcher) -> bool {
-        if self.node.journal.append_purged().is_none() {
+        if !self.node.journal.has_room() {
             return false;
         }
         let mut forgotten = dispatcher.purge() + self.guests.take().len();
@@ -125,7 +125,8 @@ impl Engine {
         }
         self.node.queue.release(forgotten);
         self.node.forget_all();
-        true
+        // Last: a payment accepted since is driven all the same, and its attempt is written after.
+        self.node.journal.append_purged().is_some()
     }
 
     /// Starts every request that may be started now.
@@ -135,9 +136,12 @@ impl Engine {
             return;
         }
         let journal = &self.node.journal;
+        // What is left when the process ends is in the journal, if there is one.
+        let leaves_the_rest = self.node.phase() == Phase::Draining && self.node.has_journal();
         let mut dispatcher = self.dispatcher.borrow_mut();
         let mut starts = self.starts.borrow_mut();
-        while journal.has_room_for_attempt()
+        while !leaves_the_rest
+            && journal.has_room_for_attempt()
             && let Some(start) = dispatcher.next(clock::moment(), clock::now())
         {
             let position = match start.question {

@@ -203,17 +203,17 @@ fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signal
     }
     node.enter(Phase::Draining);
     let limit = node.config.drain_notice + node.config.drain_timeout;
-    while node.queue.outstanding() > 0 && elapsed() < limit && signals.pending().next().is_none() {
+    while node.unfinished() > 0 && elapsed() < limit && signals.pending().next().is_none() {
         std::thread::sleep(LOOK_EVERY);
     }
-    match node.queue.outstanding() {
-        0 => {
-            log::info!("stopped");
-            ExitCode::SUCCESS
-        }
-        left => {
+    node.journal.flush();
+    match (node.queue.outstanding(), node.has_journal()) {
+        (0, _) => log::info!("stopped"),
+        (left, true) => log::info!("stopped; {left} payments to settle are in the journal"),
+        (left, false) => {
             log::error!("stopped with {left} payments accepted and not settled");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }

@@ -123,6 +123,20 @@ impl Node {
         }))
     }
 
+    /// Whether what is accepted outlives the process.
+    pub fn has_journal(&self) -> bool {
+        self.config.journal.is_some()
+    }
+
+    /// So many payments the process must still see to before it ends: all that are not settled, or
+    /// with a journal only the requests under way.
+    pub fn unfinished(&self) -> usize {
+        match self.has_journal() {
+            true => self.stats.in_flight.load(Ordering::Relaxed) as usize,
+            false => self.queue.outstanding(),
+        }
+    }
+
     /// The payments that the journal brought back: those that are free, and those whose last
     /// attempt has an unknown outcome. Once.
     pub fn take_recovered(&self) -> (Vec<Payment>, Vec<Attempt>) {

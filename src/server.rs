@@ -290,7 +290,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                         Then::Answered => {}
                         Then::Accepted => accepted = true,
                         Then::Call(call) => {
-                            if std::mem::take(&mut accepted) {
+                            if accepted {
                                 node.queue.wake();
                             }
                             let then = call.answer(node, frame, &mut self.out).await;
