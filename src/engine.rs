@@ -333,6 +333,7 @@ impl Engine {
             }
             if peer.is_up() {
                 self.hand_over(&peer).await;
+                self.node.journal.flush();
             } else if peer.away_for(clock::moment()) >= Some(self.node.config.adopt_after) {
                 self.adopt();
             }
