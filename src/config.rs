@@ -210,7 +210,7 @@ pub struct ServeArgs {
     pub drain_timeout: Duration,
 
     /// What to log: off, error, warn, info or debug.
-    #[arg(long, env = "GALO_LOG", default_value = "info")]
+    #[arg(long, env = "GALO_LOG", default_value = "info", value_parser = log_level)]
     pub log: log::LevelFilter,
 }
 
@@ -309,6 +309,10 @@ impl Config {
             drain_timeout: args.drain_timeout,
         })
     }
+}
+
+fn log_level(text: &str) -> Result<log::LevelFilter, &'static str> {
+    text.parse().map_err(|_| "it must be off, error, warn, info or debug")
 }
 
 fn journal_of(

@@ -11,9 +11,17 @@ mod tables;
 use crate::payments::Processor;
 use crate::payments::router::Policy;
 use play::{Played, play};
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tables::{FEES_FINAL, FEES_PREVIEW, Fees, Table};
+
+/// Prints a line. Whoever reads the output may stop reading; that is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    };
+}
 
 /// What the columns of the table mean.
 const LEGEND: &str = "
@@ -87,12 +95,14 @@ pub fn run(args: &RehearseArgs) {
         return sweep(args);
     }
     let policy = policy(args, args.patience, args.attempt_latency_max);
-    println!(
+    say!(
         "patience {:?}, attempt latency at most {:?}, {} attempts at once per instance",
-        policy.patience, policy.attempt_latency_max, policy.processor_concurrency
+        policy.patience,
+        policy.attempt_latency_max,
+        policy.processor_concurrency
     );
     print_rows(&rehearse(args, policy).rows());
-    println!("{LEGEND}");
+    say!("{LEGEND}");
 }
 
 fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration) -> Policy {
@@ -205,7 +215,7 @@ fn quantile(ascending: &[f64], share: f64) -> f64 {
 }
 
 fn print_rows(rows: &[Row]) {
-    println!(
+    say!(
         "{:<12} {:>5} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>7} {:>8} {:>8} {:>8} {:>6}",
         "profit in %",
         "runs",
@@ -222,7 +232,7 @@ fn print_rows(rows: &[Row]) {
         "twice"
     );
     for row in rows {
-        println!(
+        say!(
             "{:<12} {:>5} {:>7.2} {:>7.2} {:>7.2} {:>7.2} {:>8.2} {:>6.1}% {:>7} {:>8} {:>8.2} \
              {:>8} {:>6}",
             row.name,
@@ -245,7 +255,7 @@ fn print_rows(rows: &[Row]) {
 /// Rehearses a grid of policies and names the winner: no lag, difference or payment held twice in
 /// either contest comes first, then the mean profit over all rows, fines included.
 fn sweep(args: &RehearseArgs) {
-    println!(
+    say!(
         "{:>8} {:>8} {:>9} {:>9} {:>12} {:>12} {:>9} {:>8} {:>8} {:>8}",
         "patience",
         "latency",
@@ -267,7 +277,7 @@ fn sweep(args: &RehearseArgs) {
             let [preview, final_row, random_a, random_b] = &rows;
             let is_clean = [preview, final_row].iter().all(|row| row.is_clean());
             let score = rows.iter().map(Row::score).sum::<f64>() / rows.len() as f64;
-            println!(
+            say!(
                 "{:>6}ms {:>6}ms {:>8.2}% {:>8.2}% {:>11.2}% {:>11.2}% {score:>9.3} {:>8} {:>8.1} \
                  {:>8}",
                 patience_ms,
@@ -287,7 +297,7 @@ fn sweep(args: &RehearseArgs) {
     }
     if let Some(((is_clean, score), Policy { patience, attempt_latency_max, .. })) = best {
         let clean = if is_clean { "clean" } else { "NOT clean" };
-        println!(
+        say!(
             "best: --patience {patience:?} --attempt-latency-max {attempt_latency_max:?}: \
              {score:.3}, {clean} in both contests"
         );

@@ -54,6 +54,10 @@ impl Child {
         command
             .args(args)
             .envs(secret)
+            // One directory for two instances would not do, and processors that start empty would
+            // not agree with a journal from before.
+            .env_remove("GALO_DATA")
+            .env_remove("GALO_DURABILITY")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

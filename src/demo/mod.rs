@@ -53,8 +53,8 @@ use text::{grouped, money, percent, say, say_aside};
 
 /// The whole system on this machine: two processors, two instances, one entry, until Ctrl-C
 ///
-/// Whatever the demo does not set itself, its processes take from the environment as always:
-/// GALO_PATIENCE=50ms galo demo --contest preview
+/// Whatever the demo does not set itself, its processes take from the environment as always, but
+/// for a journal, which they do without: GALO_PATIENCE=50ms galo demo --contest preview
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
     /// The entry, shared by both instances. Any port may be 0: a free one is taken
@@ -139,7 +139,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, String> {
         contest,
         speed: args.speed,
         rate: args.rate,
-        children: system::start(&places, fees, args.verbose)?,
+        children: system::start(&places, fees, contest.is_some(), args.verbose)?,
         stop,
         died: false,
     };

@@ -71,7 +71,12 @@ fn take_port(port: u16) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// If one of them does not start; with what it logged.
-pub fn start(places: &Places, fees: [Fee; 2], verbose: bool) -> Result<Vec<Child>, String> {
+pub fn start(
+    places: &Places,
+    fees: [Fee; 2],
+    may_purge: bool,
+    verbose: bool,
+) -> Result<Vec<Child>, String> {
     let token = random_bytes::<16>().map_err(|error| format!("no secret: {error}"))?;
     let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
     // By the environment: everybody on the machine can read a command line.
@@ -86,9 +91,8 @@ pub fn start(places: &Places, fees: [Fee; 2], verbose: bool) -> Result<Vec<Child
     };
     let instance = |own: usize, other: usize| {
         words(format!(
-            "serve --instance {} --listen {} --share-port --allow-purge --peer-listen {} \
-             --peer http://{} --default-url http://{} --fallback-url http://{} --default-fee {} \
-             --fallback-fee {}",
+            "serve --instance {} --listen {} --share-port --peer-listen {} --peer http://{} \
+             --default-url http://{} --fallback-url http://{} --default-fee {} --fallback-fee {}{}",
             own + 1,
             places.entry,
             places.peers[own],
@@ -96,7 +100,10 @@ pub fn start(places: &Places, fees: [Fee; 2], verbose: bool) -> Result<Vec<Child
             places.processors[0],
             places.processors[1],
             fees[0],
-            fees[1]
+            fees[1],
+            // A contest begins with it. Otherwise it would only make the books differ: the
+            // processors would not forget.
+            if may_purge { " --allow-purge" } else { "" }
         ))
     };
     let mut children = vec![
