@@ -27,7 +27,8 @@ impl Scene {
         let scratch = Scratch::new();
         let data = scratch.join("journal");
         let processors = Processor::both();
-        let flags = [&QUICK[..], &["--data", &data, "--durability", durability], args].concat();
+        let journal = ["--data", &data, "--durability", durability, "--queue-capacity", "10000"];
+        let flags = [&QUICK[..], &journal, args].concat();
         let instance = Instance::start(addresses(&processors), &flags);
         Scene { processors, instance, accepted: HashMap::new(), data, _scratch: scratch }
     }
@@ -57,7 +58,8 @@ impl Scene {
         }
     }
 
-    fn kill(&mut self) {
+    /// Killed, it leaves a journal that is sound.
+    fn kill_and_check(&mut self) {
         self.instance.kill();
         let checked = journal("check", &self.data);
         assert_eq!(checked.status.code(), Some(0), "{checked:?}");
@@ -86,7 +88,7 @@ fn what_waits_and_what_is_settled_outlives_kills() {
             let settled = scene.instance.summary("");
             scene.both(|processor| processor.set_failing(true));
             scene.pay(20);
-            scene.kill();
+            scene.instance.kill();
             scene.instance.start_again();
             assert_eq!(scene.instance.summary(""), settled, "exactly as before");
             assert_eq!(scene.instance.outstanding(), 20);
@@ -97,7 +99,7 @@ fn what_waits_and_what_is_settled_outlives_kills() {
         scene.repeat();
         scene.end();
         // With nothing left to do a kill changes nothing either.
-        scene.kill();
+        scene.kill_and_check();
         scene.instance.start_again();
         assert_eq!(scene.instance.outstanding(), 0);
         scene.end();
@@ -120,7 +122,7 @@ fn survives(fault: &str, delay_ms: u64) {
             ["galo_in_flight", "galo_in_doubt"].map(|name| scene.instance.metric(name)) != [0, 0]
         };
         wait_until("attempts are open", attempted);
-        scene.kill();
+        scene.instance.kill();
         let open = open_attempts(&scene.data);
         assert!(!open.is_empty(), "{fault}: something was under way");
         scene.both(|processor| {
@@ -177,7 +179,7 @@ fn killed_again_while_what_the_last_one_left_is_asked_about() {
         wait_until("attempts are open", || {
             scene.instance.metric("galo_in_flight") + scene.instance.metric("galo_in_doubt") > 0
         });
-        scene.kill();
+        scene.instance.kill();
         open.extend(open_attempts(&scene.data));
         scene.instance.start_again();
     }
