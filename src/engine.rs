@@ -253,8 +253,8 @@ impl Engine {
         }
         let outcome = self.look(&attempt.payment, alarm, link).await;
         match outcome {
-            // A guest that the processor holds under another time was booked by its home.
-            Outcome::Recorded(at) if attempt.payment.guest && at != attempt.requested_at => {
+            // Held under another time it was booked, and is counted, by the other instance.
+            Outcome::Recorded(at) if self.node.peer.is_some() && at != attempt.requested_at => {
                 Outcome::Foreign
             }
             outcome => outcome,

@@ -127,3 +127,21 @@ fn a_booking_of_the_other_instance_is_not_counted_by_the_home_as_well() {
     scene.instances[1].start_again();
     scene.end();
 }
+
+/// The same, but the other one had paid it at the other processor: the home must not send its open
+/// attempt again when it hears that it never arrived.
+#[test]
+fn an_open_attempt_that_never_arrived_is_not_repeated_for_what_the_other_instance_paid() {
+    let mut scene = Scene::new();
+    scene.processors[0].set_fault("stall", 0);
+    scene.pay(1);
+    wait_until("it was attempted", || !open_attempts(&scene.data[1]).is_empty());
+    scene.instances[1].kill();
+    scene.processors[0].set_fault("none", 0);
+    scene.processors[0].set_failing(true);
+    scene.pay(0);
+    scene.instances[0].settle();
+    scene.processors[0].set_failing(false);
+    scene.instances[1].start_again();
+    scene.end();
+}
