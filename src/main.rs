@@ -203,6 +203,8 @@ fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signal
     while node.queue.outstanding() > 0 && elapsed() < limit && signals.pending().next().is_none() {
         std::thread::sleep(LOOK_EVERY);
     }
+    // The last settlements have been counted and not written yet.
+    node.journal.flush();
     match node.queue.outstanding() {
         0 => {
             log::info!("stopped");
