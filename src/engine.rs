@@ -84,8 +84,9 @@ impl Engine {
     fn recover(&self) {
         let (waiting, doubts) = self.node.take_recovered();
         let mut dispatcher = self.dispatcher.borrow_mut();
+        let adopted = self.node.adopted_ids();
         for payment in waiting {
-            if payment.guest {
+            if payment.guest && !adopted.contains(&payment.id) {
                 self.guests.borrow_mut().push_back(payment);
             } else {
                 dispatcher.submit(payment);
@@ -257,8 +258,8 @@ impl Engine {
         }
         let outcome = self.look(&attempt.payment, alarm, link).await;
         match outcome {
-            // A guest that the processor holds under another time was booked by its home.
-            Outcome::Recorded(at) if attempt.payment.guest && at != attempt.requested_at => {
+            // Held under another time it was booked, and is counted, by the other instance.
+            Outcome::Recorded(at) if self.node.peer.is_some() && at != attempt.requested_at => {
                 Outcome::Foreign
             }
             outcome => outcome,
@@ -335,7 +336,7 @@ impl Engine {
                 self.hand_over(&peer).await;
                 self.node.journal.flush();
             } else if peer.away_for(clock::moment()) >= Some(self.node.config.adopt_after) {
-                self.adopt();
+                self.adopt().await;
             }
             let settled = peer.is_up() && self.guests.borrow().is_empty();
             let pause = if settled { PEER_HELLO_EVERY } else { GUESTS_EVERY };
@@ -379,10 +380,25 @@ impl Engine {
     }
 
     /// The peer stays away: its payments are driven from here.
-    fn adopt(self: &Rc<Self>) {
-        for guest in self.guests.take() {
-            self.node.adopt(guest.id, guest.amount);
-            self.dispatcher.borrow_mut().submit(guest);
+    async fn adopt(self: &Rc<Self>) {
+        let ours = |guest: &Payment| (guest.id, guest.amount);
+        let adopted: Vec<_> = self.guests.borrow().iter().map(ours).collect();
+        if adopted.is_empty() {
+            return;
+        }
+        // Written down before the home can learn it: it drops them then, and after a restart they
+        // would be offered to it as its own. On a full disk they wait.
+        let Some(position) = self.node.journal.append_adopted(&adopted) else { return };
+        self.node.journal.wait(position).await;
+        for (id, amount) in adopted {
+            // A purge meanwhile has taken them away.
+            let mut guests = self.guests.borrow_mut();
+            if guests.front().is_some_and(|guest| guest.id == id)
+                && let Some(guest) = guests.pop_front()
+            {
+                self.node.adopt(id, amount);
+                self.dispatcher.borrow_mut().submit(guest);
+            }
         }
         self.pump();
     }

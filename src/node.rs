@@ -18,6 +18,7 @@ use crate::stats::{Stats, Surroundings};
 use crate::upstream::Target;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -117,7 +118,7 @@ impl Node {
             summary: Mutex::new(recovered.summary),
             phase: AtomicU8::new(Phase::Starting as u8),
             refusal: OnceLock::new(),
-            adopted: Mutex::default(),
+            adopted: Mutex::new(recovered.adopted),
             health_called: Default::default(),
             config,
         }))
@@ -231,6 +232,12 @@ impl Node {
         if adopted.len() < ADOPTED_MAX {
             adopted.push((id, amount));
         }
+    }
+
+    /// Those of our payments that we drive, or drove, in the peer's place.
+    pub fn adopted_ids(&self) -> HashSet<PaymentId> {
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        adopted.iter().map(|(id, _)| *id).collect()
     }
 
     /// A page of what we drove in the peer's place.

@@ -304,6 +304,7 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
     if !done.wait().await {
         return Err("The disk is full: nothing was purged.");
     }
+    node.journal.wait(node.journal.appended()).await;
     match &node.peer {
         Some(peer) if pass_on => {
             let purged = peer.purge().await;

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::system::{
-    Booking, Instance, Processor, Random, Summary, addresses, assert_books_balance, decimal, iso,
-    pair, payment,
+    Instance, Processor, Random, Summary, addresses, assert_books_balance, assert_windows_agree,
+    decimal, pair, payment,
 };
 use support::{Client, request};
 
@@ -286,29 +286,7 @@ impl Table {
         }
         assert_eq!(self.accepted.len(), self.sent.len());
         let books = assert_books_balance(&self.accepted, &mut self.processors, &self.instances);
-        for _ in 0..WINDOWS {
-            self.compare_a_window(&books);
-        }
-    }
-
-    /// A window whose bounds are at, or a millisecond beside, times that are in the books.
-    fn compare_a_window(&mut self, books: &[Vec<Booking>; 2]) {
-        let rows: Vec<&Booking> = books.iter().flatten().collect();
-        let mut bound = || self.random.pick(&rows).at_ms + self.random.below(3) as i64 - 1;
-        let (one, other) = (bound(), bound());
-        let (from, to) = (one.min(other), one.max(other));
-        let slices = books.each_ref().map(Vec::as_slice);
-        let queries = [
-            (Some(from), Some(to), format!("?from={}&to={}", iso(from), iso(to))),
-            (Some(from), None, format!("?from={}", iso(from))),
-            (None, Some(to), format!("?to={}", iso(to))),
-        ];
-        for (from, to, query) in queries {
-            let expected = Summary::of(slices, from, to);
-            for instance in &self.instances {
-                assert_eq!(instance.summary(&query), expected, "{query}");
-            }
-        }
+        assert_windows_agree(&mut self.random, WINDOWS, &books, &self.instances);
     }
 }
 

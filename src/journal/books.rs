@@ -28,6 +28,8 @@ pub struct Books {
     pub begins_with_purge: bool,
     pub settled: [Vec<(Timestamp, Cents)>; 2],
     pub ids: Vec<(PaymentId, Cents)>,
+    /// Not kept in these files: written again in a newer segment.
+    pub adopted: Vec<(PaymentId, Cents)>,
 }
 
 impl Books {
@@ -37,6 +39,7 @@ impl Books {
                 self.settled[processor as usize].push((requested_at, amount));
             }
             Record::Accepted { id, amount, .. } => self.ids.push((id, amount)),
+            Record::Adopted { id, amount } => self.adopted.push((id, amount)),
             Record::Purged => *self = Books { begins_with_purge: true, ..Books::default() },
             _ => {}
         }

@@ -82,6 +82,13 @@ impl Writer {
             Err(error) => self.fail(&error.to_string()),
         };
         drop(bytes);
+        if !books.adopted.is_empty() {
+            if self.append_adopted(&books.adopted).is_none() {
+                return false;
+            }
+            self.flush();
+            self.sync();
+        }
         let write = || {
             // The ids first, for good: where there are books, there is nothing left to be done.
             write_whole(storage, Kind::Ids, number, &books.encode_ids(number))?;

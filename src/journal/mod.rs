@@ -300,6 +300,13 @@ impl Journal {
         self.append(Record::Forwarded { id, amount })
     }
 
+    /// These, accepted in place of the other instance, are driven from here on. It may be told so
+    /// once this is durable. `None` if the disk is full: then nothing was done.
+    pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
+        let Some(open) = &self.open else { return Some(Position::NONE) };
+        open.writer.append_adopted(adopted)
+    }
+
     /// Forgets everything. Call it after the payments have been taken out of the queue: one that is
     /// accepted in between is then taken up again by its attempt. Blocks for the making of a file
     /// if none is ready. `None` if the disk is full: then nothing was done.

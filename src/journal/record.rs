@@ -25,6 +25,7 @@
 //!    8  Synced          16  position 8: the offset in the lower half, the segment in the upper
 //!    9  End              8  -
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
+//!   11  Adopted     32  id 16, amount in cents 8
 //! 64…127 kept for the ledger's entries
 //! ```
 //!
@@ -53,6 +54,7 @@ pub const RELEASED_BYTES: usize = AFTER_ID;
 pub const SETTLED_BYTES: usize = AFTER_AMOUNT + size_of::<i64>();
 pub const FOREIGN_BYTES: usize = AFTER_ID;
 pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
+pub const ADOPTED_BYTES: usize = AFTER_AMOUNT;
 pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
@@ -98,6 +100,8 @@ pub enum Record {
         accepted_at: Timestamp,
         attempt: Option<(Processor, Timestamp)>,
     },
+    /// Accepted in place of the other instance and driven from here: it is told so when it is back.
+    Adopted { id: PaymentId, amount: Cents },
     /// The segment is full; what follows is in the next one. Always its last record.
     End,
 }
@@ -148,6 +152,7 @@ impl Record {
             Record::Synced { .. } => SYNCED_BYTES,
             Record::End => END_BYTES,
             Record::Carried { .. } => CARRIED_BYTES,
+            Record::Adopted { .. } => ADOPTED_BYTES,
         }
     }
 
@@ -162,6 +167,7 @@ impl Record {
             Record::Purged => (7, 0),
             Record::Synced { .. } => (8, 0),
             Record::End => (9, 0),
+            Record::Adopted { .. } => (11, 0),
             Record::Carried { attempt: None, .. } => (10, 0),
             Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
         }
@@ -188,7 +194,7 @@ impl Record {
                 put(&mut bytes, AFTER_ID, requested_at.0.to_le_bytes());
             }
             Record::Released { id } | Record::Foreign { id } => put_id(id),
-            Record::Forwarded { id, amount } => {
+            Record::Forwarded { id, amount } | Record::Adopted { id, amount } => {
                 put_id(id);
                 put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
             }
@@ -237,7 +243,7 @@ impl Record {
     /// Bytes whose checksum is right. They were written by this program, or by a later version.
     fn read(kind: u8, detail: u8, bytes: &[u8]) -> Decoded {
         let length = bytes.len();
-        if !(1..=10).contains(&kind) {
+        if !(1..=11).contains(&kind) {
             return Decoded::UnknownKind { kind, length };
         }
         let record = (|| {
@@ -269,6 +275,7 @@ impl Record {
                     Record::Synced { until: Position(u64::from_le_bytes(take(bytes, HEAD_BYTES)?)) }
                 }
                 9 => Record::End,
+                11 => Record::Adopted { id: id()?, amount: Cents(number(AFTER_ID)?) },
                 _ => Record::Carried {
                     id: id()?,
                     amount: Cents(number(AFTER_ID)?),
@@ -313,6 +320,7 @@ impl fmt::Display for Record {
             }
             Record::Foreign { id } => write!(f, "Foreign {id}"),
             Record::Forwarded { id, amount } => write!(f, "Forwarded {id} {amount}"),
+            Record::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
             Record::Purged => write!(f, "Purged"),
             Record::Synced { until } => {
                 write!(f, "Synced until {} in segment {}", until.offset(), until.segment())
@@ -337,7 +345,7 @@ mod tests {
 
     pub fn any_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
-        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..10_u8);
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..11_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
             let processor = Processor::ALL[usize::from(flag)];
@@ -351,6 +359,7 @@ mod tests {
                 6 => Record::Purged,
                 7 => Record::Synced { until: Position(amount.0 as u64) },
                 8 => Record::End,
+                9 => Record::Adopted { id, amount },
                 _ => {
                     let attempt = flag.then_some((Processor::ALL[amount.0 as usize % 2], at));
                     Record::Carried { id, amount, accepted_at: at, attempt }

@@ -32,7 +32,7 @@ use crate::clock::Moment;
 use crate::money::Cents;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Attempt, Payment, PaymentId, Settlement};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -46,6 +46,8 @@ pub struct Recovered {
     pub doubts: Vec<Attempt>,
     /// The payments accepted last, in that order, as many as are to be remembered.
     pub ids: Vec<(PaymentId, Cents)>,
+    /// Driven here in place of the other instance, in that order.
+    pub adopted: Vec<(PaymentId, Cents)>,
     /// Everything settled.
     pub summary: SummaryIndex,
     pub torn: Option<Torn>,
@@ -79,6 +81,7 @@ pub struct Replay {
     pub listing: Listing,
     pub payments: Payments,
     pub ids: VecDeque<(PaymentId, Cents)>,
+    pub adopted: Vec<(PaymentId, Cents)>,
     pub summary: SummaryIndex,
     pub torn: Option<Torn>,
     /// Where the records end: a segment, the offset behind the last one, and whether it is closed.
@@ -186,6 +189,7 @@ impl Replay {
             listing: Listing::new(storage)?,
             payments: Payments::default(),
             ids: VecDeque::new(),
+            adopted: Vec::new(),
             summary: SummaryIndex::new(),
             torn: None,
             end: None,
@@ -260,8 +264,10 @@ impl Replay {
             Record::Purged => {
                 self.payments.clear();
                 self.ids.clear();
+                self.adopted.clear();
                 self.summary.clear();
             }
+            Record::Adopted { id, amount } => self.adopted.push((id, amount)),
             Record::Synced { .. } | Record::End => {}
         }
     }
@@ -340,10 +346,17 @@ pub fn open(
         waiting,
         doubts,
         ids: replay.ids.into(),
+        adopted: without_repetitions(replay.adopted),
         summary: replay.summary,
         torn: replay.torn,
     };
     Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))
+}
+
+/// One that was carried over may be there twice, if the removal of the old segment was cut short.
+fn without_repetitions(adopted: Vec<(PaymentId, Cents)>) -> Vec<(PaymentId, Cents)> {
+    let mut seen = HashSet::new();
+    adopted.into_iter().filter(|(id, _)| seen.insert(*id)).collect()
 }
 
 /// Makes the files say what was read from them. Returns the number of the next segment.

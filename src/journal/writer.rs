@@ -17,7 +17,7 @@
 
 use super::head::FILE_HEAD_BYTES;
 use super::record::{
-    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, Record, SETTLED_BYTES, SYNCED_BYTES,
+    ADOPTED_BYTES, ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, Record, SETTLED_BYTES, SYNCED_BYTES,
 };
 use super::segment::Segment;
 use super::storage::Storage;
@@ -263,6 +263,20 @@ impl Writer {
         }
         self.publish(&appending);
         position
+    }
+
+    /// All of them, or `None` if there is no room besides what is kept for the outstanding ones.
+    pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
+        let mut appending = locked(&self.appending);
+        let needed = adopted.len() * (ADOPTED_BYTES + SYNCED_BYTES);
+        if !self.has_room_besides(room_for(appending.payments.len()).saturating_add(needed)) {
+            return None;
+        }
+        for (id, amount) in adopted {
+            self.put(&mut appending, Record::Adopted { id: *id, amount: *amount });
+        }
+        self.publish(&appending);
+        Some(appending.position())
     }
 
     pub fn append_purged(&self) -> Option<Position> {

@@ -112,6 +112,9 @@ pub struct Dispatcher {
     /// Accepted and without an open attempt, oldest first.
     waiting: VecDeque<Payment>,
     doubts: [Agenda<Doubt>; 2],
+    /// In flight or in doubt here, and driven by somebody else: unless it turns out to be booked
+    /// by us, it is not ours to pay any more.
+    disowned: HashSet<PaymentId>,
     /// Rejected (4xx), with the attempt that was.
     set_aside: Agenda<Attempt>,
     flights: Vec<Option<Flight>>,
@@ -136,6 +139,7 @@ impl Dispatcher {
             observed: [observed.clone(), observed],
             waiting: VecDeque::new(),
             doubts: Default::default(),
+            disowned: HashSet::new(),
             set_aside: BinaryHeap::new(),
             flights: Vec::new(),
             free_slots: Vec::new(),
@@ -297,6 +301,7 @@ impl Dispatcher {
             return End::Purged;
         }
         let attempt = flight.attempt;
+        let outcome = self.unless_disowned(&flight, outcome);
         match outcome {
             Outcome::Recorded(requested_at) => {
                 let Attempt { payment, processor, .. } = attempt;
@@ -322,6 +327,23 @@ impl Dispatcher {
             }
         }
         End::Released
+    }
+
+    /// What was disowned is let go of as soon as its processor is known not to hold it.
+    fn unless_disowned(&mut self, flight: &Flight, outcome: Outcome) -> Outcome {
+        let id = flight.attempt.payment.id;
+        if self.disowned.is_empty() || !self.disowned.contains(&id) {
+            return outcome;
+        }
+        let outcome = match outcome {
+            Outcome::Absent => Outcome::Foreign,
+            Outcome::NotRecorded(_) if flight.doubt.is_none() => Outcome::Foreign,
+            outcome => outcome,
+        };
+        if matches!(outcome, Outcome::Recorded(_) | Outcome::Foreign) {
+            self.disowned.remove(&id);
+        }
+        outcome
     }
 
     /// Back to its place: the queue is ordered by age, and patience is measured on the oldest.
@@ -408,6 +430,7 @@ impl Dispatcher {
         self.waiting.clear();
         self.set_aside.clear();
         self.doubts.iter_mut().for_each(BinaryHeap::clear);
+        self.disowned.clear();
         for flight in self.flights.iter_mut().flatten() {
             forgotten += usize::from(!flight.purged);
             flight.purged = true;
@@ -416,7 +439,7 @@ impl Dispatcher {
     }
 
     /// Lets go of waiting payments that somebody else drives, and says which. What is in flight or
-    /// in doubt stays: its outcome is decided at the processor.
+    /// in doubt stays until its processor says whether it is booked; it is not sent again.
     pub fn disown(&mut self, ids: &HashSet<PaymentId>) -> Vec<Payment> {
         let mut disowned = Vec::new();
         let mut keep = |payment: &Payment| {
@@ -428,6 +451,19 @@ impl Dispatcher {
         };
         self.waiting.retain(&mut keep);
         self.set_aside.retain(|Reverse((_, _, Due(attempt)))| keep(&attempt.payment));
+        for doubts in &mut self.doubts {
+            let kept =
+                std::mem::take(doubts).into_iter().map(|Reverse((due, order, Due(doubt)))| {
+                    let is_ours = !ids.contains(&doubt.attempt.payment.id);
+                    let absent = doubt.absent && is_ours;
+                    Reverse((due, order, Due(Doubt { absent, ..doubt })))
+                });
+            *doubts = kept.collect();
+        }
+        let held = self.doubts.iter().flatten().map(|Reverse((_, _, Due(doubt)))| doubt.attempt);
+        let sent = self.flights.iter().flatten().map(|flight| flight.attempt);
+        let open = held.chain(sent).map(|attempt| attempt.payment.id);
+        self.disowned.extend(open.filter(|id| ids.contains(id)));
         disowned
     }
 

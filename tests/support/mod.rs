@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod journals;
 pub mod system;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -124,6 +125,13 @@ impl Galo {
         (status, self.finish_stderr())
     }
 
+    /// Waits for an end that is to come by itself → its exit code, and its standard error.
+    pub fn wait_for_end(&mut self) -> (Option<i32>, String) {
+        wait_until("it ends", || !self.is_running());
+        let (status, stderr) = self.wait();
+        (status.code(), stderr)
+    }
+
     /// What it has written on standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
@@ -235,9 +243,26 @@ pub struct Client {
 impl Client {
     /// Connects; every read gives up after [`PATIENCE`].
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("it takes connections");
-        stream.set_nodelay(true).unwrap();
-        Client::over(Stream::Tcp(stream))
+        Client::try_connect(address).expect("it takes connections")
+    }
+
+    /// Connects, or says why not: for one that may be dead.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn try_connect(address: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        Ok(Client::over(Stream::Tcp(stream)))
+    }
+
+    /// Sends a request and reads its answer, from one that may die meanwhile.
+    ///
+    /// # Errors
+    /// As [`Client::receive`], and those of sending.
+    pub fn try_call(&mut self, request: impl AsRef<[u8]>) -> io::Result<Answer> {
+        self.stream.get_mut().write_all(request.as_ref())?;
+        self.receive()
     }
 
     /// Connects to a unix socket.

@@ -239,6 +239,12 @@ impl Instance {
         Instance { galo, entry, peer_door, args }
     }
 
+    /// Ends it as kill -9 does.
+    pub fn kill(&mut self) {
+        self.galo.signal(SIGKILL);
+        self.galo.wait();
+    }
+
     /// Starts it again with the addresses it had.
     pub fn start_again(&mut self) {
         self.galo.wait();
@@ -317,6 +323,11 @@ fn common_args(entry: &str, peer_door: &str, processors: [SocketAddr; 2]) -> Vec
 
 /// Two instances that know each other, that have found each other, in front of these processors.
 pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
+    pair_with(processors, [args, args])
+}
+
+/// The same, with arguments for each.
+pub fn pair_with(processors: [SocketAddr; 2], args: [&[&str]; 2]) -> [Instance; 2] {
     let doors = [free_address(), free_address()];
     // Both before either is waited for: each looks for the other before it serves.
     let started = [0, 1].map(|index| {
@@ -324,7 +335,7 @@ pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
         let mut all = common_args(&entry, &doors[index].to_string(), processors);
         all.extend(["--peer".into(), format!("http://{}", doors[1 - index])]);
         all.extend(["--instance".into(), (index + 1).to_string()]);
-        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        all.extend(args[index].iter().map(|arg| (*arg).to_owned()));
         (Galo::start(&all), all)
     });
     let instances = started.map(|(galo, args)| Instance::of(galo, args));
@@ -373,6 +384,34 @@ pub fn assert_books_balance(
         assert_eq!(instance.summary(""), expected, "{}", instance.galo.stderr());
     }
     books
+}
+
+/// Compares random windows of the summaries, whose bounds are at, or a millisecond beside, times
+/// that are in the books. There must be some.
+pub fn assert_windows_agree(
+    random: &mut Random,
+    windows: usize,
+    books: &[Vec<Booking>; 2],
+    instances: &[Instance],
+) {
+    let rows: Vec<&Booking> = books.iter().flatten().collect();
+    let slices = books.each_ref().map(Vec::as_slice);
+    for _ in 0..windows {
+        let mut bound = || random.pick(&rows).at_ms + random.below(3) as i64 - 1;
+        let (one, other) = (bound(), bound());
+        let (from, to) = (one.min(other), one.max(other));
+        let queries = [
+            (Some(from), Some(to), format!("?from={}&to={}", iso(from), iso(to))),
+            (Some(from), None, format!("?from={}", iso(from))),
+            (None, Some(to), format!("?to={}", iso(to))),
+        ];
+        for (from, to, query) in queries {
+            let expected = Summary::of(slices, from, to);
+            for instance in instances {
+                assert_eq!(instance.summary(&query), expected, "{query}");
+            }
+        }
+    }
 }
 
 fn assert_same(accepted: &HashMap<String, i128>, booked: &HashMap<String, i128>) {

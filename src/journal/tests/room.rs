@@ -207,3 +207,30 @@ fn a_segment_has_room_for_all_that_may_be_outstanding() {
         );
     }
 }
+
+/// The ids that were driven in the other instance's place go on being told, whatever becomes of the
+/// segments they were written in; until a purge.
+#[test]
+fn what_was_adopted_outlives_its_segment() {
+    let storage = Simulated::default();
+    let adopted = [(PaymentId(1), Cents(1)), (PaymentId(3), Cents(2))];
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    writer.append_adopted(&adopted).unwrap();
+    for round in 0..4_000_u128 {
+        writer.append_accepted(PaymentId(round), Cents(1), Timestamp(0)).unwrap();
+        settle(&writer, round);
+        writer.flush();
+        if round.is_multiple_of(100) {
+            while writer.keep() {}
+        }
+    }
+    drop(writer);
+    assert!(storage.names().unwrap().contains(&"0000000003.books".to_string()));
+    let (writer, recovered) = open(&storage, options(SEGMENT)).unwrap();
+    assert_eq!(recovered.adopted, adopted);
+    writer.append_purged().unwrap();
+    writer.flush();
+    drop(writer);
+    let (_, recovered) = open(&storage, options(SEGMENT)).unwrap();
+    assert_eq!(recovered.adopted, []);
+}

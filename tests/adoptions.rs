@@ -1,0 +1,147 @@
+//! Payments of an instance that was away, driven by the other one, when either is killed and
+//! started again on its journal: each is paid once and counted once all the same.
+
+mod support;
+
+use std::collections::HashMap;
+use support::journals::{Scratch, open_attempts};
+use support::system::{Instance, Processor, QUICK, addresses, assert_books_balance, id, pair_with};
+use support::{PATIENCE, wait_until, wait_until_within};
+
+/// The payment of these tests: its home is the second instance.
+const GUEST: u64 = 1;
+
+struct Scene {
+    processors: [Processor; 2],
+    instances: [Instance; 2],
+    data: [String; 2],
+    _scratch: Scratch,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let scratch = Scratch::new();
+        let data = ["first", "second"].map(|name| scratch.join(name));
+        let processors = Processor::both();
+        let args = data.each_ref().map(|data| {
+            let own = ["--data", data, "--adopt-after", "300ms", "--queue-capacity", "10000"];
+            [&QUICK[..], &own].concat()
+        });
+        let instances = pair_with(addresses(&processors), args.each_ref().map(Vec::as_slice));
+        Scene { processors, instances, data, _scratch: scratch }
+    }
+
+    fn pay(&self, instance: usize) {
+        let answer = self.instances[instance].pay(&id(GUEST), "1.50");
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
+    fn see_each_other(&self) {
+        for instance in &self.instances {
+            wait_until_within(PATIENCE, "the peers see each other", || {
+                let up = instance.metric("galo_peer_up") == 1;
+                up.then_some(()).ok_or_else(|| instance.galo.stderr())
+            });
+        }
+    }
+
+    /// Whoever is asked for it again knows it, and it is paid once and counted once.
+    fn end(mut self) {
+        self.processors.iter_mut().for_each(|processor| {
+            processor.set_failing(false);
+            processor.set_fault("none", 0);
+        });
+        self.see_each_other();
+        let accepted = HashMap::from([(id(GUEST), 150)]);
+        for _ in 0..2 {
+            self.instances.iter().for_each(Instance::settle);
+            assert_books_balance(&accepted, &mut self.processors, &self.instances);
+            (0..2).for_each(|instance| self.pay(instance));
+        }
+    }
+}
+
+/// It had been told to its home as ours, and then offered to it as its own: the home took that for
+/// a repetition, so that nobody drove it any more.
+#[test]
+fn an_adopted_payment_that_waits_outlives_its_driver() {
+    let mut scene = Scene::new();
+    scene.processors.iter_mut().for_each(|processor| processor.set_failing(true));
+    scene.instances[1].kill();
+    scene.pay(0);
+    wait_until("it is driven", || scene.instances[0].metric("galo_attempts_repeated_total") > 0);
+    scene.instances[1].start_again();
+    scene.see_each_other();
+    scene.instances[0].kill();
+    scene.instances[0].start_again();
+    scene.end();
+}
+
+/// Both had accepted it. The one that drove it forgot to say so after it was started again, and its
+/// home paid it a second time, at the other processor.
+#[test]
+fn a_payment_settled_in_the_place_of_its_home_is_not_paid_there_again() {
+    let mut scene = Scene::new();
+    scene.processors.iter_mut().for_each(|processor| processor.set_failing(true));
+    scene.pay(1);
+    scene.instances[1].kill();
+    scene.processors[1].set_failing(false);
+    scene.pay(0);
+    scene.instances[0].settle();
+    scene.instances[0].kill();
+    scene.instances[0].start_again();
+    scene.processors[0].set_failing(false);
+    scene.instances[1].start_again();
+    scene.end();
+}
+
+/// Likewise, but its home had no part in it before.
+#[test]
+fn a_home_that_never_heard_of_a_payment_learns_it_from_one_that_was_killed() {
+    let mut scene = Scene::new();
+    scene.instances[1].kill();
+    scene.processors[0].set_failing(true);
+    scene.pay(0);
+    scene.instances[0].settle();
+    scene.instances[0].kill();
+    scene.processors[0].set_failing(false);
+    scene.instances[0].start_again();
+    scene.instances[1].start_again();
+    scene.see_each_other();
+    scene.pay(1);
+    scene.end();
+}
+
+/// Its home was killed with an attempt open that had never arrived, and asked about it when the
+/// other one had paid it there: both counted the same booking.
+#[test]
+fn a_booking_of_the_other_instance_is_not_counted_by_the_home_as_well() {
+    let mut scene = Scene::new();
+    scene.processors[0].set_fault("stall", 0);
+    scene.pay(1);
+    wait_until("it was attempted", || !open_attempts(&scene.data[1]).is_empty());
+    scene.instances[1].kill();
+    scene.processors[0].set_fault("none", 0);
+    scene.pay(0);
+    scene.instances[0].settle();
+    scene.instances[1].start_again();
+    scene.end();
+}
+
+/// The same, but the other one had paid it at the other processor: the home must not send its open
+/// attempt again when it hears that it never arrived.
+#[test]
+fn an_open_attempt_that_never_arrived_is_not_repeated_for_what_the_other_instance_paid() {
+    let mut scene = Scene::new();
+    scene.processors[0].set_fault("stall", 0);
+    scene.pay(1);
+    wait_until("it was attempted", || !open_attempts(&scene.data[1]).is_empty());
+    scene.instances[1].kill();
+    scene.processors[0].set_fault("none", 0);
+    scene.processors[0].set_failing(true);
+    scene.pay(0);
+    scene.instances[0].settle();
+    scene.processors[0].set_failing(false);
+    scene.instances[1].start_again();
+    scene.end();
+}

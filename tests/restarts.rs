@@ -1,0 +1,288 @@
+//! A pair under load whose instances are killed and started again at random moments while the
+//! processors fail over: what was answered 2xx is paid once, and the books balance.
+//!
+//! A seed decides the plan and the payments; what the kernel makes of the timing is its own, so
+//! that a seed that fails may have to be run more than once.
+//!
+//! Even seeds play with `--durability process`, odd ones with `disk`.
+//!
+//! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test restarts` runs the seeds
+//! 1 to 1000, `GALO_SEED=7` the seventh.
+
+mod support;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+use support::journals::{Scratch, journal};
+use support::system::{
+    Booking, Instance, Processor, Random, addresses, assert_books_balance, assert_windows_agree,
+    decimal, pair_with, payment,
+};
+use support::{Client, PATIENCE, wait_until_within};
+
+const SEEDS_BY_DEFAULT: u64 = 6;
+const RUNS_AT_ONCE: usize = 6;
+const KILLS: u64 = 6;
+const CLIENTS: u64 = 3;
+/// Between two payments of a client.
+const TICK: Duration = Duration::from_millis(5);
+const WINDOWS: usize = 20;
+
+const FLAGS: [&str; 10] = [
+    "--queue-capacity",
+    "10000",
+    "--attempt-latency-max",
+    "130ms",
+    "--patience",
+    "10ms",
+    "--processor-timeout",
+    "500ms",
+    "--connect-timeout",
+    "200ms",
+];
+
+const FAULTS: [&str; 7] = [
+    "none",
+    "hang-after-insert",
+    "reset-before-insert",
+    "reset-after-insert",
+    "insert-late",
+    "status-500-body-inserted",
+    "stall",
+];
+
+#[derive(Debug)]
+struct Mood {
+    delay_ms: u64,
+    failing: bool,
+    fault: &'static str,
+}
+
+/// The processors change, and a while later somebody is killed for a while.
+#[derive(Debug)]
+struct Step {
+    moods: [Mood; 2],
+    calm: Duration,
+    killed: [bool; 2],
+    /// Whether the journals left are looked at.
+    checked: bool,
+    away: Duration,
+    /// The second one comes back first.
+    reversed: bool,
+}
+
+impl Step {
+    fn random(random: &mut Random) -> Step {
+        let mood = |random: &mut Random| Mood {
+            delay_ms: *random.pick(&[0, 0, 0, 1, 5, 20, 50, 100]),
+            failing: random.one_in(4),
+            fault: random.pick::<&str>(&FAULTS),
+        };
+        let moods = [mood(random), mood(random)];
+        let killed = *random.pick(&[[true, false], [false, true], [true, true]]);
+        Step {
+            moods,
+            calm: Duration::from_millis(random.below(700)),
+            killed,
+            checked: random.one_in(4),
+            away: Duration::from_millis(*random.pick(&[0, 0, 50, 250, 800])),
+            reversed: random.one_in(2),
+        }
+    }
+}
+
+/// Says on failure what was played, and how to play it again.
+struct Story {
+    seed: u64,
+    durability: &'static str,
+    steps: Vec<Step>,
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let Story { seed, durability, steps } = self;
+            let steps: String = steps.iter().map(|step| format!("  {step:?}\n")).collect();
+            eprintln!(
+                "seed {seed} failed with {durability}:\n{steps}\
+                 replay: GALO_SEED={seed} cargo test --test restarts"
+            );
+        }
+    }
+}
+
+/// What the clients have sent, and what they were promised.
+#[derive(Default)]
+struct Sent {
+    cents: HashMap<String, i128>,
+    order: Vec<String>,
+    accepted: HashSet<String>,
+}
+
+/// One client. Of an error it only learns that it does not know; it may try again elsewhere.
+fn send_until(stop: &AtomicBool, entries: [SocketAddr; 2], sent: &Mutex<Sent>, mut random: Random) {
+    let mut clients: [Option<Client>; 2] = [None, None];
+    let mut again = None;
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(TICK);
+        let (id, cents, to) = again.take().unwrap_or_else(|| {
+            let mut sent = sent.lock().unwrap();
+            let to = random.below(2) as usize;
+            if random.one_in(10) && !sent.order.is_empty() {
+                let id = random.pick(&sent.order).clone();
+                let cents = sent.cents[&id];
+                return (id, cents, to);
+            }
+            let (id, cents) = (random.uuid(), i128::from(random.below(1_000_000) + 1));
+            sent.cents.insert(id.clone(), cents);
+            sent.order.push(id.clone());
+            (id, cents, to)
+        });
+        let client = clients[to].take().map_or_else(|| Client::try_connect(entries[to]), Ok);
+        let answer = client.and_then(|mut client| {
+            let answer = client.try_call(payment(&id, &decimal(cents)))?;
+            clients[to] = Some(client);
+            Ok(answer.status)
+        });
+        match answer {
+            Ok(202) => {
+                sent.lock().unwrap().accepted.insert(id);
+            }
+            Ok(503) | Err(_) => again = random.one_in(2).then_some((id, cents, 1 - to)),
+            Ok(status) => panic!("{id} was answered {status}"),
+        }
+    }
+}
+
+struct Run {
+    processors: [Processor; 2],
+    instances: [Instance; 2],
+    data: [String; 2],
+    _scratch: Scratch,
+}
+
+impl Run {
+    fn new(durability: &str, args: &[&str]) -> Run {
+        let scratch = Scratch::new();
+        let data = ["one", "other"].map(|name| scratch.join(name));
+        let processors = Processor::both();
+        let args = data
+            .each_ref()
+            .map(|data| [&FLAGS[..], &["--data", data, "--durability", durability], args].concat());
+        let instances = pair_with(addresses(&processors), args.each_ref().map(Vec::as_slice));
+        Run { processors, instances, data, _scratch: scratch }
+    }
+
+    fn play(&mut self, step: &Step) {
+        for (processor, mood) in self.processors.iter_mut().zip(&step.moods) {
+            processor.set_delay_ms(mood.delay_ms);
+            processor.set_failing(mood.failing);
+            processor.set_fault(mood.fault, 10);
+        }
+        thread::sleep(step.calm);
+        let killed = (0..2).filter(|index| step.killed[*index]);
+        killed.clone().for_each(|index| self.instances[index].kill());
+        for index in killed.clone().filter(|_| step.checked) {
+            let checked = journal("check", &self.data[index]);
+            assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+        }
+        thread::sleep(step.away);
+        let mut again: Vec<usize> = killed.collect();
+        if step.reversed {
+            again.reverse();
+        }
+        again.into_iter().for_each(|index| self.instances[index].start_again());
+    }
+
+    /// The trouble is over: everything settles, and the books balance.
+    fn end(&mut self, sent: &Sent, random: &mut Random) {
+        for processor in &mut self.processors {
+            processor.set_delay_ms(0);
+            processor.set_failing(false);
+            processor.set_fault("none", 0);
+        }
+        for instance in &self.instances {
+            wait_until_within(PATIENCE, "the peers see each other", || {
+                let up = instance.metric("galo_peer_up") == 1;
+                up.then_some(()).ok_or_else(|| instance.galo.stderr())
+            });
+        }
+        // What the second one hands over is outstanding at the first one then.
+        for _ in 0..2 {
+            self.instances.iter().for_each(Instance::settle);
+        }
+        // What was not answered may be paid or not; but not twice, and not another amount.
+        let books = [0, 1].map(|index: usize| self.processors[index].books());
+        let booked: HashSet<&str> = books.iter().flatten().map(|row: &Booking| &*row.id).collect();
+        let held = |(id, _): &(&String, &i128)| {
+            sent.accepted.contains(*id) || booked.contains(id.as_str())
+        };
+        let due = sent.cents.iter().filter(held).map(|(id, cents)| (id.clone(), *cents)).collect();
+        let books = assert_books_balance(&due, &mut self.processors, &self.instances);
+        assert_windows_agree(random, WINDOWS, &books, &self.instances);
+        assert!(sent.accepted.len() > 50, "there was load: {}", sent.accepted.len());
+    }
+}
+
+fn play(seed: u64, durability: &'static str) {
+    let mut random = Random(seed ^ 0xdead);
+    let steps = (0..KILLS).map(|_| Step::random(&mut random)).collect();
+    let story = Story { seed, durability, steps };
+    // Every third time what is away is soon driven by the other one: longer than any request is
+    // under way here, and shorter than some are away.
+    let args: &[&str] = if seed.is_multiple_of(3) { &["--adopt-after", "400ms"] } else { &[] };
+    let mut run = Run::new(durability, args);
+    let (sent, stop) = (Mutex::new(Sent::default()), AtomicBool::new(false));
+    let entries = run.instances.each_ref().map(|instance| instance.entry);
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (sent, stop, random) = (&sent, &stop, Random(seed << 8 | client));
+            scope.spawn(move || send_until(stop, entries, sent, random));
+        }
+        // Also if one of the steps fails: the clients must end for the failure to be told.
+        let _stop = StopAtEnd(&stop);
+        story.steps.iter().for_each(|step| run.play(step));
+    });
+    run.end(&sent.into_inner().unwrap(), &mut random);
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn killed_at_random_moments_under_load() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
+    let seeds = match (number("GALO_SEED"), number("GALO_SEEDS")) {
+        (Some(seed), _) => seed..=seed,
+        (None, count) => 1..=count.unwrap_or(SEEDS_BY_DEFAULT),
+    };
+    // Each seed decides the durability too, by whether it is even, so that a replay is the same.
+    let next = AtomicU64::new(*seeds.start());
+    let has_failed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..RUNS_AT_ONCE {
+            scope.spawn(|| {
+                while !has_failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        break;
+                    }
+                    let durability = ["process", "disk"][seed as usize % 2];
+                    if let Err(failure) = std::panic::catch_unwind(|| play(seed, durability)) {
+                        has_failed.store(true, Ordering::Relaxed);
+                        std::panic::resume_unwind(failure);
+                    }
+                }
+            });
+        }
+    });
+}
