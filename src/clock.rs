@@ -108,7 +108,8 @@ impl Timestamp {
         let seconds = hour * 3600 + (minute - offset_minutes) * 60 + second;
         let ms = days_from_civil(year, month, day) * MS_PER_DAY + seconds * 1000 + fraction_ms;
         let rounded = ms + i64::from(between && rounding == Rounding::Up);
-        (FIRST_MS..=LAST_MS).contains(&rounded).then_some(Timestamp(rounded))
+        // The last millisecond stands for all that is left of the last year.
+        (FIRST_MS..=LAST_MS).contains(&ms).then_some(Timestamp(rounded.min(LAST_MS)))
     }
 }
 
@@ -254,6 +255,7 @@ mod tests {
         assert_eq!(at("1970-01-01T00:00:00.0010001Z", Rounding::Up), 2);
         assert_eq!(at("1970-01-01T00:00:00.0010000Z", Rounding::Up), 1);
         assert_eq!(at("1969-12-31T23:59:59.9995Z", Rounding::Up), 0);
+        assert_eq!(at("9999-12-31T23:59:59.999999Z", Rounding::Up), LAST_MS);
     }
 
     proptest! {

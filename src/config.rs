@@ -39,6 +39,8 @@ pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
 pub const ADOPTED_MAX: usize = 262_144;
 /// So many of them are told at a time.
 pub const ADOPTED_PAGE: usize = 500;
+/// An instance that has not run for half of `--adopt-after`, but at least for so long, has stood still.
+pub const STOOD_STILL_MIN: Duration = Duration::from_secs(2);
 /// How often guests are looked after while there are any.
 pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
 /// What a client that meets a full queue or a draining instance is told to wait, in seconds.
@@ -138,7 +140,8 @@ pub struct ServeArgs {
     pub instance: u8,
 
     /// After the other instance has been away for so long, payments accepted in its place are
-    /// driven from here. Longer than its requests can still be under way at a processor.
+    /// driven from here. Longer than its requests can still be under way at a processor; with less
+    /// than 4 s, one that stands still for a moment may pay them as well.
     #[arg(long, env = "GALO_ADOPT_AFTER", default_value = "10s", value_parser = humantime::parse_duration)]
     pub adopt_after: Duration,
 

@@ -8,6 +8,7 @@
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
 use crate::config::{GUESTS_EVERY, PEER_HELLO_EVERY};
+use crate::http::response::Answer;
 use crate::journal::Position;
 use crate::money::Cents;
 use crate::node::{Control, Node, Phase};
@@ -132,7 +133,7 @@ impl Engine {
 
     /// Starts every request that may be started now.
     fn pump(self: &Rc<Self>) {
-        if self.node.phase() == Phase::Starting {
+        if self.node.phase() == Phase::Starting || !self.node.is_current() {
             // The peer may be driving payments of ours; it is asked before anything is sent.
             return;
         }
@@ -205,6 +206,8 @@ impl Engine {
             };
             let outcome = match held {
                 Some(outcome) => outcome,
+                // Looked at last: we may have stood still since this was decided.
+                None if !self.node.is_current() => Outcome::NotRecorded(Refusal::Unconfirmed),
                 None => self.ask(&start, &alarm, &mut link).await,
             };
             self.finished(&start, outcome, begun);
@@ -249,7 +252,8 @@ impl Engine {
             let outcome = match answer {
                 Err(failure) => Some(unanswered(failure)),
                 Ok(answer) => {
-                    processor::read_pay(answer.status, answer.body, answer.retry_after_s, attempt)
+                    let Answer { status, body, retry_after_s, reusable } = answer;
+                    processor::read_pay(status, body, retry_after_s, reusable, attempt)
                 }
             };
             if let Some(outcome) = outcome {
@@ -319,6 +323,9 @@ impl Engine {
         };
         let mut greet_at = clock::moment();
         loop {
+            if self.node.phase() != Phase::Starting && !self.node.is_current() {
+                peer.forget();
+            }
             // One that is not there is greeted at every turn: the sooner it is found, the fewer
             // payments are taken in its place.
             if !peer.is_up() || clock::moment() >= greet_at {
@@ -330,6 +337,7 @@ impl Engine {
                 greet_at = clock::moment() + PEER_HELLO_EVERY;
             }
             if !peer.is_unknown() {
+                self.node.set_current();
                 self.node.enter(Phase::Serving);
             }
             if peer.is_up() {
@@ -376,6 +384,7 @@ impl Engine {
             }
             self.node.journal.append_forwarded(guest.id, guest.amount);
             self.node.queue.release(1);
+            self.node.set_current();
         }
     }
 

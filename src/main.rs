@@ -103,6 +103,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     if let Driver::Epoll(reason) = &driver {
         log::warn!("io_uring is refused ({reason}): running on epoll");
     }
+    allow_open_files();
     let listeners = bind(&config)?;
     let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
@@ -120,6 +121,14 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     }
     log::info!("serving on {} event loops", node.config.threads);
     Ok(wait_for_the_end(&node, signals))
+}
+
+/// As many open files as the hard limit allows: shells give 1,024, fewer than the connections.
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // If not, accepting says so when it matters.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// One line an event, on stderr.

@@ -5,7 +5,9 @@
 //! for a payment that then finds no place.
 
 use crate::clock::{self, Moment};
-use crate::config::{ADOPTED_MAX, ADOPTED_PAGE, CONTROLS_CAPACITY, Config, RING_CAPACITY};
+use crate::config::{
+    ADOPTED_MAX, ADOPTED_PAGE, CONTROLS_CAPACITY, Config, RING_CAPACITY, STOOD_STILL_MIN,
+};
 use crate::journal::{Journal, JournalError, Options, Recovered};
 use crate::money::Cents;
 use crate::payments::ids::{Admission, IdWindow};
@@ -13,7 +15,7 @@ use crate::payments::observed::{Report, State};
 use crate::payments::queue::Queue;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Processor, Totals, Window};
-use crate::peer::Peer;
+use crate::peer::{HelloMessage, Peer};
 use crate::stats::{Stats, Surroundings};
 use crate::upstream::Target;
 use atomic_waker::AtomicWaker;
@@ -84,6 +86,8 @@ pub struct Node {
     summary: Mutex<SummaryIndex>,
     phase: AtomicU8,
     refusal: OnceLock<&'static str>,
+    /// When it was last known how things stand with the peer (µs).
+    known_at: AtomicU64,
     /// Payments of the peer's that we drove while it was away, the oldest first.
     adopted: Mutex<Vec<(PaymentId, Cents)>>,
     /// Per processor, when its health endpoint was last called by either instance (µs + 1).
@@ -118,6 +122,7 @@ impl Node {
             summary: Mutex::new(recovered.summary),
             phase: AtomicU8::new(Phase::Starting as u8),
             refusal: OnceLock::new(),
+            known_at: AtomicU64::new(0),
             adopted: Mutex::new(recovered.adopted),
             health_called: Default::default(),
             config,
@@ -170,6 +175,26 @@ impl Node {
         fence(Ordering::SeqCst);
     }
 
+    /// What the peer is told when it greets us.
+    pub fn hello(&self) -> HelloMessage {
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner).len();
+        HelloMessage { instance: self.config.instance.0, adopted }
+    }
+
+    /// Whether this instance knows how things stand between it and its peer. One that has stood
+    /// still (a stopped process, a machine asleep) does not: the peer may have driven payments of
+    /// ours meanwhile. It takes and sends nothing until it has asked.
+    pub fn is_current(&self) -> bool {
+        let known_at = Moment(self.known_at.load(Ordering::Relaxed));
+        let limit = (self.config.adopt_after / 2).max(STOOD_STILL_MIN);
+        self.peer.is_none() || clock::moment().since(known_at) <= limit
+    }
+
+    /// The peer has just been asked, or is known to be away.
+    pub fn set_current(&self) {
+        self.known_at.store(clock::moment().0, Ordering::Relaxed);
+    }
+
     /// Whether this instance decides about an id, or is alone in the world.
     pub fn is_home(&self, id: PaymentId) -> bool {
         self.peer.is_none() || id.home() == self.config.instance
@@ -182,7 +207,7 @@ impl Node {
         // Looked at after the place is counted, as the end of the process looks at the count after
         // the phase: one of the two sees the other, and nothing is accepted that nobody waits for.
         fence(Ordering::SeqCst);
-        if !matches!(self.phase(), Phase::Serving | Phase::Leaving) {
+        if !matches!(self.phase(), Phase::Serving | Phase::Leaving) || !self.is_current() {
             return Accepted::Closed;
         }
         let Some(place) = place else {

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 /// So many questions in a row without a usable answer, and the peer is taken to be gone.
@@ -40,6 +41,8 @@ pub struct Peer {
     /// Which instance we are ourselves.
     own: Instance,
     presence: AtomicU8,
+    /// So many of the payments that the peer drove in our place are known here.
+    learned: AtomicUsize,
     /// Questions in a row that were not answered.
     misses: AtomicU32,
     /// When it was lost (µs).
@@ -94,6 +97,8 @@ pub struct HealthMessage {
 #[derive(Serialize, Deserialize)]
 pub struct HelloMessage {
     pub instance: u8,
+    /// How many payments it has driven in place of the one that asks.
+    pub adopted: usize,
 }
 
 /// A payment offered to its home.
@@ -127,30 +132,37 @@ impl Peer {
             token,
             own,
             presence: AtomicU8::new(Presence::Unknown as u8),
+            learned: AtomicUsize::new(0),
             misses: AtomicU32::new(0),
             lost_at: AtomicU64::new(0),
         }
     }
 
+    /// Nothing is known any more: we have stood still, and the peer may have taken us for gone.
+    pub fn forget(&self) {
+        self.misses.store(0, Relaxed);
+        self.enter(Presence::Unknown);
+    }
+
     /// Nobody has answered yet, nor failed to.
     pub fn is_unknown(&self) -> bool {
-        self.presence.load(Ordering::Relaxed) == Presence::Unknown as u8
+        self.presence.load(Relaxed) == Presence::Unknown as u8
     }
 
     pub fn is_up(&self) -> bool {
-        self.presence.load(Ordering::Relaxed) == Presence::Up as u8
+        self.presence.load(Relaxed) == Presence::Up as u8
     }
 
     /// For how long it has been away; `None` while it is there or nothing is known yet.
     pub fn away_for(&self, now: Moment) -> Option<Duration> {
-        let lost = self.presence.load(Ordering::Relaxed) == Presence::Lost as u8;
-        lost.then(|| now.since(Moment(self.lost_at.load(Ordering::Relaxed))))
+        let lost = self.presence.load(Relaxed) == Presence::Lost as u8;
+        lost.then(|| now.since(Moment(self.lost_at.load(Relaxed))))
     }
 
     /// Whether we lead and the peer follows: of two that see each other the first instance leads.
     /// Alone, everybody does; before the first greeting is answered, nobody.
     pub fn follows(&self) -> bool {
-        let presence = self.presence.load(Ordering::Relaxed);
+        let presence = self.presence.load(Relaxed);
         let first = self.own == Instance(1);
         presence == Presence::Lost as u8 || (presence == Presence::Up as u8 && first)
     }
@@ -219,7 +231,7 @@ impl Peer {
         };
         // One that refuses us (another token, another program) is as good as away.
         if status == 200 {
-            self.misses.store(0, Ordering::Relaxed);
+            self.misses.store(0, Relaxed);
         } else {
             self.missed();
         }
@@ -234,7 +246,7 @@ impl Peer {
 
     /// One answer did not come, or was of no use.
     fn missed(&self) {
-        if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_TO_LOST {
+        if self.misses.fetch_add(1, Relaxed) + 1 >= MISSES_TO_LOST {
             self.enter(Presence::Lost);
         }
     }
@@ -251,8 +263,12 @@ impl Peer {
                 self.enter(Presence::Lost);
                 return Greeting::Twin;
             }
-            Ok(_) if self.is_up() => {}
-            Ok(_) => {
+            Ok(hello) if self.is_up() && hello.adopted == self.learned.load(Relaxed) => {}
+            Ok(hello) => {
+                // One that comes back may have another list than the one we know a part of.
+                if !self.is_up() || hello.adopted < self.learned.load(Relaxed) {
+                    self.learned.store(0, Relaxed);
+                }
                 if self.learn_adopted(&mut learn).await.is_ok() {
                     self.enter(Presence::Up);
                 }
@@ -266,19 +282,20 @@ impl Peer {
         &self,
         learn: &mut impl FnMut(&[(PaymentId, Cents)]),
     ) -> Result<(), PeerError> {
-        let mut after = 0;
         loop {
+            let after = self.learned.load(Relaxed);
             let body = self.call("GET", &format!("/peer/adopted?after={after}"), b"").await?;
             let page: AdoptedMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
             if page.adopted.is_empty() {
                 return Ok(());
             }
-            after += page.adopted.len();
+            let count = page.adopted.len();
             let read = |(id, cents): (String, i64)| {
                 PaymentId::parse(id.as_bytes()).map(|id| (id, Cents(cents)))
             };
             let adopted: Option<Vec<_>> = page.adopted.into_iter().map(read).collect();
             learn(&adopted.ok_or(BAD_ANSWER)?);
+            self.learned.fetch_add(count, Relaxed);
         }
     }
 
@@ -296,12 +313,15 @@ impl Peer {
 
     fn enter(&self, presence: Presence) {
         if presence == Presence::Lost && self.away_for(clock::moment()).is_none() {
-            self.lost_at.store(clock::moment().0, Ordering::Relaxed);
+            self.lost_at.store(clock::moment().0, Relaxed);
         }
-        if self.presence.swap(presence as u8, Ordering::Relaxed) != presence as u8 {
+        if self.presence.swap(presence as u8, Relaxed) != presence as u8 {
             match presence {
                 Presence::Up => log::info!("peer {} found", self.target.authority()),
-                _ => log::warn!("peer {} lost: it does not answer", self.target.authority()),
+                Presence::Unknown => log::warn!("we have stood still: asking the peer what it did"),
+                Presence::Lost => {
+                    log::warn!("peer {} lost: it does not answer", self.target.authority())
+                }
             }
         }
     }

@@ -15,8 +15,7 @@ use crate::payments::intake::{self, Refused};
 use crate::payments::observed::Report;
 use crate::payments::{Accepted, PaymentId, Processor, Totals, Window, processor};
 use crate::peer::{
-    AdoptedMessage, HealthMessage, HelloMessage, OfferMessage, OfferedMessage, PeerError,
-    TotalsMessage,
+    AdoptedMessage, HealthMessage, OfferMessage, OfferedMessage, PeerError, TotalsMessage,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -182,9 +181,7 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
         _ if !is_authorized(node, request) => {
             error(out, frame, 401, None, "The peer's token is missing or wrong.");
         }
-        (b"/peer/hello", Get) => {
-            message(out, frame, &HelloMessage { instance: node.config.instance.0 })
-        }
+        (b"/peer/hello", Get) => message(out, frame, &node.hello()),
         (b"/peer/payments", Post) => return take_offer(node, request.body, frame, out),
         (b"/peer/adopted", Get) => {
             let query = request.query.and_then(|query| std::str::from_utf8(query).ok());

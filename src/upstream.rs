@@ -15,8 +15,6 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A connection idle for longer is checked for a close by the other side before it is used.
-const TRUSTED_IDLE: Duration = Duration::from_millis(500);
 /// How often a host name is looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 const READ_BUFFER: usize = 1024;
@@ -63,14 +61,15 @@ pub struct Target {
     url: Url,
     /// `host:port`, for the `Host` header.
     authority: String,
-    address: Mutex<Option<SocketAddr>>,
+    /// All that the name stands for, the one to try first in front.
+    addresses: Mutex<Vec<SocketAddr>>,
 }
 
 impl Target {
     /// Looks the name up once, now (blocking), and keeps doing so on a thread if it is a name.
     pub fn new(url: Url) -> Arc<Target> {
         let authority = url.to_string();
-        let target = Arc::new(Target { url, authority, address: Mutex::new(None) });
+        let target = Arc::new(Target { url, authority, addresses: Mutex::default() });
         target.resolve();
         let host = target.url.host.trim_matches(['[', ']']);
         if host.parse::<std::net::IpAddr>().is_err() {
@@ -93,15 +92,26 @@ impl Target {
     fn resolve(&self) {
         let host = self.url.host.trim_matches(['[', ']']);
         // A name that cannot be found now keeps its last address: name servers fail, too.
-        if let Ok(mut found) = (host, self.url.port).to_socket_addrs()
-            && let Some(address) = found.next()
-        {
-            *self.lock() = Some(address);
+        if let Ok(found) = (host, self.url.port).to_socket_addrs() {
+            let found: Vec<SocketAddr> = found.collect();
+            let mut known = self.lock();
+            // The same ones stay in the order that experience has put them into.
+            if !found.is_empty() && !found.iter().all(|address| known.contains(address)) {
+                *known = found;
+            }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<SocketAddr>> {
-        self.address.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// This address does not answer: the others come first next time.
+    fn put_last(&self, address: SocketAddr) {
+        let mut known = self.lock();
+        if known.first() == Some(&address) {
+            known.rotate_left(1);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SocketAddr>> {
+        self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// What belongs into the `Host` header.
@@ -123,7 +133,6 @@ pub enum Failure {
 pub struct Link {
     target: Arc<Target>,
     stream: Option<TcpStream>,
-    used_at: Moment,
     request: Vec<u8>,
     received: Vec<u8>,
     scratch: Vec<u8>,
@@ -134,7 +143,6 @@ impl Link {
         Link {
             target,
             stream: None,
-            used_at: Moment::default(),
             request: Vec::with_capacity(READ_BUFFER),
             received: Vec::with_capacity(READ_BUFFER),
             scratch: Vec::new(),
@@ -159,8 +167,12 @@ impl Link {
             Some(stream) => stream,
             None => {
                 let connect_by = deadline.min(clock::moment() + connect_timeout);
-                let connect = connect(&self.target);
-                alarm.until(connect_by, connect).await.flatten().ok_or(Failure::NotSent)?
+                let address = self.target.lock().first().copied().ok_or(Failure::NotSent)?;
+                let connected = alarm.until(connect_by, connect(address)).await.flatten();
+                connected.ok_or_else(|| {
+                    self.target.put_last(address);
+                    Failure::NotSent
+                })?
             }
         };
         self.send(&mut stream, alarm, deadline).await?;
@@ -170,7 +182,6 @@ impl Link {
         let answer = parse(&self.received, whole, &mut self.scratch).ok_or(Failure::Lost)?;
         if answer.reusable {
             self.stream = Some(stream);
-            self.used_at = clock::moment();
         }
         Ok(answer)
     }
@@ -178,8 +189,7 @@ impl Link {
     /// The open connection, unless the other side has closed it or said something unasked.
     fn reusable_stream(&mut self) -> Option<TcpStream> {
         let stream = self.stream.take()?;
-        let trusted = clock::moment().since(self.used_at) < TRUSTED_IDLE;
-        (trusted || is_quiet(&stream)).then_some(stream)
+        is_quiet(&stream).then_some(stream)
     }
 
     async fn send(
@@ -243,8 +253,7 @@ fn parse<'a>(received: &'a [u8], at_eof: bool, scratch: &'a mut Vec<u8>) -> Opti
     }
 }
 
-async fn connect(target: &Target) -> Option<TcpStream> {
-    let address = (*target.lock())?;
+async fn connect(address: SocketAddr) -> Option<TcpStream> {
     let stream = TcpStream::connect_addr(address).await.ok()?;
     stream.set_nodelay(true).ok()?;
     Some(stream)

@@ -483,7 +483,11 @@ impl Appending {
     }
 }
 
-/// No space, or no more for this user.
+/// Whether an error says that there is no room now, on the disk or for another open file. Nothing is
+/// lost by that, and it may pass; clients alone can use up the files a process may open.
 pub fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    let no_more_files = [libc::EMFILE, libc::ENFILE];
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
+        || error.raw_os_error().is_some_and(|code| no_more_files.contains(&code))
 }

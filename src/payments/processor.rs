@@ -53,19 +53,22 @@ pub fn write_health(out: &mut Vec<u8>, host: &str) {
 /// must be asked whose booking that is.
 ///
 /// The failure switch answers 500 with an empty body, after its delay and before any insert. A 5xx
-/// with a body comes from somewhere else (a database error may or may not have inserted).
+/// with a body comes from somewhere else (a database error may or may not have inserted); so may one
+/// whose connection ended with it (`is_whole` is false), of which a body may have been cut off.
 pub fn read_pay(
     status: u16,
     body: &[u8],
     retry_after_s: Option<u32>,
+    is_whole: bool,
     attempt: &Attempt,
 ) -> Option<Outcome> {
     Some(match status {
         200..=299 => Outcome::Recorded(attempt.requested_at),
         422 => return None,
         429 => Outcome::NotRecorded(too_many(retry_after_s)),
-        500 if body.is_empty() => Outcome::NotRecorded(Refusal::Failing),
-        500..=599 => Outcome::Unknown,
+        500 if body.is_empty() && is_whole => Outcome::NotRecorded(Refusal::Failing),
+        // Above 599 means no more than 500 does (RFC 9110, 15).
+        500.. => Outcome::Unknown,
         _ => Outcome::NotRecorded(Refusal::Rejected { status }),
     })
 }
@@ -170,12 +173,15 @@ mod tests {
             (500, r#"{"message":"database"}"#, None, Some(Outcome::Unknown)),
             (502, "", None, Some(Outcome::Unknown)),
             (503, "", None, Some(Outcome::Unknown)),
+            (600, "", None, Some(Outcome::Unknown)),
+            (999, "", None, Some(Outcome::Unknown)),
             (400, "", None, Some(Outcome::NotRecorded(Refusal::Rejected { status: 400 }))),
         ];
         for (status, body, retry_after_s, expected) in cases {
-            let outcome = read_pay(status, body.as_bytes(), retry_after_s, &attempt);
+            let outcome = read_pay(status, body.as_bytes(), retry_after_s, true, &attempt);
             assert_eq!(outcome, expected, "{status} {body}");
         }
+        assert_eq!(read_pay(500, b"", None, false, &attempt), Some(Outcome::Unknown));
     }
 
     #[test]
