@@ -137,7 +137,7 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
             (&stats.turned_away, Then::Answered)
         }
         Accepted::Closed => {
-            turn_away(out, frame, "This instance is starting or stopping.");
+            turn_away(out, frame, "This instance is starting, stopping, or has stood still.");
             (&stats.turned_away, Then::Answered)
         }
     };
@@ -156,6 +156,9 @@ fn accepted(out: &mut Vec<u8>, frame: Frame) {
 
 fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
     match node.phase() {
+        Phase::Serving if !node.is_current() => {
+            turn_away(out, frame, "This instance has stood still, and asks what it missed.");
+        }
         Phase::Serving => json(out, frame, 200, b"{\"status\":\"ok\"}"),
         Phase::Starting => turn_away(out, frame, "This instance is starting."),
         Phase::Leaving | Phase::Draining => turn_away(out, frame, "This instance is stopping."),

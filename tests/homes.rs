@@ -149,3 +149,25 @@ fn two_first_instances_are_one_too_many() {
     assert_eq!(status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("--instance"), "{stderr}");
 }
+
+/// Stopped for longer than `--adopt-after`, a home does not know that it was away: its own queue, and
+/// offers that waited in its sockets, were paid at both processors.
+#[test]
+fn a_home_that_stood_still_pays_nothing_that_was_driven_in_its_place() {
+    let mut processors = Processor::both();
+    let instances = pair(addresses(&processors), &[&QUICK[..], &["--adopt-after", "4s"]].concat());
+    processors.iter_mut().for_each(|processor| processor.set_failing(true));
+    let mut accepted = pay_all(&instances[1..], 1..2);
+    instances[1].galo.freeze();
+    accepted.extend(pay_all(&instances[..1], 0..8));
+    assert_eq!(instances[0].outstanding(), 8);
+    processors[1].set_failing(false);
+    wait_until("all of them are driven from here", || instances[0].outstanding() == 0);
+    processors[0].set_failing(false);
+    processors[1].set_failing(true);
+    instances[1].galo.thaw();
+    wait_until("it has asked what it missed", || instances[1].get("/healthz").status == 200);
+    accepted.extend(pay_all(&instances[1..], 8..12));
+    let books = assert_books_balance(&accepted, &mut processors, &instances);
+    assert_eq!(books[1].len(), 8);
+}

@@ -181,6 +181,7 @@ fn a_peer_that_hangs_costs_summaries_but_no_payments_and_may_go_on() {
     });
 
     instances[1].galo.thaw();
+    wait_until("it has asked what it missed", || instances[1].get("/healthz").status == 200);
     wait_for_summary(&instances[0]);
     pay(&instances[1], 110, 10, &mut accepted);
     assert_books_balance(&accepted, &mut processors, &instances);
