@@ -343,7 +343,7 @@ impl Engine {
             if peer.is_up() {
                 self.hand_over(&peer).await;
                 self.node.journal.flush();
-            } else if peer.away_for(clock::moment()) >= Some(self.node.config.adopt_after) {
+            } else if self.node.may_adopt() {
                 self.adopt().await;
             }
             let settled = peer.is_up() && self.guests.borrow().is_empty();

@@ -13,6 +13,7 @@ mod http;
 mod upstream;
 mod payments;
 mod journal;
+mod turn;
 mod config;
 mod stats;
 mod peer;
@@ -187,6 +188,8 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
 }
 
 async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
+    let writes = node.clone();
+    monoio::spawn(async move { turn::write(&writes.journal).await });
     for listener in listeners {
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }

@@ -86,6 +86,8 @@ pub struct Node {
     summary: Mutex<SummaryIndex>,
     phase: AtomicU8,
     refusal: OnceLock<&'static str>,
+    /// When the peer last greeted us (µs).
+    heard_at: AtomicU64,
     /// When it was last known how things stand with the peer (µs).
     known_at: AtomicU64,
     /// Payments of the peer's that we drove while it was away, the oldest first.
@@ -122,6 +124,7 @@ impl Node {
             summary: Mutex::new(recovered.summary),
             phase: AtomicU8::new(Phase::Starting as u8),
             refusal: OnceLock::new(),
+            heard_at: AtomicU64::new(0),
             known_at: AtomicU64::new(0),
             adopted: Mutex::new(recovered.adopted),
             health_called: Default::default(),
@@ -177,6 +180,7 @@ impl Node {
 
     /// What the peer is told when it greets us.
     pub fn hello(&self) -> HelloMessage {
+        self.heard_at.store(clock::moment().0, Ordering::Relaxed);
         let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner).len();
         HelloMessage { instance: self.config.instance.0, adopted }
     }
@@ -193,6 +197,16 @@ impl Node {
     /// The peer has just been asked, or is known to be away.
     pub fn set_current(&self) {
         self.known_at.store(clock::moment().0, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has been away for long enough to drive its payments from here: it neither
+    /// answers nor greets.
+    pub fn may_adopt(&self) -> bool {
+        let now = clock::moment();
+        let heard_at = Moment(self.heard_at.load(Ordering::Relaxed));
+        let away_for = self.peer.as_ref().and_then(|peer| peer.away_for(now));
+        away_for
+            .is_some_and(|away_for| away_for.min(now.since(heard_at)) >= self.config.adopt_after)
     }
 
     /// Whether this instance decides about an id, or is alone in the world.

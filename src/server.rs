@@ -11,6 +11,7 @@ use crate::http::request::{self, Method, Need, Parsed};
 use crate::http::response::{self, Response};
 use crate::node::Node;
 use crate::routes::{self, Door, Frame, Then};
+use crate::turn;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -236,9 +237,8 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 self.out.extend_from_slice(response::CONTINUE);
                 continued = true;
             }
-            if accepted {
-                let journal = &node.journal;
-                journal.wait(journal.appended()).await;
+            if accepted && node.has_journal() {
+                turn::written(&node.journal).await;
             }
             let written = self.flush().await;
             if answered > 0 && door == Door::Entry {
