@@ -12,6 +12,7 @@ mod json;
 mod http;
 mod upstream;
 mod payments;
+mod ledger;
 mod journal;
 mod turn;
 mod config;
