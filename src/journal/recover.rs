@@ -20,6 +20,7 @@
 //! then the last segment is closed, then all is synced, then leftovers are removed. A crash
 //! between any two of these leaves a directory that means the same.
 
+use super::accounts::Accounts;
 use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::keeper::Keeping;
@@ -29,6 +30,7 @@ use super::storage::Storage;
 use super::writer::{Outstanding, Payments, Writer};
 use super::{JournalError, Options, Position};
 use crate::clock::Moment;
+use crate::ledger::{AccountId, Entry, Key};
 use crate::money::Cents;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Attempt, Payment, PaymentId, Settlement};
@@ -50,8 +52,16 @@ pub struct Recovered {
     pub adopted: Vec<(PaymentId, Cents)>,
     /// Everything settled.
     pub summary: SummaryIndex,
+    /// Every account of the ledger that has an entry.
+    pub accounts: Accounts,
+    /// The newest entries that have a key, each with the balance behind it, the oldest first: at
+    /// most [`KEYS_MAX`], of segments that are still there. A key matters for less than a second.
+    pub keys: Vec<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
 }
+
+/// So many keys are recovered at most.
+pub const KEYS_MAX: usize = 65_536;
 
 /// An end that was cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +93,8 @@ pub struct Replay {
     pub ids: VecDeque<(PaymentId, Cents)>,
     pub adopted: Vec<(PaymentId, Cents)>,
     pub summary: SummaryIndex,
+    pub accounts: Accounts,
+    pub keys: VecDeque<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
     /// Where the records end: a segment, the offset behind the last one, and whether it is closed.
     end: Option<(u32, usize, Ending)>,
@@ -191,6 +203,8 @@ impl Replay {
             ids: VecDeque::new(),
             adopted: Vec::new(),
             summary: SummaryIndex::new(),
+            accounts: Accounts::default(),
+            keys: VecDeque::new(),
             torn: None,
             end: None,
         };
@@ -206,9 +220,10 @@ impl Replay {
             let name = Kind::Segment.file_name(*number);
             storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
             let contents = Contents::new(*number, &bytes)?;
-            let (offset, ending) = contents.walk(|_, record| {
-                replay.apply(*number, &record, ids_remembered);
-                Ok(())
+            let (offset, ending) = contents.walk(|offset, record| {
+                replay
+                    .apply(*number, &record, ids_remembered)
+                    .map_err(|what| JournalError::Corrupt { file: name.clone(), offset, what })
             })?;
             replay.end = Some((*number, offset, ending));
             if ending != Ending::Sealed {
@@ -231,8 +246,14 @@ impl Replay {
         Ok(replay)
     }
 
-    fn apply(&mut self, home: u32, record: &Record, ids_remembered: usize) {
+    fn apply(
+        &mut self,
+        home: u32,
+        record: &Record,
+        ids_remembered: usize,
+    ) -> Result<(), &'static str> {
         match *record {
+            Record::Entry(ref entry) => return self.apply_entry(entry),
             Record::Accepted { id, amount, accepted_at } => {
                 self.payments.insert(id, Outstanding { amount, accepted_at, attempt: None, home });
                 self.ids.push_back((id, amount));
@@ -266,10 +287,24 @@ impl Replay {
                 self.ids.clear();
                 self.adopted.clear();
                 self.summary.clear();
+                self.accounts.clear();
+                self.keys.clear();
             }
             Record::Adopted { id, amount } => self.adopted.push((id, amount)),
             Record::Synced { .. } | Record::End => {}
         }
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> Result<(), &'static str> {
+        self.accounts.entry(entry.account).or_default().apply(entry)?;
+        if entry.key != Key::NONE {
+            if self.keys.len() == KEYS_MAX {
+                self.keys.pop_front();
+            }
+            self.keys.push_back((entry.key, entry.account, entry.balance));
+        }
+        Ok(())
     }
 
     /// Payments that are free, and attempts in doubt, the oldest first.
@@ -348,6 +383,8 @@ pub fn open(
         ids: replay.ids.into(),
         adopted: without_repetitions(replay.adopted),
         summary: replay.summary,
+        accounts: replay.accounts,
+        keys: replay.keys.into(),
         torn: replay.torn,
     };
     Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))

@@ -26,7 +26,8 @@ const IDS_REMEMBERED: usize = 12;
 fn options(segment_bytes: usize) -> Options {
     let fail = |what: &str| -> ! { resume_unwind(Box::new(what.to_string())) };
     let ids_remembered = IDS_REMEMBERED;
-    Options { durability: Durability::Disk, ids_remembered, segment_bytes, fail }
+    let durability = Durability::Disk;
+    Options { durability, ids_remembered, segment_bytes, outstanding_at_first: 0, fail }
 }
 
 /// Runs something that may stop the journal, and returns the reason if it did.
