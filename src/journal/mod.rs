@@ -111,6 +111,9 @@ pub struct Options {
     /// The table of the outstanding payments has room for so many from the start. It doubles when
     /// they become more, which takes a millisecond or two.
     pub outstanding_at_first: usize,
+    /// So many full segments are kept as they are while the disk has space: only they have the keys
+    /// of their entries.
+    pub full_segments_kept: u32,
     /// What happens when the journal cannot be trusted any more. Must not return.
     pub fail: fn(&str) -> !,
 }
@@ -146,8 +149,14 @@ impl Options {
         let needed = writer::room_for(outstanding_max) / 15 * 16;
         let segment_bytes = needed.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let outstanding_at_first = OUTSTANDING_AT_FIRST.min(outstanding_max);
-        let fail = fail_process;
-        Options { durability, ids_remembered, segment_bytes, outstanding_at_first, fail }
+        Options {
+            durability,
+            ids_remembered,
+            segment_bytes,
+            outstanding_at_first,
+            full_segments_kept: 0,
+            fail: fail_process,
+        }
     }
 
     /// Of a journal that holds the entries of a ledger with so many accounts, and no payments.
@@ -161,6 +170,7 @@ impl Options {
             ids_remembered: 0,
             segment_bytes,
             outstanding_at_first: 0,
+            full_segments_kept: 1,
             fail: fail_process,
         }
     }

@@ -20,7 +20,7 @@
 //! then the last segment is closed, then all is synced, then leftovers are removed. A crash
 //! between any two of these leaves a directory that means the same.
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, States};
 use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::keeper::Keeping;
@@ -81,6 +81,8 @@ pub struct Listing {
     pub segments: BTreeSet<u32>,
     pub books: BTreeSet<u32>,
     pub ids: BTreeSet<u32>,
+    /// The accounts of the last books, if they have any.
+    pub accounts: Option<u32>,
     /// To be removed: unfinished, or made superfluous by others.
     pub leftovers: Vec<String>,
 }
@@ -111,11 +113,13 @@ impl Listing {
     /// If a file is missing between others.
     pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
         let mut listing = Listing::default();
+        let mut accounts = BTreeSet::new();
         for name in storage.names().map_err(failed("list", "the directory"))? {
             match Kind::of_file_name(&name) {
                 Some((Kind::Segment, number)) => listing.segments.insert(number),
                 Some((Kind::Books, number)) => listing.books.insert(number),
                 Some((Kind::Ids, number)) => listing.ids.insert(number),
+                Some((Kind::Accounts, number)) => accounts.insert(number),
                 None => {
                     let ours = name.strip_suffix(UNFINISHED).and_then(Kind::of_file_name);
                     listing.leftovers.extend(ours.map(|_| name));
@@ -132,7 +136,32 @@ impl Listing {
             listing.leftovers.push(Kind::Segment.file_name(number));
         }
         listing.check_complete(first)?;
+        listing.choose(accounts, storage)?;
         Ok(listing)
+    }
+
+    /// The accounts of the last books count. Those before are superseded, and those of a later
+    /// number are of a segment that is still there.
+    fn choose(
+        &mut self,
+        mut accounts: BTreeSet<u32>,
+        storage: &dyn Storage,
+    ) -> Result<(), JournalError> {
+        if let Some(last) = self.books.last() {
+            let name = Kind::Books.file_name(*last);
+            let mut head = Vec::new();
+            storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
+            // A damaged head is reported when the whole file is read.
+            if books::flags(*last, &head).is_ok_and(|flags| flags.has_accounts) {
+                if !accounts.remove(last) {
+                    return Err(JournalError::Missing { file: Kind::Accounts.file_name(*last) });
+                }
+                self.accounts = Some(*last);
+            }
+        }
+        let superfluous = accounts.into_iter().map(|number| Kind::Accounts.file_name(number));
+        self.leftovers.extend(superfluous);
+        Ok(())
     }
 
     fn last_purge(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
@@ -145,7 +174,9 @@ impl Listing {
             storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
             // A damaged head is reported when the whole file is read.
             let purge = match kind {
-                Kind::Books => books::begin_with_purge(number, &bytes).unwrap_or(false),
+                Kind::Books => {
+                    books::flags(number, &bytes).is_ok_and(|flags| flags.begins_with_purge)
+                }
                 _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
             };
             if purge {
@@ -214,6 +245,11 @@ impl Replay {
             let name = Kind::Books.file_name(number);
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
             books::add_to(&mut replay.summary, number, &bytes)?;
+        }
+        if let Some(number) = replay.listing.accounts {
+            let name = Kind::Accounts.file_name(number);
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            replay.accounts = States::new(number, &bytes)?.collect()?;
         }
         let segments: Vec<u32> = replay.listing.segments.iter().copied().collect();
         for (index, number) in segments.iter().enumerate() {
@@ -373,7 +409,8 @@ pub fn open(
         ids.push_front((number, books::count_of_ids(number, &bytes)?));
     }
     let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
-    let keeping = Keeping { oldest, ids, full: [false; 2] };
+    let accounts = replay.listing.accounts;
+    let keeping = Keeping { oldest, ids, accounts, full: [false; 2] };
     let segment = Segment::create(&*storage, number, options.segment_bytes)
         .map_err(failed("make", &Kind::Segment.file_name(number)))?;
     let (waiting, doubts) = replay.outstanding();
