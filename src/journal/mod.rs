@@ -52,7 +52,6 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::Accounts;
 pub use recover::Recovered;
 use recover::Torn;
 
@@ -398,7 +397,6 @@ impl Journal {
     }
 
     /// Whether everything up to there is as safe as was asked for.
-    #[cfg(test)]
     pub fn is_durable(&self, position: Position) -> bool {
         self.open.as_ref().is_none_or(|open| open.writer.is_durable(position))
     }

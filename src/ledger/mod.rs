@@ -5,6 +5,10 @@
 //! the order of the commits. The invariant: a balance is the sum of its entries, and a statement is
 //! one moment of it. Contract: the contest of 2024/Q1 (README, "The ledger").
 
+pub mod accounts;
+pub mod book;
+pub mod contract;
+
 use crate::clock::Micros;
 use crate::money::Cents;
 use crate::payments::Instance;
