@@ -22,14 +22,15 @@ use crate::payments::{PaymentId, Processor};
 
 pub const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
 pub const ID_BYTES: usize = size_of::<u128>() + size_of::<i64>();
-const BEGINS_WITH_PURGE: u32 = 1;
+const STANDS_ALONE: u32 = 1;
 const HAS_ACCOUNTS: u32 = 2;
 
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Books {
-    /// Everything in files of lower numbers is forgotten.
-    pub begins_with_purge: bool,
+    /// Nothing in files of lower numbers counts: a purge came after, or all that they still meant
+    /// is in these accounts.
+    pub stands_alone: bool,
     /// A file of accounts of the same number belongs to these books.
     pub has_accounts: bool,
     pub settled: [Vec<(Timestamp, Cents)>; 2],
@@ -49,7 +50,7 @@ impl Books {
             Record::Accepted { id, amount, .. } => self.ids.push((id, amount)),
             Record::Adopted { id, amount } => self.adopted.push((id, amount)),
             Record::Entry(entry) => self.entries.push((offset, entry)),
-            Record::Purged => *self = Books { begins_with_purge: true, ..Books::default() },
+            Record::Purged => *self = Books { stands_alone: true, ..Books::default() },
             _ => {}
         }
     }
@@ -68,8 +69,8 @@ impl Books {
             bytes.extend_from_slice(&at.0.to_le_bytes());
             bytes.extend_from_slice(&amount.0.to_le_bytes());
         }
-        let purge = if self.begins_with_purge { BEGINS_WITH_PURGE } else { 0 };
-        let flags = purge | if self.has_accounts { HAS_ACCOUNTS } else { 0 };
+        let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
+        let flags = alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 };
         let own = Own { flags, counts: [default.len() as u64, fallback.len() as u64] };
         own.finish(Kind::Books, number, &mut bytes);
         bytes
@@ -149,7 +150,7 @@ fn number_at(entry: &[u8], at: usize) -> i64 {
 /// What the head of books says besides.
 #[derive(Clone, Copy, Debug)]
 pub struct Flags {
-    pub begins_with_purge: bool,
+    pub stands_alone: bool,
     pub has_accounts: bool,
 }
 
@@ -157,10 +158,7 @@ pub struct Flags {
 /// If the head (all that is needed of the file) is not whole.
 pub fn flags(number: u32, head: &[u8]) -> Result<Flags, JournalError> {
     let (Own { flags, .. }, _) = Own::read(&head::decode(Kind::Books, number, head)?);
-    Ok(Flags {
-        begins_with_purge: flags & BEGINS_WITH_PURGE != 0,
-        has_accounts: flags & HAS_ACCOUNTS != 0,
-    })
+    Ok(Flags { stands_alone: flags & STANDS_ALONE != 0, has_accounts: flags & HAS_ACCOUNTS != 0 })
 }
 
 /// Adds the settlements of books to a summary; returns how many per processor.

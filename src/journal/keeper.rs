@@ -31,6 +31,8 @@ pub struct Keeping {
     pub ids: VecDeque<(u32, usize)>,
     /// The file of accounts that belongs to the last books.
     pub accounts: Option<u32>,
+    /// No books so far have settlements or ids: what comes of the segments is in the accounts.
+    pub only_accounts: bool,
     /// The last time there was no space for the next segment, or for books.
     pub full: [bool; 2],
 }
@@ -95,8 +97,10 @@ impl Writer {
             self.flush();
             self.sync();
         }
-        let had_accounts = keeping.accounts.filter(|_| !books.begins_with_purge);
+        let had_accounts = keeping.accounts.filter(|_| !books.stands_alone);
         books.has_accounts = had_accounts.is_some() || !books.entries.is_empty();
+        // So a ledger's directory does not grow by two files of nothing with every segment.
+        books.stands_alone |= books.has_accounts && keeping.only_accounts;
         let full = match self.write_books(number, had_accounts, &mut books) {
             Ok(()) => false,
             Err(error) if is_full(&error) => true,
@@ -109,12 +113,20 @@ impl Writer {
         keeping.oldest += 1;
         keeping.ids.push_back((number, books.ids.len()));
         self.remove_old_ids(keeping);
+        let settled = books.settled[0].len() + books.settled[1].len();
+        keeping.only_accounts &= settled == 0 && books.ids.is_empty();
         let accounts = books.has_accounts.then_some(number);
         if let Some(superseded) = std::mem::replace(&mut keeping.accounts, accounts) {
             self.remove(&Kind::Accounts.file_name(superseded));
+            if books.stands_alone {
+                self.remove(&Kind::Books.file_name(superseded));
+            }
         }
-        let settled = books.settled[0].len() + books.settled[1].len();
-        log::info!("journal: segment {number} rewritten as books of {settled} settlements");
+        let entries = books.entries.len();
+        log::info!(
+            "journal: segment {number} rewritten as books of {settled} settlements and {entries} \
+             entries"
+        );
         true
     }
 
@@ -176,7 +188,9 @@ impl Writer {
     /// Removes files of ids that the newer ones alone make unnecessary.
     fn remove_old_ids(&self, keeping: &mut Keeping) {
         let mut count: usize = keeping.ids.iter().map(|(_, count)| count).sum();
-        while let Some((number, oldest)) = keeping.ids.front().copied()
+        // The last one stays, even empty: every start looks for it.
+        while keeping.ids.len() > 1
+            && let Some((number, oldest)) = keeping.ids.front().copied()
             && count - oldest >= self.options.ids_remembered
         {
             self.remove(&Kind::Ids.file_name(number));
@@ -201,6 +215,7 @@ impl Writer {
         keeping.oldest = purged;
         keeping.ids.clear();
         keeping.accounts = None;
+        keeping.only_accounts = true;
     }
 
     fn remove(&self, name: &str) {

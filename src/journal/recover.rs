@@ -95,6 +95,8 @@ pub struct Replay {
     pub ids: VecDeque<(PaymentId, Cents)>,
     pub adopted: Vec<(PaymentId, Cents)>,
     pub summary: SummaryIndex,
+    /// So many of the settlements are in books.
+    settled_in_books: usize,
     pub accounts: Accounts,
     pub keys: VecDeque<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
@@ -107,7 +109,8 @@ fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Journal
 }
 
 impl Listing {
-    /// What is in the directory and counts: everything from the last purge on.
+    /// What is in the directory and counts: everything from the last purge on, or from the last
+    /// books that stand alone.
     ///
     /// # Errors
     /// If a file is missing between others.
@@ -127,7 +130,7 @@ impl Listing {
                 }
             };
         }
-        let first = listing.last_purge(storage)?;
+        let first = listing.first_that_counts(storage)?;
         listing.keep_from(first.unwrap_or(FIRST_NUMBER));
         // Between the rewriting of a segment and its removal both are there: the books count.
         let superseded: Vec<u32> = listing.segments.intersection(&listing.books).copied().collect();
@@ -164,7 +167,7 @@ impl Listing {
         Ok(())
     }
 
-    fn last_purge(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
+    fn first_that_counts(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
         let mut bytes = Vec::new();
         let numbers: BTreeSet<u32> = &self.segments | &self.books;
         for number in numbers.into_iter().rev() {
@@ -173,13 +176,11 @@ impl Listing {
             let limit = FILE_HEAD_BYTES + HEAD_BYTES;
             storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
             // A damaged head is reported when the whole file is read.
-            let purge = match kind {
-                Kind::Books => {
-                    books::flags(number, &bytes).is_ok_and(|flags| flags.begins_with_purge)
-                }
+            let is_first = match kind {
+                Kind::Books => books::flags(number, &bytes).is_ok_and(|flags| flags.stands_alone),
                 _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
             };
-            if purge {
+            if is_first {
                 return Ok(Some(number));
             }
         }
@@ -234,6 +235,7 @@ impl Replay {
             ids: VecDeque::new(),
             adopted: Vec::new(),
             summary: SummaryIndex::new(),
+            settled_in_books: 0,
             accounts: Accounts::default(),
             keys: VecDeque::new(),
             torn: None,
@@ -244,7 +246,8 @@ impl Replay {
         for number in books {
             let name = Kind::Books.file_name(number);
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
-            books::add_to(&mut replay.summary, number, &bytes)?;
+            let settled = books::add_to(&mut replay.summary, number, &bytes)?;
+            replay.settled_in_books += settled[0] + settled[1];
         }
         if let Some(number) = replay.listing.accounts {
             let name = Kind::Accounts.file_name(number);
@@ -410,7 +413,8 @@ pub fn open(
     }
     let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
     let accounts = replay.listing.accounts;
-    let keeping = Keeping { oldest, ids, accounts, full: [false; 2] };
+    let only_accounts = replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
+    let keeping = Keeping { oldest, ids, accounts, only_accounts, full: [false; 2] };
     let segment = Segment::create(&*storage, number, options.segment_bytes)
         .map_err(failed("make", &Kind::Segment.file_name(number)))?;
     let (waiting, doubts) = replay.outstanding();
