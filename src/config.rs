@@ -157,7 +157,7 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
     pub peer_token: Option<String>,
 
-    /// Allow POST /purge-payments, which forgets everything in both instances.
+    /// Allow POST /purge-payments, which forgets all payments in both instances.
     #[arg(long, env = "GALO_ALLOW_PURGE")]
     pub allow_purge: bool,
 
