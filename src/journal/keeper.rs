@@ -97,7 +97,8 @@ impl Writer {
             self.flush();
             self.sync();
         }
-        let had_accounts = keeping.accounts.filter(|_| !books.stands_alone);
+        // A purge has removed those from before it, so they go together.
+        let had_accounts = keeping.accounts;
         books.has_accounts = had_accounts.is_some() || !books.entries.is_empty();
         // So a ledger's directory does not grow by two files of nothing with every segment.
         books.stands_alone |= books.has_accounts && keeping.only_accounts;

@@ -182,3 +182,95 @@ fn figures_of_a_start() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
 }
+
+/// A number of kilobytes from /proc/self/status.
+fn kilobytes(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// 100,000 accounts with ten entries each, descriptions of ten letters: read at a start from
+/// segments, then from the file of accounts that the keeper makes of them.
+#[test]
+#[ignore = "prints figures for a person to read"]
+fn figures_of_a_ledgers_start() {
+    const ACCOUNTS: u64 = 100_000;
+    let path = temporary("figures-ledger");
+    let options =
+        Options { full_segments_kept: 0, ..Options::of_ledger(Durability::Process, 100_000) };
+    let storage: Arc<dyn Storage> = Arc::new(Directory::lock(&path.0).unwrap());
+    let (writer, _) = recover::open(storage.clone(), options).unwrap();
+    let description = Description::new("transacao!").unwrap();
+    let transaction = Transaction { kind: Kind::Credit, value: Cents(10), description };
+    for sequence in 1..=10 {
+        for account in (1..=ACCOUNTS).map(AccountId) {
+            let number = (sequence * ACCOUNTS + account.0).into();
+            let (balance, at) = (Cents(10 * sequence as i64), Micros(sequence as i64));
+            let entry = Entry { account, sequence, transaction, balance, at, key: Key(number) };
+            writer.append(Record::Entry(entry));
+            if account.0.is_multiple_of(1024) {
+                writer.flush();
+            }
+        }
+    }
+    writer.flush();
+    drop((writer, storage));
+    // Kept, so that what one start gave back is not taken for the memory of the next.
+    let (mut replays, mut recovereds) = (Vec::new(), Vec::new());
+    for rewritten in [false, true] {
+        if rewritten {
+            let storage: Arc<dyn Storage> = Arc::new(Directory::lock(&path.0).unwrap());
+            let (writer, recovered) = recover::open(storage, options).unwrap();
+            recovereds.push(recovered);
+            std::fs::write("/proc/self/clear_refs", "5").unwrap();
+            let (before, started) = (kilobytes("VmRSS"), Instant::now());
+            let mut steps = 0;
+            while writer.keep() {
+                steps += 1;
+            }
+            let took = started.elapsed();
+            let more = kilobytes("VmHWM") - before;
+            println!("keeper: {took:?} in {steps} steps, {more} kB more at its height");
+        }
+        let directory = Directory::read_only(&path.0).unwrap();
+        let mut sizes: Vec<String> = Vec::new();
+        for name in directory.names().unwrap() {
+            let bytes = std::fs::metadata(path.0.join(&name)).unwrap().len();
+            sizes.push(format!("{name} {} kB", bytes / 1024));
+        }
+        sizes.sort();
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let (before, started) = (kilobytes("VmRSS"), Instant::now());
+        let replay = Replay::new(&directory, 0).unwrap();
+        let took = started.elapsed();
+        let (highest, now) = (kilobytes("VmHWM") - before, kilobytes("VmRSS") - before);
+        assert_eq!(replay.accounts.len() as u64, ACCOUNTS);
+        assert!(replay.accounts.values().all(|it| it.balance == Cents(100)));
+        replays.push(replay);
+        println!("start: {took:?}, memory {now} kB, at its height {highest} kB: {sizes:?}");
+    }
+}
+
+/// What two journals of an idle instance hold in memory and on the disk.
+#[test]
+#[ignore = "prints figures for a person to read"]
+fn figures_of_idle_journals() {
+    let path = temporary("figures-idle");
+    let mut open = Vec::new();
+    for (name, options) in [
+        ("payments", Options::new(Durability::Process, 100_000, 100_000)),
+        ("ledger", Options::of_ledger(Durability::Process, 5)),
+    ] {
+        let before = kilobytes("VmRSS");
+        let path = path.0.join(name);
+        open.push(Journal::open(&path, options).unwrap());
+        while path.join("0000000002.journal").metadata().is_err() {
+            std::thread::yield_now();
+        }
+        let files = std::fs::read_dir(&path).unwrap();
+        let bytes: u64 = files.map(|it| it.unwrap().metadata().unwrap().len()).sum();
+        let memory = kilobytes("VmRSS") - before;
+        println!("{name}: {memory} kB in memory, {} kB on the disk", bytes / 1024);
+    }
+}
