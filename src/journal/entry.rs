@@ -59,8 +59,8 @@ pub fn encode_description(description: &Description, into: &mut [u8]) -> usize {
     1 + text.len()
 }
 
-/// The reverse of [`encode`]. There may be more zeros than there should be: the record's length says
-/// so.
+/// The reverse of [`encode`]. More zeros behind it than there should be are for the caller to see:
+/// compare the length with [`payload_bytes`].
 pub fn decode(kind: Kind, payload: &[u8]) -> Option<Entry> {
     let long = |at: usize| payload.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
     let number = |at: usize| Some(long(at)? as i64);

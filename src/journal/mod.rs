@@ -26,8 +26,8 @@
 //! `accounts`, the state of every account at its end, which takes the place of those before. So
 //! that directory does not grow with time.
 //!
-//! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `books.rs` and `accounts.rs`; what is done about damage is told in
-//! `recover.rs`, about a full disk in `writer.rs`.
+//! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `books.rs` and `accounts.rs`; what is
+//! done about damage is told in `recover.rs`, about a full disk in `writer.rs`.
 //!
 //! # What it knows
 //! Which payments are outstanding: accepted and not over. That decides which segments can go, how
@@ -129,7 +129,7 @@ const SEGMENT_BYTES_MIN: usize = 16 << 20;
 /// Room to settle ten million outstanding payments. Offsets have 32 bits.
 const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
-/// The ledger's journal is in this directory of the instance's own: no purge of payments reaches it.
+/// The ledger's journal is in this directory inside the payments' own: no purge reaches it.
 pub const LEDGER_DIRECTORY: &str = "ledger";
 
 /// Room for 45,000 entries with descriptions of ten letters: more than the contest makes. Half of

@@ -1,5 +1,5 @@
 //! Figures for a person to read:
-//! `cargo test --release journal::tests::figures -- --ignored --nocapture --test-threads 1`
+//! `cargo test --release figures -- --ignored --nocapture --test-threads 1`
 
 use super::real::{block_on, settlement, temporary};
 use super::*;
@@ -69,6 +69,32 @@ fn figures_of_appending() {
             journal.flush();
         }
         println!("  flush of nothing: {} ns", started.elapsed().as_nanos() / 1_000_000);
+    }
+}
+
+/// Entries of a ledger with five accounts, with one flush each `batch` of them.
+#[test]
+#[ignore = "prints figures for a person to read"]
+fn figures_of_entries() {
+    const ENTRIES: u64 = 2_000_000;
+    let description = Description::new("transacao!").unwrap();
+    let transaction = Transaction { kind: Kind::Credit, value: Cents(10), description };
+    for batch in [1, 16, 64] {
+        let path = temporary("figures-entries");
+        let options = Options::of_ledger(Durability::Process, 5);
+        let (journal, _) = Journal::open(&path.0, options).unwrap();
+        let started = Instant::now();
+        for number in 0..ENTRIES {
+            let (account, sequence) = (AccountId(1 + number % 5), 1 + number / 5);
+            let (balance, at) = (Cents(10 * sequence as i64), Micros(sequence as i64));
+            let key = Key(number.into());
+            journal.append_entry(&Entry { account, sequence, transaction, balance, at, key });
+            if number.is_multiple_of(batch) {
+                journal.flush();
+            }
+        }
+        let per_entry = started.elapsed().as_nanos() / u128::from(ENTRIES);
+        println!("batch {batch}: {per_entry} ns an entry with its share of the flush");
     }
 }
 
