@@ -8,8 +8,8 @@
 //!     16    28  for each kind its own:
 //!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
 //!               books:   4 flags (1: nothing in files of lower numbers counts, 2: accounts
-//!                        belong to it), 4 CRC-32C of the body, 8 settlements at the default processor,
-//!                        8 at the fallback, 4 zero
+//!                        belong to it), 4 CRC-32C of the body, 8 settlements at the default
+//!                        processor, 8 at the fallback, 4 zero
 //!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 12 zero
 //!               accounts: 4 zero, 4 CRC-32C of the body, 8 accounts, 8 bytes of the body, 4 zero
 //!     44     4  CRC-32C of everything above

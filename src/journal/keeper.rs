@@ -1,8 +1,8 @@
 //! Order in the directory: the next segment made ahead, old segments rewritten as books, what was
 //! purged removed. Runs on a thread of its own, one step at a time; tests run the steps by hand.
 //!
-//! The invariant: a segment is removed only when its books, ids and accounts are on the disk under their
-//! names, and when everything that ended its payments is on the disk as well. A crash between any
+//! The invariant: a segment is removed only when its books, ids and accounts are on the disk under
+//! their names, and when everything that ended its payments is on the disk as well. A crash between any
 //! two operations leaves a directory that `recover.rs` reads the same way.
 
 use super::accounts::States;
@@ -97,7 +97,8 @@ impl Writer {
             self.flush();
             self.sync();
         }
-        let had_accounts = keeping.accounts.filter(|_| !books.stands_alone);
+        // A purge has removed those from before it, so they go together.
+        let had_accounts = keeping.accounts;
         books.has_accounts = had_accounts.is_some() || !books.entries.is_empty();
         // So a ledger's directory does not grow by two files of nothing with every segment.
         books.stands_alone |= books.has_accounts && keeping.only_accounts;

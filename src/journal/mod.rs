@@ -20,8 +20,14 @@
 //! Segments of a fixed size, allocated ahead, hold records in the order of the appends. A segment
 //! whose payments are all over is rewritten as `books`, its settlements sorted, and `ids`. So the
 //! directory grows by 16 bytes a settlement, which is what the exact totals of any window need.
-//! The layouts are in `head.rs`, `record.rs` and `books.rs`; what is done about damage is told in
-//! `recover.rs`, about a full disk in `writer.rs`.
+//!
+//! A ledger has a journal of its own, in a directory inside that of the payments: the same files,
+//! with entries of accounts in the segments instead of payments. A full one is rewritten as
+//! `accounts`, the state of every account at its end, which takes the place of those before. So
+//! that directory does not grow with time.
+//!
+//! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `books.rs` and `accounts.rs`; what is
+//! done about damage is told in `recover.rs`, about a full disk in `writer.rs`.
 //!
 //! # What it knows
 //! Which payments are outstanding: accepted and not over. That decides which segments can go, how
@@ -122,7 +128,7 @@ const SEGMENT_BYTES_MIN: usize = 16 << 20;
 /// Room to settle ten million outstanding payments. Offsets have 32 bits.
 const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
-/// The ledger's journal is in this directory of the instance's own: no purge of payments reaches it.
+/// The ledger's journal is in this directory inside the payments' own: no purge reaches it.
 pub const LEDGER_DIRECTORY: &str = "ledger";
 
 /// Room for 45,000 entries with descriptions of ten letters: more than the contest makes. Half of

@@ -6,8 +6,9 @@
 //! # A full disk
 //! Space is taken ahead: the segment in use and, made by the keeper as soon as the last one is
 //! begun, the next. If the next cannot be made, what is left of the segment in use is kept for the
-//! payments that are outstanding (an entry of the ledger needs none: it is over at once). The worst case for one of them: one attempt and its settlement,
-//! each after a `Synced` ([`ROOM_PER_PAYMENT`]). Below that (and some slack) no more are accepted
+//! payments that are outstanding; an entry of a ledger needs none, it is over at once. The worst
+//! case for a payment: one attempt and its settlement, each after a `Synced`
+//! ([`ROOM_PER_PAYMENT`]). Below that (and some slack) no more are accepted
 //! ([`Writer::has_room`]). A payment can be attempted and released any number of times, so
 //! attempts too stop when only the settlements of all outstanding payments would still fit
 //! ([`Writer::has_room_for_attempt`]): at that point every attempt under way can end, and then

@@ -1,7 +1,7 @@
 //! Files cut at every byte, and every byte of them flipped.
 
 use super::*;
-use crate::journal::head::Kind;
+use crate::journal::head::Kind as FileKind;
 use crate::journal::inspect;
 use crate::journal::storage::Storage;
 
@@ -40,6 +40,17 @@ fn short_journal() -> (Simulated, Vec<Model>) {
         step(Step::Attempt(id(number + 4), cheap, at + 8));
         step(Step::Foreign(id(number + 4)));
         step(Step::Forward(id(number + 5)));
+        let mut enter = |account, sequence, text, balance| {
+            let description = Description::new(text).unwrap();
+            let transaction = Transaction { kind: Kind::Credit, value: Cents(5), description };
+            let (account, balance, at) = (AccountId(account), Cents(balance), Micros(at));
+            let key = Key(1 << 100 | u128::from(sequence));
+            step(Step::Enter(Entry { account, sequence, transaction, balance, at, key }));
+        };
+        let before = round as u64 * 2;
+        enter(7, before + 1, "x", 5 * before as i64 + 5);
+        enter(8, before / 2 + 1, "🧀🧀🧀🧀🧀🧀🧀🧀🧀🧀", 5 * (before / 2) as i64 + 5);
+        enter(7, before + 2, "to whom it", 5 * before as i64 + 10);
     }
     step(Step::Accept(id(99), 7, 1));
     writer.flush();
@@ -160,7 +171,7 @@ fn a_gap_is_torn_only_if_power_can_have_made_it() {
         if reboot {
             storage.reboot();
         }
-        let name = Kind::Segment.file_name(1);
+        let name = FileKind::Segment.file_name(1);
         let mut bytes = storage.bytes(&name);
         // Head, Synced, payments 0 and 1; then the third is damaged.
         bytes[48 + 16 + 2 * 40 + 20] ^= 1;

@@ -1,5 +1,5 @@
 //! Figures for a person to read:
-//! `cargo test --release journal::tests::figures -- --ignored --nocapture --test-threads 1`
+//! `cargo test --release figures -- --ignored --nocapture --test-threads 1`
 
 use super::real::{block_on, settlement, temporary};
 use super::*;
@@ -69,6 +69,32 @@ fn figures_of_appending() {
             journal.flush();
         }
         println!("  flush of nothing: {} ns", started.elapsed().as_nanos() / 1_000_000);
+    }
+}
+
+/// Entries of a ledger with five accounts, with one flush each `batch` of them.
+#[test]
+#[ignore = "prints figures for a person to read"]
+fn figures_of_entries() {
+    const ENTRIES: u64 = 2_000_000;
+    let description = Description::new("transacao!").unwrap();
+    let transaction = Transaction { kind: Kind::Credit, value: Cents(10), description };
+    for batch in [1, 16, 64] {
+        let path = temporary("figures-entries");
+        let options = Options::of_ledger(Durability::Process, 5);
+        let (journal, _) = Journal::open(&path.0, options).unwrap();
+        let started = Instant::now();
+        for number in 0..ENTRIES {
+            let (account, sequence) = (AccountId(1 + number % 5), 1 + number / 5);
+            let (balance, at) = (Cents(10 * sequence as i64), Micros(sequence as i64));
+            let key = Key(number.into());
+            journal.append_entry(&Entry { account, sequence, transaction, balance, at, key });
+            if number.is_multiple_of(batch) {
+                journal.flush();
+            }
+        }
+        let per_entry = started.elapsed().as_nanos() / u128::from(ENTRIES);
+        println!("batch {batch}: {per_entry} ns an entry with its share of the flush");
     }
 }
 
@@ -181,4 +207,110 @@ fn figures_of_a_start() {
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+}
+
+/// A number of kilobytes from /proc/self/status.
+fn kilobytes(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// 100,000 accounts with ten entries each, descriptions of ten letters: read at a start from
+/// segments, then from the file of accounts that the keeper makes of them.
+#[test]
+#[ignore = "prints figures for a person to read"]
+fn figures_of_a_ledgers_start() {
+    const ACCOUNTS: u64 = 100_000;
+    let path = temporary("figures-ledger");
+    let options =
+        Options { full_segments_kept: 0, ..Options::of_ledger(Durability::Process, 100_000) };
+    let storage: Arc<dyn Storage> = Arc::new(Directory::lock(&path.0).unwrap());
+    let (writer, _) = recover::open(storage.clone(), options).unwrap();
+    let description = Description::new("transacao!").unwrap();
+    let transaction = Transaction { kind: Kind::Credit, value: Cents(10), description };
+    for sequence in 1..=10 {
+        for account in (1..=ACCOUNTS).map(AccountId) {
+            let number = (sequence * ACCOUNTS + account.0).into();
+            let (balance, at) = (Cents(10 * sequence as i64), Micros(sequence as i64));
+            let entry = Entry { account, sequence, transaction, balance, at, key: Key(number) };
+            writer.append(Record::Entry(entry));
+            if account.0.is_multiple_of(1024) {
+                writer.flush();
+            }
+        }
+    }
+    writer.flush();
+    drop((writer, storage));
+    for rewritten in [false, true] {
+        if rewritten {
+            let storage: Arc<dyn Storage> = Arc::new(Directory::lock(&path.0).unwrap());
+            let (writer, recovered) = recover::open(storage, options).unwrap();
+            drop(recovered);
+            std::fs::write("/proc/self/clear_refs", "5").unwrap();
+            let (before, started) = (kilobytes("VmRSS"), Instant::now());
+            let mut steps = 0;
+            while writer.keep() {
+                steps += 1;
+            }
+            let took = started.elapsed();
+            let more = kilobytes("VmHWM") - before;
+            println!("keeper: {took:?} in {steps} steps, {more} kB more at its height");
+        }
+        let directory = Directory::read_only(&path.0).unwrap();
+        let mut sizes: Vec<String> = Vec::new();
+        for name in directory.names().unwrap() {
+            let bytes = std::fs::metadata(path.0.join(&name)).unwrap().len();
+            sizes.push(format!("{name} {} kB", bytes / 1024));
+        }
+        sizes.sort();
+        // In a process of its own, whose memory nothing else has been in.
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["one_start_of_a_ledger", "--ignored", "--nocapture"])
+            .env("LEDGER", &path.0)
+            .output()
+            .unwrap();
+        assert!(child.status.success());
+        let printed = String::from_utf8(child.stdout).unwrap();
+        let start = printed.find("start: ").unwrap();
+        println!("{}, {sizes:?}", printed[start..].lines().next().unwrap());
+    }
+}
+
+/// Part of the figures above, in the directory `LEDGER`.
+#[test]
+#[ignore = "a part of the figures"]
+fn one_start_of_a_ledger() {
+    let Ok(path) = std::env::var("LEDGER") else { return };
+    let directory = Directory::read_only(path.as_ref()).unwrap();
+    let (before, started) = (kilobytes("VmRSS"), Instant::now());
+    let replay = Replay::new(&directory, 0).unwrap();
+    let took = started.elapsed();
+    let (highest, now) = (kilobytes("VmHWM") - before, kilobytes("VmRSS") - before);
+    let accounts = replay.accounts.len();
+    assert!(replay.accounts.values().all(|it| it.balance == Cents(100)));
+    println!("start: {took:?} for {accounts} accounts, {now} kB, at its height {highest} kB");
+}
+
+/// What two journals of an idle instance hold in memory and on the disk.
+#[test]
+#[ignore = "prints figures for a person to read"]
+fn figures_of_idle_journals() {
+    let path = temporary("figures-idle");
+    let mut open = Vec::new();
+    for (name, options) in [
+        ("payments", Options::new(Durability::Process, 100_000, 100_000)),
+        ("ledger", Options::of_ledger(Durability::Process, 5)),
+    ] {
+        let before = kilobytes("VmRSS");
+        let path = path.0.join(name);
+        open.push(Journal::open(&path, options).unwrap());
+        while path.join("0000000002.journal").metadata().is_err() {
+            std::thread::yield_now();
+        }
+        let files = std::fs::read_dir(&path).unwrap();
+        let bytes: u64 = files.map(|it| it.unwrap().metadata().unwrap().len()).sum();
+        let memory = kilobytes("VmRSS") - before;
+        println!("{name}: {memory} kB in memory, {} kB on the disk", bytes / 1024);
+    }
 }

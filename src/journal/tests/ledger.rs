@@ -340,6 +340,24 @@ fn a_full_disk_refuses_entries_and_loses_none() {
     assert_eq!(replayed(&story.storage).unwrap(), story.model);
 }
 
+/// The full segment that is kept for the keys is in the way of nothing: when there is no space for
+/// the next one, it makes room.
+#[test]
+fn on_a_full_disk_the_kept_segment_goes() {
+    let storage = Simulated::default();
+    storage.set_capacity(Some(2 * SEGMENT + SEGMENT / 4));
+    let options = Options { full_segments_kept: 1, ..options(SEGMENT) };
+    let mut story = Story::begin(storage, options);
+    while story.writer.has_room() {
+        story.enter();
+        story.writer.prepare_next();
+    }
+    story.tidy_up();
+    assert_eq!(story.files(FileKind::Segment), [2, 3]);
+    assert!(story.writer.has_room());
+    assert_eq!(replayed(&story.storage).unwrap(), story.model);
+}
+
 /// On a real disk with the real threads: the ledger's journal in its directory inside the payments'
 /// own. A purge of payments leaves it alone, and `check` and `dump` show both.
 #[test]
