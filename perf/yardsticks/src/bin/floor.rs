@@ -1,9 +1,10 @@
 //! The floor: what a server on monoio costs that does nothing. It finds the end of each request and
 //! answers the same bytes; what galo costs beyond that is galo's own.
 //!
-//!     floor [--listen IP:PORT|unix:/path] [--epoll] [--answer entry|processor]
+//!     floor [--listen IP:PORT|unix:/path] [--epoll] [--answer entry|healthy|processor]
 //!
-//! `entry` answers 202 with nothing in it, as galo does. `processor` answers 200 with what both a
+//! `entry` answers 202 with nothing in it, as galo does; `healthy` 200, for a balancer that asks
+//! after its servers' health and takes nothing else. `processor` answers 200 with what both a
 //! payment and a health call may be answered with: a processor that costs as little as one can.
 //! Prints `listening on ADDRESS` when it takes connections. Runs until it is killed.
 
@@ -14,6 +15,7 @@ use std::io::{self, Write};
 use yardsticks::{READ_BUFFER_SIZE, block_on, message_length};
 
 const ENTRY: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
+const HEALTHY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const PROCESSOR: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
     Content-Length: 37\r\n\r\n{\"failing\":false,\"minResponseTime\":0}";
 
@@ -32,6 +34,7 @@ fn arguments() -> Option<Arguments> {
             "--listen" => chosen.listen = words.next()?,
             "--answer" => match words.next()?.as_str() {
                 "entry" => chosen.answer = ENTRY,
+                "healthy" => chosen.answer = HEALTHY,
                 "processor" => chosen.answer = PROCESSOR,
                 _ => return None,
             },
@@ -43,7 +46,9 @@ fn arguments() -> Option<Arguments> {
 
 fn main() -> io::Result<()> {
     let Some(arguments) = arguments() else {
-        eprintln!("floor [--listen IP:PORT|unix:/path] [--epoll] [--answer entry|processor]");
+        eprintln!(
+            "floor [--listen IP:PORT|unix:/path] [--epoll] [--answer entry|healthy|processor]"
+        );
         std::process::exit(2);
     };
     let Arguments { listen, on_epoll, answer } = arguments;
