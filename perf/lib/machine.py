@@ -156,7 +156,7 @@ def haproxy(port, sockets, alone=False):
     """The balancer as the contest uses it; `alone` it answers 202 by itself."""
     text = open(f"{ROOT}/perf/contest/haproxy-local.cfg").read()
     if alone:
-        text = text.split("backend instances")[0]
+        text = text.split("\nbackend instances")[0] + "\n"
         text = text.replace("default_backend instances", "http-request return status 202")
     path = f"{sockets}/haproxy.cfg"
     with open(path, "w") as file:
@@ -165,6 +165,9 @@ def haproxy(port, sockets, alone=False):
     child = start("haproxy", "-db", "-f", path, env=env, announces=False)
 
     def answers():
+        if child.poll() is not None:
+            child.log.seek(0)
+            raise RuntimeError(f"HAProxy ended: {child.log.read()}")
         return status_of(port, "GET", "/payments-summary") in (200, 202)
 
     wait_until(answers, "HAProxy takes requests")

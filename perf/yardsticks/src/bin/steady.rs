@@ -19,11 +19,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 use yardsticks::message_length;
 
 /// An answer that takes longer ends its connection.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// Between the last connection and the first request, so that the server has accepted them all.
+const SETTLING: Duration = Duration::from_millis(200);
 
 #[derive(Clone)]
 struct Arguments {
@@ -59,6 +62,23 @@ fn arguments() -> Option<Arguments> {
     sound.then_some(chosen)
 }
 
+/// When the first request is due: once every connection is open.
+struct Start {
+    ready: Barrier,
+    at: OnceLock<Instant>,
+}
+
+impl Start {
+    fn new(connections: u64) -> Start {
+        Start { ready: Barrier::new(connections as usize), at: OnceLock::new() }
+    }
+
+    fn wait(&self) -> Instant {
+        self.ready.wait();
+        *self.at.get_or_init(|| Instant::now() + SETTLING)
+    }
+}
+
 /// What one connection has seen.
 #[derive(Default)]
 struct Seen {
@@ -75,13 +95,12 @@ fn main() {
         );
         std::process::exit(2);
     };
-    // Late enough for all threads to be there.
-    let begin = Instant::now() + Duration::from_millis(50);
+    let start = Arc::new(Start::new(arguments.connections));
     let threads: Vec<_> = (0..arguments.connections)
         .map(|lane| {
-            let arguments = arguments.clone();
+            let (arguments, start) = (arguments.clone(), start.clone());
             let small = std::thread::Builder::new().stack_size(64 * 1024);
-            small.spawn(move || converse(&arguments, lane, begin)).expect("a thread")
+            small.spawn(move || converse(&arguments, lane, &start)).expect("a thread")
         })
         .collect();
     let mut all = Seen::default();
@@ -93,13 +112,16 @@ fn main() {
             *all.statuses.entry(status).or_default() += count;
         }
     }
-    print(&mut all, begin.elapsed().as_secs_f64());
+    let begun = start.at.get().copied().unwrap_or_else(Instant::now);
+    print(&mut all, begun.elapsed().as_secs_f64());
 }
 
 /// Every Nth request, one after the other.
-fn converse(arguments: &Arguments, lane: u64, begin: Instant) -> Seen {
+fn converse(arguments: &Arguments, lane: u64, start: &Start) -> Seen {
     let mut seen = Seen::default();
-    let mut stream = None;
+    // If it cannot be had now, the first request tries again, and tells.
+    let mut stream = if arguments.fresh { None } else { connect(arguments.to).ok() };
+    let begin = start.wait();
     let (mut request, mut received) = (Vec::new(), Vec::new());
     let total = (arguments.rate * arguments.seconds) as u64;
     let mut number = lane;
@@ -130,6 +152,13 @@ fn converse(arguments: &Arguments, lane: u64, begin: Instant) -> Seen {
     seen
 }
 
+fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, TIME_LIMIT)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIME_LIMIT))?;
+    Ok(stream)
+}
+
 fn exchange(
     to: SocketAddr,
     stream: &mut Option<TcpStream>,
@@ -138,12 +167,7 @@ fn exchange(
 ) -> io::Result<u16> {
     let open = match stream.take() {
         Some(open) => open,
-        None => {
-            let open = TcpStream::connect_timeout(&to, TIME_LIMIT)?;
-            open.set_nodelay(true)?;
-            open.set_read_timeout(Some(TIME_LIMIT))?;
-            open
-        }
+        None => connect(to)?,
     };
     let stream = stream.insert(open);
     stream.write_all(request)?;
