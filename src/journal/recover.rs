@@ -20,6 +20,7 @@
 //! then the last segment is closed, then all is synced, then leftovers are removed. A crash
 //! between any two of these leaves a directory that means the same.
 
+use super::accounts::{Accounts, States};
 use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::keeper::Keeping;
@@ -29,6 +30,7 @@ use super::storage::Storage;
 use super::writer::{Outstanding, Payments, Writer};
 use super::{JournalError, Options, Position};
 use crate::clock::Moment;
+use crate::ledger::{AccountId, Entry, Key};
 use crate::money::Cents;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Attempt, Payment, PaymentId, Settlement};
@@ -50,8 +52,16 @@ pub struct Recovered {
     pub adopted: Vec<(PaymentId, Cents)>,
     /// Everything settled.
     pub summary: SummaryIndex,
+    /// Every account of the ledger that has an entry.
+    pub accounts: Accounts,
+    /// The newest entries that have a key, each with the balance behind it, the oldest first: at
+    /// most [`KEYS_MAX`], of segments that are still there. A key matters for less than a second.
+    pub keys: Vec<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
 }
+
+/// So many keys are recovered at most.
+pub const KEYS_MAX: usize = 65_536;
 
 /// An end that was cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +81,8 @@ pub struct Listing {
     pub segments: BTreeSet<u32>,
     pub books: BTreeSet<u32>,
     pub ids: BTreeSet<u32>,
+    /// The accounts of the last books, if they have any.
+    pub accounts: Option<u32>,
     /// To be removed: unfinished, or made superfluous by others.
     pub leftovers: Vec<String>,
 }
@@ -83,6 +95,8 @@ pub struct Replay {
     pub ids: VecDeque<(PaymentId, Cents)>,
     pub adopted: Vec<(PaymentId, Cents)>,
     pub summary: SummaryIndex,
+    pub accounts: Accounts,
+    pub keys: VecDeque<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
     /// Where the records end: a segment, the offset behind the last one, and whether it is closed.
     end: Option<(u32, usize, Ending)>,
@@ -99,11 +113,13 @@ impl Listing {
     /// If a file is missing between others.
     pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
         let mut listing = Listing::default();
+        let mut accounts = BTreeSet::new();
         for name in storage.names().map_err(failed("list", "the directory"))? {
             match Kind::of_file_name(&name) {
                 Some((Kind::Segment, number)) => listing.segments.insert(number),
                 Some((Kind::Books, number)) => listing.books.insert(number),
                 Some((Kind::Ids, number)) => listing.ids.insert(number),
+                Some((Kind::Accounts, number)) => accounts.insert(number),
                 None => {
                     let ours = name.strip_suffix(UNFINISHED).and_then(Kind::of_file_name);
                     listing.leftovers.extend(ours.map(|_| name));
@@ -120,7 +136,32 @@ impl Listing {
             listing.leftovers.push(Kind::Segment.file_name(number));
         }
         listing.check_complete(first)?;
+        listing.choose(accounts, storage)?;
         Ok(listing)
+    }
+
+    /// The accounts of the last books count. Those before are superseded, and those of a later
+    /// number are of a segment that is still there.
+    fn choose(
+        &mut self,
+        mut accounts: BTreeSet<u32>,
+        storage: &dyn Storage,
+    ) -> Result<(), JournalError> {
+        if let Some(last) = self.books.last() {
+            let name = Kind::Books.file_name(*last);
+            let mut head = Vec::new();
+            storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
+            // A damaged head is reported when the whole file is read.
+            if books::flags(*last, &head).is_ok_and(|flags| flags.has_accounts) {
+                if !accounts.remove(last) {
+                    return Err(JournalError::Missing { file: Kind::Accounts.file_name(*last) });
+                }
+                self.accounts = Some(*last);
+            }
+        }
+        let superfluous = accounts.into_iter().map(|number| Kind::Accounts.file_name(number));
+        self.leftovers.extend(superfluous);
+        Ok(())
     }
 
     fn last_purge(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
@@ -133,7 +174,9 @@ impl Listing {
             storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
             // A damaged head is reported when the whole file is read.
             let purge = match kind {
-                Kind::Books => books::begin_with_purge(number, &bytes).unwrap_or(false),
+                Kind::Books => {
+                    books::flags(number, &bytes).is_ok_and(|flags| flags.begins_with_purge)
+                }
                 _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
             };
             if purge {
@@ -191,6 +234,8 @@ impl Replay {
             ids: VecDeque::new(),
             adopted: Vec::new(),
             summary: SummaryIndex::new(),
+            accounts: Accounts::default(),
+            keys: VecDeque::new(),
             torn: None,
             end: None,
         };
@@ -201,14 +246,20 @@ impl Replay {
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
             books::add_to(&mut replay.summary, number, &bytes)?;
         }
+        if let Some(number) = replay.listing.accounts {
+            let name = Kind::Accounts.file_name(number);
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            replay.accounts = States::new(number, &bytes)?.collect()?;
+        }
         let segments: Vec<u32> = replay.listing.segments.iter().copied().collect();
         for (index, number) in segments.iter().enumerate() {
             let name = Kind::Segment.file_name(*number);
             storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
             let contents = Contents::new(*number, &bytes)?;
-            let (offset, ending) = contents.walk(|_, record| {
-                replay.apply(*number, &record, ids_remembered);
-                Ok(())
+            let (offset, ending) = contents.walk(|offset, record| {
+                replay
+                    .apply(*number, &record, ids_remembered)
+                    .map_err(|what| JournalError::Corrupt { file: name.clone(), offset, what })
             })?;
             replay.end = Some((*number, offset, ending));
             if ending != Ending::Sealed {
@@ -231,8 +282,14 @@ impl Replay {
         Ok(replay)
     }
 
-    fn apply(&mut self, home: u32, record: &Record, ids_remembered: usize) {
+    fn apply(
+        &mut self,
+        home: u32,
+        record: &Record,
+        ids_remembered: usize,
+    ) -> Result<(), &'static str> {
         match *record {
+            Record::Entry(ref entry) => return self.apply_entry(entry),
             Record::Accepted { id, amount, accepted_at } => {
                 self.payments.insert(id, Outstanding { amount, accepted_at, attempt: None, home });
                 self.ids.push_back((id, amount));
@@ -266,10 +323,24 @@ impl Replay {
                 self.ids.clear();
                 self.adopted.clear();
                 self.summary.clear();
+                self.accounts.clear();
+                self.keys.clear();
             }
             Record::Adopted { id, amount } => self.adopted.push((id, amount)),
             Record::Synced { .. } | Record::End => {}
         }
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> Result<(), &'static str> {
+        self.accounts.entry(entry.account).or_default().apply(entry)?;
+        if entry.key != Key::NONE {
+            if self.keys.len() == KEYS_MAX {
+                self.keys.pop_front();
+            }
+            self.keys.push_back((entry.key, entry.account, entry.balance));
+        }
+        Ok(())
     }
 
     /// Payments that are free, and attempts in doubt, the oldest first.
@@ -338,7 +409,8 @@ pub fn open(
         ids.push_front((number, books::count_of_ids(number, &bytes)?));
     }
     let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
-    let keeping = Keeping { oldest, ids, full: [false; 2] };
+    let accounts = replay.listing.accounts;
+    let keeping = Keeping { oldest, ids, accounts, full: [false; 2] };
     let segment = Segment::create(&*storage, number, options.segment_bytes)
         .map_err(failed("make", &Kind::Segment.file_name(number)))?;
     let (waiting, doubts) = replay.outstanding();
@@ -348,6 +420,8 @@ pub fn open(
         ids: replay.ids.into(),
         adopted: without_repetitions(replay.adopted),
         summary: replay.summary,
+        accounts: replay.accounts,
+        keys: replay.keys.into(),
         torn: replay.torn,
     };
     Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))

@@ -26,7 +26,16 @@ const IDS_REMEMBERED: usize = 12;
 fn options(segment_bytes: usize) -> Options {
     let fail = |what: &str| -> ! { resume_unwind(Box::new(what.to_string())) };
     let ids_remembered = IDS_REMEMBERED;
-    Options { durability: Durability::Disk, ids_remembered, segment_bytes, fail }
+    let durability = Durability::Disk;
+    let (outstanding_at_first, full_segments_kept) = (0, 0);
+    Options {
+        durability,
+        ids_remembered,
+        segment_bytes,
+        outstanding_at_first,
+        full_segments_kept,
+        fail,
+    }
 }
 
 /// Runs something that may stop the journal, and returns the reason if it did.
