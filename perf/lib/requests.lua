@@ -1,9 +1,10 @@
 -- wrk's requests: `wrk … -s requests.lua URL -- KIND SEED [DEPTH [ACCOUNTS]]`
 --
 -- KIND: payments (each with an id of its own), even and odd (the home of the id: instance 1 and 2),
--- bookings (payments as a processor takes them), summary (everything), windows (a random minute of the history that `history` makes), transactions,
--- statements and ledger (the mix of the contest of 2024). SEED tells runs apart, in hexadecimal.
--- DEPTH is how many requests are sent at once on a connection. The last line of the output is JSON.
+-- bookings (payments as a processor takes them), summary (everything), windows (a random minute of the
+-- history that `history` makes), transactions (credits; owned and foreign: of accounts that instance 1
+-- keeps, or does not), statements, ledger (the mix of the contest of 2024). SEED tells runs apart, in
+-- hexadecimal. DEPTH is how many requests are sent at once on a connection. Prints a line of JSON.
 --
 -- Ids are cheap: of the 12 digits that change, nine are formatted once in 4,096 times and three come
 -- from a table, so that wrk spends its time on the sockets.
@@ -55,19 +56,26 @@ local function windows()
   end
 end
 
+-- A random account; `home` 1 or 2: one that this instance keeps (1 the even ids, 2 the odd ones).
+local function account(accounts, home)
+  if not home then return math.random(1, accounts) end
+  if home == 1 then return 2 * math.random(1, math.floor(accounts / 2)) end
+  return 2 * math.random(1, math.ceil(accounts / 2)) - 1
+end
+
 local function statements(accounts)
-  return function() return get("/clientes/" .. math.random(1, accounts) .. "/extrato") end
+  return function() return get("/clientes/" .. account(accounts) .. "/extrato") end
 end
 
 -- `kind` is c, or d, or nil for the contest's two debits a credit.
-local function transactions(accounts, kind)
+local function transactions(accounts, kind, home)
   local turn = 0
   return function()
     turn = turn + 1
     local which = kind or (turn % 3 == 0 and "c" or "d")
     local body = string.format('{"valor":%d,"tipo":"%s","descricao":"0123456789"}',
       math.random(1, 10000), which)
-    return post("/clientes/" .. math.random(1, accounts) .. "/transacoes", body)
+    return post("/clientes/" .. account(accounts, home) .. "/transacoes", body)
   end
 end
 
@@ -93,6 +101,8 @@ function init(arguments)
     summary = function() local all = get("/payments-summary"); return function() return all end end,
     windows = windows,
     transactions = function() return transactions(accounts, "c") end,
+    owned = function() return transactions(accounts, "c", 1) end,
+    foreign = function() return transactions(accounts, "c", 2) end,
     statements = function() return statements(accounts) end,
     ledger = function() return ledger(accounts) end,
   }

@@ -41,7 +41,7 @@ class Sheet:
         self.notes.append(f"{self.current}: {text}")
         self.say(f"  note: {text}")
 
-    def figure(self, name, values, unit="", goal=None, better="lower", decimals=None):
+    def figure(self, name, values, unit="", goal=None, better="lower"):
         """`values`: one a round. `goal`: ("<=" or ">=" or "<" or "=", number)."""
         values = [float(value) for value in (values if isinstance(values, (list, tuple)) else [values])]
         median = statistics.median(values)
@@ -82,10 +82,14 @@ class Sheet:
 
     def table(self, x, columns, rows):
         """Rows of numbers: `rows` is {x: [value, …]}."""
-        self.say("  " + f"{x:>14}" + "".join(f"{name:>20}" for name in columns))
+        labels = {key: f"{key:,}" if isinstance(key, int) else str(key) for key in rows}
+        first = max(map(len, [x, *labels.values()]))
+        widths = [max(12, len(name) + 3) for name in columns]
+        self.say("    " + f"{x:<{first}}" + "".join(
+            f"{name:>{width}}" for name, width in zip(columns, widths)))
         for key, values in rows.items():
-            label = f"{key:,}" if isinstance(key, int) else str(key)
-            self.say("  " + f"{label:>14}" + "".join(f"{number(value):>20}" for value in values))
+            self.say("    " + f"{labels[key]:<{first}}" + "".join(
+                f"{number(value):>{width}}" for value, width in zip(values, widths)))
 
     def missed(self):
         return [it for it in self.figures if it["met"] is False]

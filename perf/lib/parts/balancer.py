@@ -42,7 +42,7 @@ def measure(name, seconds):
 
 
 def run(sheet, quick):
-    rounds, seconds = (1, 3) if quick else (5, 7)
+    rounds, seconds = (1, 2) if quick else (5, 6)
     found = {name: [] for name in NAMES}
     for _, name in alternating(NAMES, rounds):
         found[name].append(measure(name, seconds))

@@ -37,7 +37,8 @@ def server(name):
 def measure(name, seconds, depth=1, connections=64):
     """CPU microseconds, in user space too, and context switches a request; requests a second."""
     with server(name) as (child, port):
-        wrk(port, 1, connections=connections, depth=depth)
+        if seconds > 1:
+            wrk(port, 1, connections=connections, depth=depth)
         cost = Cost(child)
         load = wrk(port, seconds, connections=connections, depth=depth)
         cost.end()
@@ -62,7 +63,7 @@ def run(sheet, quick):
     found = {name: [] for name in NAMES}
     for _, name in alternating(NAMES, rounds):
         found[name].append(measure(name, seconds))
-    calls = {name: [syscalls(name) for _ in range(1 if quick else 3)] for name in NAMES}
+    calls = {name: [syscalls(name) for _ in range(1 if quick else 2)] for name in NAMES}
 
     def each(name, what):
         return [it[what] for it in found[name]]

@@ -101,7 +101,7 @@ def durabilities(sheet, rounds, seconds):
 
 
 def run(sheet, quick):
-    seconds = 3 if quick else 15
+    seconds = 2 if quick else 15
     pair_at_peak(sheet, seconds)
     slow_processor(sheet, seconds)
     durabilities(sheet, 1 if quick else 3, 1 if quick else 4)

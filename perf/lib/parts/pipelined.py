@@ -7,7 +7,7 @@ from lib.parts.floor import measure
 
 TITLE = "Requests sent 1 to 64 at once on each of 64 connections"
 NEEDS = {"tools": ["wrk"], "yardsticks": ["floor"]}
-NAMES = ["floor", "galo none", "galo process"]
+NAMES = ["floor", "galo none"]
 
 
 def run(sheet, quick):

@@ -25,7 +25,7 @@ def measure(threads, seconds):
 
 
 def run(sheet, quick):
-    counts = [1, 2, 3] if quick else list(range(1, min(os.cpu_count(), 14) + 3))
+    counts = list(range(1, min(os.cpu_count(), 14) + 2))
     rounds, seconds = (1, 1) if quick else (3, 2)
     found = {count: [] for count in counts}
     for _, count in alternating(counts, rounds):
