@@ -1,4 +1,4 @@
-"""Line charts as SVG, with nothing to install: a few kilobytes each, and they diff."""
+"""Charts as SVG, with nothing to install: a few kilobytes each, and they diff."""
 
 import math
 from xml.sax.saxutils import escape
@@ -84,6 +84,36 @@ def chart(curve):
         out.append(f'<path d="M{WIDTH - RIGHT + 14} {at}h18" stroke="{colour}" stroke-width="3"/>'
                    f'<text x="{WIDTH - RIGHT + 38}" y="{at + 4}">{escape(label)}</text>')
     out.append("</svg>\n")
+    return "\n".join(out)
+
+
+def bars(curve):
+    """A bar for each name, made of parts: `lines` is {name: [[part, value], …]}."""
+    lines = curve["lines"]
+    parts = [part for part, _ in max(lines.values(), key=len)]
+    totals = {name: sum(value for _, value in it) for name, it in lines.items()}
+    left, high, row = 190, TOP + 24 + 34 * len(lines) + 46, 34
+    scale = (WIDTH - left - 90) / max(totals.values())
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{high}" fill="#fff"/>',
+        f'<text x="20" y="26" font-size="15" font-weight="bold">'
+        f'{escape(curve["part"])}: {escape(curve["name"])}</text>',
+    ]
+    for place, part in enumerate(parts):
+        out.append(f'<rect x="{left + place * 150}" y="{TOP - 8}" width="12" height="12" '
+                   f'fill="{COLOURS[place]}"/>'
+                   f'<text x="{left + place * 150 + 18}" y="{TOP + 3}">{escape(part)}</text>')
+    for index, (name, values) in enumerate(lines.items()):
+        y, x = TOP + 24 + index * row, float(left)
+        out.append(f'<text x="{left - 10}" y="{y + 16}" text-anchor="end">{escape(name)}</text>')
+        for place, (_, value) in enumerate(values):
+            out.append(f'<rect x="{x:.1f}" y="{y}" width="{value * scale:.1f}" height="{row - 10}" '
+                       f'fill="{COLOURS[place]}"/>')
+            x += value * scale
+        out.append(f'<text x="{x + 8:.1f}" y="{y + 16}">{totals[name]:.2f}</text>')
+    out.append(f'<text x="{left}" y="{high - 18}">{escape(curve["y"])}</text></svg>\n')
     return "\n".join(out)
 
 

@@ -80,6 +80,11 @@ class Sheet:
         self.curve(name, "percentile", "ms", lines, log_y=True)
         self.curves[-1]["ticks"] = picture.NINES
 
+    def bars(self, name, unit, lines):
+        """A bar for each name, of parts: {name: [[part, value], …]}"""
+        self.curve(name, "", unit, lines)
+        self.curves[-1]["bars"] = True
+
     def table(self, x, columns, rows):
         """Rows of numbers: `rows` is {x: [value, …]}."""
         labels = {key: f"{key:,}" if isinstance(key, int) else str(key) for key in rows}
@@ -118,7 +123,7 @@ class Sheet:
         for curve in self.curves:
             name = f"{curve['part']}-{curve['name']}".replace(" ", "-").replace("/", "-")
             with open(f"{folder}/{name}.svg", "w") as file:
-                file.write(picture.chart(curve))
+                file.write(picture.bars(curve) if curve.get("bars") else picture.chart(curve))
 
 
 def judge(value, relation, goal):

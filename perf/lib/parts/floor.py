@@ -78,6 +78,7 @@ def run(sheet, quick):
             statistics.median(each(name, "rate")), statistics.median(each(name, "switches")),
             median_or_none(calls[name]), statistics.median(each(name, "memory"))]
         for name in NAMES})
+    draw(sheet, found)
     base = each("floor", "cpu")
     sheet.ratio("none / floor: CPU a payment", each("galo none", "cpu"), base, ("<=", 1.15))
     sheet.ratio("process / floor: CPU a payment", each("galo process", "cpu"), base, ("<=", 1.30))
@@ -97,6 +98,15 @@ def run(sheet, quick):
                 sheet.unmeasured(f"{name}: syscalls a request", goal, "perf does not count here")
             break
         sheet.figure(f"{name}: syscalls a request", calls[name], "", goal)
+
+
+def draw(sheet, found):
+    lines = {}
+    for name, runs in found.items():
+        cpu, user = (statistics.median(it[what] for it in runs) for what in ("cpu", "user"))
+        lines[name] = [["user space", round(user, 3)], ["kernel", round(cpu - user, 3)]]
+    sheet.bars("CPU of a request", "microseconds of CPU a request; the kernel's part is loopback TCP",
+               lines)
 
 
 def median_or_none(values):

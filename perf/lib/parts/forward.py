@@ -1,5 +1,7 @@
 """A payment's whole way: taken, forwarded to a processor on keep-alive, settled."""
 
+import statistics
+
 from lib import machine
 from lib.load import exchange, wrk
 from lib.machine import Cost
@@ -57,5 +59,12 @@ def run(sheet, quick):
     sheet.figure("galo: payments a second, to the last settlement",
                  [it["rate"] for it in ours], "/s", better="higher")
     sheet.figure("galo: context switches a payment", [it["switches"] for it in ours])
+    def median(runs, what):
+        return round(statistics.median(it[what] for it in runs), 3)
+
+    sheet.bars("CPU of a payment", "microseconds of CPU a payment", {
+        "floor + bare client": [["taken", median(theirs, "taken")],
+                                ["forwarded", median(theirs, "forwarded")]],
+        "galo": [["taken", 0], ["forwarded", 0], ["the whole way", median(ours, "cpu")]]})
     sheet.ratio("galo / (floor + bare client): CPU a payment", [it["cpu"] for it in ours],
                 [it["cpu"] for it in theirs], ("<=", 1.30))
