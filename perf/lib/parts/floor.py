@@ -1,0 +1,113 @@
+"""What one payment taken costs the server, against a server that does nothing."""
+
+import contextlib
+import statistics
+
+from lib import machine
+from lib.load import wrk
+from lib.machine import Cost
+from lib.parts import ROOM, alternating
+
+TITLE = "CPU of one POST /payments taken at full speed, 64 connections; nothing is settled meanwhile"
+NEEDS = {"tools": ["wrk", "perf"], "yardsticks": ["floor", "ordinary"]}
+NAMES = ["floor", "floor on epoll", "galo none", "galo process", "galo disk", "ordinary"]
+
+
+@contextlib.contextmanager
+def server(name):
+    """The program of that name, and its port. Nobody listens at the processors' ports."""
+    nobody = [machine.free_port(), machine.free_port()]
+    if name.startswith("galo"):
+        with machine.directory() as data:
+            mode = name.split()[1]
+            durable = [] if mode == "none" else ["--data", data, "--durability", mode]
+            child, port, _ = machine.galo(nobody, *ROOM, *durable)
+            with machine.running(child):
+                yield child, port
+        return
+    port = machine.free_port()
+    if name == "ordinary":
+        child = machine.ordinary(port, nobody[0])
+    else:
+        child = machine.floor(port, on_epoll="epoll" in name)
+    with machine.running(child):
+        yield child, port
+
+
+def measure(name, seconds, depth=1, connections=64):
+    """CPU microseconds, in user space too, and context switches a request; requests a second."""
+    with server(name) as (child, port):
+        if seconds > 1:
+            wrk(port, 1, connections=connections, depth=depth)
+        cost = Cost(child)
+        load = wrk(port, seconds, connections=connections, depth=depth)
+        cost.end()
+        return {
+            "cpu": cost.cpu / load["requests"] * 1e6,
+            "user": cost.user / load["requests"] * 1e6,
+            "switches": cost.switches / load["requests"],
+            "rate": load["rate"],
+            "memory": machine.resident_mib(child),
+            "cores": cost.cpu / cost.wall,
+        }
+
+
+def syscalls(name):
+    with server(name) as (child, port):
+        calls, load = machine.syscalls_during(child, lambda: wrk(port, 1))
+        return calls / load["requests"] if calls is not None else None
+
+
+def run(sheet, quick):
+    rounds, seconds = (1, 1) if quick else (5, 3)
+    found = {name: [] for name in NAMES}
+    for _, name in alternating(NAMES, rounds):
+        found[name].append(measure(name, seconds))
+    calls = {name: [syscalls(name) for _ in range(1 if quick else 2)] for name in NAMES}
+
+    def each(name, what):
+        return [it[what] for it in found[name]]
+
+    for name in NAMES:
+        sheet.figure(f"{name}: CPU a request", each(name, "cpu"), "us")
+    for name in NAMES:
+        sheet.figure(f"{name}: CPU in user space a request", each(name, "user"), "us")
+    columns = ["us CPU", "s CPU a million", "requests/s", "switches", "syscalls", "MiB resident"]
+    sheet.table("medians", columns, {
+        name: [statistics.median(each(name, "cpu"))] * 2 + [
+            statistics.median(each(name, "rate")), statistics.median(each(name, "switches")),
+            median_or_none(calls[name]), statistics.median(each(name, "memory"))]
+        for name in NAMES})
+    draw(sheet, found)
+    base = each("floor", "cpu")
+    sheet.ratio("none / floor: CPU a payment", each("galo none", "cpu"), base, ("<=", 1.15))
+    sheet.ratio("process / floor: CPU a payment", each("galo process", "cpu"), base, ("<=", 1.30))
+    sheet.ratio("disk / floor: CPU a payment", each("galo disk", "cpu"), base)
+    sheet.ratio("process / none: CPU a payment", each("galo process", "cpu"),
+                each("galo none", "cpu"), ("<=", 1.30))
+    ordinary = each("ordinary", "cpu"), each("ordinary", "user")
+    sheet.ratio("none / ordinary: CPU a payment", each("galo none", "cpu"), ordinary[0], ("<=", 0.75))
+    sheet.ratio("none / ordinary: CPU in user space", each("galo none", "user"), ordinary[1],
+                ("<=", 0.30))
+    sheet.ratio("floor / floor on epoll: CPU a request", base, each("floor on epoll", "cpu"))
+    for name in ("floor", "galo none", "galo process"):
+        goal = ("<=", 0.25) if name == "galo none" else None
+        if None in calls[name]:
+            sheet.note("perf cannot count raw_syscalls:sys_enter here")
+            if goal:
+                sheet.unmeasured(f"{name}: syscalls a request", goal, "perf does not count here")
+            break
+        sheet.figure(f"{name}: syscalls a request", calls[name], "", goal)
+
+
+def draw(sheet, found):
+    lines = {}
+    for name, runs in found.items():
+        cpu, user = (statistics.median(it[what] for it in runs) for what in ("cpu", "user"))
+        lines[name] = [["user space", round(user, 3)], ["kernel", round(cpu - user, 3)]]
+    sheet.bars("CPU of a request", "microseconds of CPU a request; the kernel's part is loopback TCP",
+               lines)
+
+
+def median_or_none(values):
+    return None if None in values else statistics.median(values)
