@@ -135,7 +135,7 @@ impl History {
 
     /// When the next entry is to be dated: now, or just behind the last one.
     pub fn next_at(&self, now: Micros) -> Micros {
-        self.newest.front().map_or(now, |(_, last)| now.max(Micros(last.0 + 1)))
+        self.newest.front().map_or(now, |(_, last)| now.max(Micros(last.0.saturating_add(1))))
     }
 
     /// Takes an entry in.
@@ -152,6 +152,11 @@ impl History {
         self.balance = entry.balance;
         self.sequence = entry.sequence;
         self.newest.truncate(NEWEST_MAX - 1);
+        let (length, room) = (self.newest.len(), self.newest.capacity());
+        if length == room {
+            // Doubled by itself it would end with room for sixteen.
+            self.newest.reserve_exact((2 * room).clamp(1, NEWEST_MAX) - length);
+        }
         self.newest.push_front((entry.transaction, entry.at));
         Ok(())
     }
