@@ -121,10 +121,20 @@ is_used() {
     (exec 3<>"/dev/tcp/$HOST/$1") 2>/dev/null
 }
 
-# wait_until_ready PATH: until the entry answers a GET of it with 200.
+# free_ports COUNT: so many TCP ports that nobody uses now, one a line.
+free_ports() {
+    python3 - "$HOST" "$1" <<'PYTHON'
+import socket, sys
+sockets = [socket.create_server((sys.argv[1], 0)) for _ in range(int(sys.argv[2]))]
+for each in sockets:
+    print(each.getsockname()[1])
+PYTHON
+}
+
+# wait_until_ready URL: until a GET of it is answered with 200.
 wait_until_ready() {
     local deadline=$((SECONDS + READY_TIMEOUT_S))
-    until python3 - "http://$HOST:$ENTRY_PORT$1" <<'PYTHON'
+    until python3 - "$1" <<'PYTHON'
 import sys, urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
