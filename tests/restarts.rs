@@ -14,10 +14,11 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use support::journals::{Scratch, journal};
+use support::seeds::{StopAtEnd, play_seeds};
 use support::system::{
     Booking, Instance, Processor, Random, addresses, assert_books_balance, assert_windows_agree,
     decimal, pair_with, payment,
@@ -250,39 +251,10 @@ fn play(seed: u64, durability: &'static str) {
     run.end(&sent.into_inner().unwrap(), &mut random);
 }
 
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn killed_at_random_moments_under_load() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
-    let seeds = match (number("GALO_SEED"), number("GALO_SEEDS")) {
-        (Some(seed), _) => seed..=seed,
-        (None, count) => 1..=count.unwrap_or(SEEDS_BY_DEFAULT),
-    };
     // Each seed decides the durability too, by whether it is even, so that a replay is the same.
-    let next = AtomicU64::new(*seeds.start());
-    let has_failed = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for _ in 0..RUNS_AT_ONCE {
-            scope.spawn(|| {
-                while !has_failed.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds.contains(&seed) {
-                        break;
-                    }
-                    let durability = ["process", "disk"][seed as usize % 2];
-                    if let Err(failure) = std::panic::catch_unwind(|| play(seed, durability)) {
-                        has_failed.store(true, Ordering::Relaxed);
-                        std::panic::resume_unwind(failure);
-                    }
-                }
-            });
-        }
+    play_seeds(SEEDS_BY_DEFAULT, RUNS_AT_ONCE, |seed| {
+        play(seed, ["process", "disk"][seed as usize % 2])
     });
 }

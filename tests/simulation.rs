@@ -12,8 +12,8 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use support::seeds::play_seeds;
 use support::system::{
     Instance, Processor, Random, Summary, addresses, assert_books_balance, assert_windows_agree,
     decimal, pair, payment,
@@ -304,28 +304,5 @@ fn play(seed: u64) {
 
 #[test]
 fn random_tables_end_with_balanced_books() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
-    let seeds = match (number("GALO_SEED"), number("GALO_SEEDS")) {
-        (Some(seed), _) => seed..=seed,
-        (None, count) => 1..=count.unwrap_or(SEEDS_BY_DEFAULT),
-    };
-    let next = AtomicU64::new(*seeds.start());
-    let has_failed = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..TABLES_AT_ONCE {
-            scope.spawn(|| {
-                while !has_failed.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds.contains(&seed) {
-                        break;
-                    }
-                    let played = std::panic::catch_unwind(|| play(seed));
-                    if let Err(failure) = played {
-                        has_failed.store(true, Ordering::Relaxed);
-                        std::panic::resume_unwind(failure);
-                    }
-                }
-            });
-        }
-    });
+    play_seeds(SEEDS_BY_DEFAULT, TABLES_AT_ONCE, play);
 }

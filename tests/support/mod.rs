@@ -6,6 +6,9 @@
 #![allow(dead_code)] // each test file uses its own part
 
 pub mod journals;
+pub mod ledger;
+pub mod linearizable;
+pub mod seeds;
 pub mod system;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
