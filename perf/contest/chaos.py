@@ -110,7 +110,7 @@ def is_in_flight(post, deaths):
     status, began, ended = post
     return status in (0, 502) and any(
         began - ROUNDING_MS <= death.after + CLOSING_MS
-        and death.before - ROUNDING_MS <= ended <= death.after + 2 * CLOSING_MS
+        and death.before - ROUNDING_MS <= ended <= death.after + CHECK_INTERVAL_MS
         for death in deaths
     )
 
