@@ -304,9 +304,10 @@ class Cost:
 
 
 def syscalls_during(child, load):
-    """System calls of a program while `load()` runs, and what that returned. io_uring's work counts
-    as the calls that it takes (io_uring_enter)."""
-    command = ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p", str(child.pid)]
+    """System calls of a program while `load()` runs, how many of them are io_uring_enter, and what
+    `load` returned. (None, None, …) if perf cannot count them."""
+    events = "raw_syscalls:sys_enter,syscalls:sys_enter_io_uring_enter"
+    command = ["perf", "stat", "-x,", "-e", events, "-p", str(child.pid)]
     with tempfile.TemporaryFile("w+") as output:
         counter = subprocess.Popen(command, stdout=output, stderr=output, text=True)
         children.append(counter)
@@ -320,8 +321,8 @@ def syscalls_during(child, load):
             children.remove(counter)
         output.seek(0)
         text = output.read()
-    found = re.search(r"^(\d+),,raw_syscalls", text, re.MULTILINE)
-    return (int(found[1]) if found else None), result
+    found = [re.search(rf"^(\d+),,{event}", text, re.MULTILINE) for event in events.split(",")]
+    return *(int(it[1]) if it else None for it in found), result
 
 
 # --- the machine ----------------------------------------------------------------------------------

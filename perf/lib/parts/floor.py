@@ -53,9 +53,10 @@ def measure(name, seconds, depth=1, connections=64):
 
 
 def syscalls(name):
+    """System calls a request, and how many of them are io_uring_enter; None if perf cannot count."""
     with server(name) as (child, port):
-        calls, load = machine.syscalls_during(child, lambda: wrk(port, 1))
-        return calls / load["requests"] if calls is not None else None
+        calls, enters, load = machine.syscalls_during(child, lambda: wrk(port, 1))
+        return [it if it is None else it / load["requests"] for it in (calls, enters)]
 
 
 def run(sheet, quick):
@@ -63,7 +64,9 @@ def run(sheet, quick):
     found = {name: [] for name in NAMES}
     for _, name in alternating(NAMES, rounds):
         found[name].append(measure(name, seconds))
-    calls = {name: [syscalls(name) for _ in range(1 if quick else 2)] for name in NAMES}
+    counted = {name: [syscalls(name) for _ in range(1 if quick else 2)] for name in NAMES}
+    calls = {name: [it[0] for it in runs] for name, runs in counted.items()}
+    enters = {name: [it[1] for it in runs] for name, runs in counted.items()}
 
     def each(name, what):
         return [it[what] for it in found[name]]
@@ -72,11 +75,12 @@ def run(sheet, quick):
         sheet.figure(f"{name}: CPU a request", each(name, "cpu"), "us")
     for name in NAMES:
         sheet.figure(f"{name}: CPU in user space a request", each(name, "user"), "us")
-    columns = ["us CPU", "s CPU a million", "requests/s", "switches", "syscalls", "MiB resident"]
+    columns = ["us CPU", "s CPU a million", "requests/s", "switches", "syscalls", "io_uring_enter",
+               "MiB resident"]
     sheet.table("medians", columns, {
         name: [statistics.median(each(name, "cpu"))] * 2 + [
             statistics.median(each(name, "rate")), statistics.median(each(name, "switches")),
-            median_or_none(calls[name]), statistics.median(each(name, "memory"))]
+            median_or_none(calls[name]), median_or_none(enters[name]), statistics.median(each(name, "memory"))]
         for name in NAMES})
     draw(sheet, found)
     base = each("floor", "cpu")
