@@ -241,7 +241,7 @@ impl Node {
         if !matches!(self.phase(), Phase::Serving | Phase::Leaving) {
             return Outcome::Closed;
         }
-        let now = (clock::now_micros(), clock::moment());
+        let now = || (clock::now_micros(), clock::moment());
         let journal = &self.ledger_journal;
         self.ledger.transact(id, transaction, ticket, now, |entry| {
             let has_room = journal.has_room();

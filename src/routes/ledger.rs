@@ -83,7 +83,11 @@ pub fn handle_peer(
             (Some((process, ticket)), Ok(transaction)) if process == node.process => {
                 transact(node, id, transaction, Some(ticket), frame, out)
             }
-            (Some(_), Ok(_)) => outdated(frame, out),
+            // It was meant for the process before this one, which may have carried it out.
+            (Some((_, ticket)), Ok(_)) => {
+                let outcome = node.ledger.recall(ticket.key, clock::moment());
+                answer_transaction(node, outcome, frame, out)
+            }
             _ => {
                 error(out, frame, 400, None, "This is not a transaction.");
                 Then::Answered
@@ -123,6 +127,10 @@ fn transact(
         _ => &node.stats.transactions_turned_away,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+    answer_transaction(node, outcome, frame, out)
+}
+
+fn answer_transaction(node: &Node, outcome: Outcome, frame: Frame, out: &mut Vec<u8>) -> Then {
     match outcome {
         Outcome::Done { limit, balance } => {
             let mut body = Vec::with_capacity(64);
