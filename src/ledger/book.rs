@@ -18,6 +18,9 @@ use std::time::Duration;
 /// Keys remembered at most. They expire within a quarter of a second, so this is a rate of 250,000
 /// transactions passed on in a second; beyond it they are turned away.
 pub const KEYS_MAX: usize = 65_536;
+/// No ticket is good for longer: one that says so comes from a clock that is not ours, and would hold
+/// its place, and those of all behind it, for as long as it says.
+const TICKET_MAX: Duration = Duration::from_secs(1);
 /// For so long the keys that were found in the journal are remembered after a start.
 const RECOVERED_KEYS_FOR: Duration = Duration::from_secs(1);
 
@@ -34,7 +37,8 @@ pub enum Outcome {
     OutOfRange,
     /// There is no such account.
     Unknown,
-    /// Passed on too late: whoever did so has given it up. Nothing was done now.
+    /// Passed on too late (whoever did so has given it up), or by another clock. Nothing was done
+    /// now.
     Expired,
     /// Too many were passed on at once. Nothing was done.
     Busy,
@@ -241,7 +245,9 @@ impl Keys {
         self.forget(now);
         match self.outcomes.get(&ticket.key) {
             Some(outcome) => Some(*outcome),
-            None if self.now >= ticket.expires => Some(Outcome::Expired),
+            None if self.now >= ticket.expires || ticket.expires > self.now + TICKET_MAX => {
+                Some(Outcome::Expired)
+            }
             None if self.order.len() >= KEYS_MAX => Some(Outcome::Busy),
             None => None,
         }
@@ -346,6 +352,16 @@ mod tests {
         assert_eq!(ask(Kind::Debit, 60, 3, 5_000), Outcome::Expired);
         assert_eq!(ask(Kind::Debit, 60, 1, 5_001), Outcome::Expired, "forgotten, and too late");
         assert_eq!(history(&ledger).balance, Cents(940));
+        assert!(locked(&ledger.keys).order.is_empty());
+    }
+
+    #[test]
+    fn a_ticket_that_never_ends_is_not_taken() {
+        let ledger = ledger(0);
+        let ticket = Ticket { key: Key(1), expires: Moment(u64::MAX) };
+        let outcome =
+            ledger.transact(ID, transaction(Kind::Credit, 1), Some(ticket), || EARLY, |_| true);
+        assert_eq!(outcome, Outcome::Expired);
         assert!(locked(&ledger.keys).order.is_empty());
     }
 
