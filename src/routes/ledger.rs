@@ -40,6 +40,8 @@ pub fn handle_entry(
             Ok(transaction) if node.is_account_home(id) => {
                 return transact(node, id, transaction, None, frame, out);
             }
+            // Not begun any more: nobody would wait for its answer.
+            Ok(_) if !node.takes_transactions() => turn_away(out, frame, CLOSED),
             Ok(transaction) => return Then::Call(Call::Transact(id, transaction)),
             Err(reason) => {
                 node.stats.transactions_refused.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +145,7 @@ fn answer_transaction(node: &Node, outcome: Outcome, frame: Frame, out: &mut Vec
         Outcome::Expired => return outdated(frame, out),
         Outcome::Busy => turn_away(out, frame, "The other instance passes on too much at once."),
         Outcome::DiskFull => turn_away(out, frame, "The disk is full."),
-        Outcome::Closed => turn_away(out, frame, "This instance is starting or stopping."),
+        Outcome::Closed => turn_away(out, frame, CLOSED),
     }
     as_safe_as_shown(node)
 }
@@ -219,4 +221,5 @@ pub async fn pass_on_statement(
     }
 }
 
+const CLOSED: &str = "This instance is starting or stopping.";
 const AWAY: &str = "The instance that keeps this account is away; try again.";
