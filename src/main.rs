@@ -39,6 +39,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Payments on io_uring: nothing accepted is lost, nothing is paid twice.
@@ -66,6 +67,10 @@ const EXIT_REFUSED: u8 = 2;
 
 /// How often the main thread looks at what the event loops do, while it starts and stops them.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// By then everything that was asked before has been answered: what the other instance was asked,
+/// within its 250 ms.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     abort_on_panic();
@@ -216,6 +221,14 @@ fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signal
         std::thread::sleep(LOOK_EVERY);
     }
     node.enter(Phase::Draining);
+    // Whoever has been asked something is told what came of it. A client may ask again and again,
+    // so this ends when all that was asked before has been answered.
+    let draining = clock::moment();
+    while node.answering.load(Ordering::SeqCst) > 0
+        && clock::moment().since(draining) < ANSWERS_WITHIN
+    {
+        std::thread::sleep(LOOK_EVERY);
+    }
     let limit = node.config.drain_notice + node.config.drain_timeout;
     while node.unfinished() > 0 && elapsed() < limit && signals.pending().next().is_none() {
         std::thread::sleep(LOOK_EVERY);

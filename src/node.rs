@@ -24,7 +24,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -85,6 +85,8 @@ pub struct Node {
     pub ledger: Ledger,
     /// The ledger has a journal of its own, which no purge of payments touches.
     pub ledger_journal: Journal,
+    /// Turns over requests that have begun and whose answers are not written yet.
+    pub answering: AtomicUsize,
     /// A number that no other process has.
     pub process: u64,
     /// What the journal brought back, until the dispatcher takes it over.
@@ -129,6 +131,7 @@ impl Node {
             journal,
             ledger,
             ledger_journal,
+            answering: AtomicUsize::new(0),
             process: peer::random(),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
             ids,
@@ -231,6 +234,11 @@ impl Node {
         self.peer.is_none() || id.home() == self.config.instance
     }
 
+    /// Not while it starts or stops, wherever the account is kept.
+    pub fn takes_transactions(&self) -> bool {
+        matches!(self.phase(), Phase::Serving | Phase::Leaving)
+    }
+
     /// Carries a transaction out on an account that is kept here.
     pub fn transact(
         &self,
@@ -238,10 +246,10 @@ impl Node {
         transaction: Transaction,
         ticket: Option<Ticket>,
     ) -> Outcome {
-        if !matches!(self.phase(), Phase::Serving | Phase::Leaving) {
+        if !self.takes_transactions() {
             return Outcome::Closed;
         }
-        let now = (clock::now_micros(), clock::moment());
+        let now = || (clock::now_micros(), clock::moment());
         let journal = &self.ledger_journal;
         self.ledger.transact(id, transaction, ticket, now, |entry| {
             let has_room = journal.has_room();

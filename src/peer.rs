@@ -11,8 +11,8 @@ use crate::ledger::{AccountId, Key, Transaction, contract};
 use crate::money::{Cents, Total};
 use crate::payments::observed::Report;
 use crate::payments::{Accepted, Instance, PaymentId, Processor, Totals, Window};
-use crate::pipe::{Pipe, Reply};
-use crate::upstream::{Failure, Link, Target};
+use crate::pipe::{Pipe, Reason, Reply, Unheard};
+use crate::upstream::{Link, Target};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fmt;
@@ -156,6 +156,14 @@ pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// Waits until something may be asked for again. False, and only when the time is over, if it is
+/// too late for that.
+async fn pause_before(deadline: Moment) -> bool {
+    let left = deadline.since(clock::moment());
+    monoio::time::sleep(left.min(LEDGER_ASK_AGAIN)).await;
+    left > LEDGER_ASK_AGAIN
+}
+
 thread_local! {
     /// Idle connections of this thread, the most recently used last.
     static LINKS: RefCell<Vec<(Alarm, Link)>> = const { RefCell::new(Vec::new()) };
@@ -293,13 +301,15 @@ impl Peer {
         time: Duration,
         line: fmt::Arguments<'_>,
         body: &[u8],
-    ) -> Result<Reply, Failure> {
+    ) -> Result<Reply, Unheard> {
         let pipe = PIPE.with(|pipe| {
             let pipe = &mut *pipe.borrow_mut();
             pipe.get_or_insert_with(|| Rc::new(Pipe::new(self.target.clone()))).clone()
         });
         let answer = pipe.ask(time, |out, host| self.write_request(out, host, line, body)).await;
         match &answer {
+            // A lost connection takes many questions with it: that is none unanswered by a peer.
+            Err(Unheard { reason: Reason::Lost | Reason::Full, .. }) => {}
             Ok((401, _)) | Err(_) => self.missed(),
             Ok(_) => self.misses.store(0, Relaxed),
         }
@@ -333,19 +343,18 @@ impl Peer {
         contract::write_transaction(&mut body, &transaction);
         let mut sent = false;
         loop {
-            let left = deadline.since(clock::moment());
-            match self.ask(left, line, &body).await {
+            let answer = self.ask(deadline.since(clock::moment()), line, &body).await;
+            sent |= matches!(answer, Err(Unheard { sent: true, .. }));
+            match answer {
                 Ok(answer @ (200 | 404 | 422, _)) => return Ok(answer),
+                Err(Unheard { reason: Reason::Lost, .. }) => {}
                 // Turned away, expired, or no galo: nothing was done, unless it was before.
-                Ok(_) | Err(Failure::NotSent) if !sent => return Err(Unanswered::Away),
-                Ok(_) | Err(Failure::NotSent) => {}
-                Err(Failure::Lost) => sent = true,
+                Ok(_) | Err(_) if !sent => return Err(Unanswered::Away),
+                Ok(_) | Err(_) => {}
             }
-            if deadline.since(clock::moment()) <= LEDGER_ASK_AGAIN {
-                monoio::time::sleep(deadline.since(clock::moment())).await;
-                return Err(Unanswered::Unknown);
+            if !pause_before(deadline).await {
+                return Err(if sent { Unanswered::Unknown } else { Unanswered::Away });
             }
-            monoio::time::sleep(LEDGER_ASK_AGAIN).await;
         }
     }
 
@@ -354,9 +363,15 @@ impl Peer {
         if !self.is_up() {
             return None;
         }
+        let deadline = clock::moment() + LEDGER_PATIENCE;
         let line = format_args!("GET /peer/accounts/{}", id.0);
-        let answer = self.ask(LEDGER_PATIENCE, line, b"").await;
-        answer.ok().filter(|(status, _)| matches!(status, 200 | 404))
+        loop {
+            match self.ask(deadline.since(clock::moment()), line, b"").await {
+                Ok(answer @ (200 | 404, _)) => return Some(answer),
+                Err(Unheard { reason: Reason::Lost, .. }) if pause_before(deadline).await => {}
+                _ => return None,
+            }
+        }
     }
 
     fn next_key(&self) -> Key {

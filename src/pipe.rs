@@ -1,12 +1,13 @@
 //! One connection to the other instance that carries many requests at a time, in order.
 //!
 //! For what is asked for with every request of a client: all that comes up in a turn of the event
-//! loop goes out in one write, and so do, on the other side, the answers. A time-out, an error or
-//! an answer past reading closes the connection, and whoever waits learns whether the request may
-//! have been carried out. The next request opens another one.
+//! loop goes out in one write, and so do, on the other side, the answers. Silence, an error or an
+//! answer past reading closes the connection, and whoever waits learns whether the request may have
+//! been carried out. The next request opens another one.
 
+use crate::clock::{self, Moment};
 use crate::http::response::{self, Parsed};
-use crate::upstream::{Failure, Target};
+use crate::upstream::Target;
 use monoio::io::{
     CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf, OwnedWriteHalf,
     Splitable,
@@ -24,9 +25,34 @@ use std::time::Duration;
 const WAITING_MAX: usize = 4_096;
 const READ_BUFFER: usize = 16 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+/// A connection whose oldest request has no answer after so long is given up. Less than the longest
+/// that anybody waits, so that the first one whose time is over sees it; and a request that had
+/// little time left takes nothing from the others.
+const SILENCE_MAX: Duration = Duration::from_millis(200);
 
 /// Status and body of an answer.
 pub type Reply = (u16, Vec<u8>);
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unheard {
+    pub reason: Reason,
+    /// Whether a byte of the request may have gone out: then it may be carried out.
+    pub sent: bool,
+}
+
+/// See [`Unheard`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Too many wait already.
+    Full,
+    /// No connection could be made.
+    Unreachable,
+    /// The other side has not answered anybody for [`SILENCE_MAX`].
+    Silent,
+    /// The connection has ended, or the time was too short. A new one may be answered at once.
+    Lost,
+}
 
 /// See the module. One a thread.
 pub struct Pipe {
@@ -52,15 +78,15 @@ struct State {
     writer: Option<Waker>,
 }
 
-/// Where an answer is put down for whoever waits for it.
-#[derive(Default)]
+/// Where an answer is put down for whoever waits for it, if anybody does still.
 struct Slot {
-    reply: RefCell<Option<Result<Reply, Failure>>>,
+    since: Moment,
+    reply: RefCell<Option<Result<Reply, Unheard>>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Slot {
-    fn fill(&self, reply: Result<Reply, Failure>) {
+    fn fill(&self, reply: Result<Reply, Unheard>) {
         *self.reply.borrow_mut() = Some(reply);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -77,18 +103,19 @@ impl Pipe {
     /// whatever else is asked in this turn, and waits for its answer until `time` is over.
     ///
     /// # Errors
-    /// See [`Failure`].
+    /// See [`Unheard`].
     pub async fn ask(
         &self,
         time: Duration,
         write: impl FnOnce(&mut Vec<u8>, &str),
-    ) -> Result<Reply, Failure> {
+    ) -> Result<Reply, Unheard> {
         let connection = self.connection();
-        let slot = Rc::<Slot>::default();
+        let since = clock::moment();
+        let slot = Rc::new(Slot { since, reply: RefCell::default(), waker: RefCell::default() });
         {
             let state = &mut *connection.state.borrow_mut();
             if state.waiting.len() >= WAITING_MAX {
-                return Err(Failure::NotSent);
+                return Err(Unheard { reason: Reason::Full, sent: false });
             }
             write(&mut state.out, self.target.authority());
             state.unsent += 1;
@@ -104,20 +131,32 @@ impl Pipe {
                 Poll::Pending
             }
         });
-        match monoio::time::timeout(time, answered).await {
-            Ok(reply) => reply,
-            Err(_) => {
-                connection.close();
-                slot.reply.borrow_mut().take().unwrap_or(Err(Failure::Lost))
-            }
+        if let Ok(reply) = monoio::time::timeout(time, answered).await {
+            return reply;
+        }
+        let is_silent = connection.is_silent();
+        if is_silent {
+            connection.close(Reason::Lost);
+        }
+        let reason = if is_silent { Reason::Silent } else { Reason::Lost };
+        match slot.reply.borrow_mut().take() {
+            Some(Err(Unheard { sent, .. })) => Err(Unheard { reason, sent }),
+            Some(reply) => reply,
+            // It stays in its place: what is not sent yet may be.
+            None => Err(Unheard { reason, sent: true }),
         }
     }
 
     /// The open connection, or a new one.
     fn connection(&self) -> Rc<Connection> {
         let current = &mut *self.connection.borrow_mut();
-        if let Some(open) = current.as_ref().filter(|it| !it.state.borrow().closed) {
-            return open.clone();
+        if let Some(open) = current {
+            if open.is_silent() {
+                open.close(Reason::Lost);
+            }
+            if !open.state.borrow().closed {
+                return open.clone();
+            }
         }
         let connection = Rc::<Connection>::default();
         monoio::spawn(connection.clone().run(self.target.clone()));
@@ -133,18 +172,24 @@ impl Connection {
             let (reader, writer) = stream.into_split();
             monoio::spawn(self.clone().read(reader));
             self.write(writer).await;
+            self.close(Reason::Lost);
+        } else {
+            self.close(Reason::Unreachable);
         }
-        self.close();
+    }
+
+    fn is_silent(&self) -> bool {
+        let oldest = self.state.borrow().waiting.front().map(|slot| slot.since);
+        oldest.is_some_and(|since| clock::moment().since(since) >= SILENCE_MAX)
     }
 
     /// Tells everybody who waits what is known, and ends both tasks; with them the descriptor goes.
-    fn close(&self) {
+    fn close(&self, reason: Reason) {
         let State { closed, unsent, waiting, writer, .. } = &mut *self.state.borrow_mut();
         *closed = true;
         let sent = waiting.len() - *unsent;
         for (index, slot) in waiting.drain(..).enumerate() {
-            let failure = if index < sent { Failure::Lost } else { Failure::NotSent };
-            slot.fill(Err(failure));
+            slot.fill(Err(Unheard { reason, sent: index < sent }));
         }
         *unsent = 0;
         writer.take().into_iter().for_each(Waker::wake);
@@ -177,7 +222,7 @@ impl Connection {
                 let (result, rest) = stream.cancelable_write(rest, handle).await;
                 batch = rest.into_inner();
                 match result {
-                    Ok(length) if length > 0 => done += length,
+                    Ok(length) if length > 0 && !self.state.borrow().closed => done += length,
                     _ => return,
                 }
             }
@@ -201,7 +246,7 @@ impl Connection {
                 break;
             }
         }
-        self.close();
+        self.close(Reason::Lost);
     }
 
     /// Hands the whole answers out. False if there is anything else.

@@ -237,6 +237,8 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
         let mut begun = clock::moment();
         loop {
             let turn_started = clock::moment();
+            // Before the phase is looked at, as the end of the process looks at this after it.
+            node.answering.fetch_add(1, Ordering::SeqCst);
             let Answers { turn, accepted, promised, answered } = self.turn(node, door).await;
             if answered > 0 {
                 continued = false;
@@ -251,6 +253,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 turn::written([&node.journal, &node.ledger_journal]).await;
             }
             let written = self.flush().await;
+            node.answering.fetch_sub(1, Ordering::SeqCst);
             if answered > 0 && door == Door::Entry {
                 let took = clock::moment().since(turn_started);
                 (0..answered).for_each(|_| node.stats.entry.record(took));

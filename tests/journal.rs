@@ -200,7 +200,7 @@ fn pay_until_refused(instance: &Instance) -> (u64, String) {
 #[test]
 fn a_full_disk_refuses_new_payments_and_settles_what_was_accepted() {
     const SLOW: Duration = Duration::from_secs(120);
-    let Some(mount) = Mount::new(20) else { return };
+    let Some(mount) = Mount::new(28) else { return };
     let data = mount.join("journal");
     let mut processors = Processor::both();
     processors.iter_mut().for_each(|processor| processor.set_failing(true));

@@ -18,7 +18,10 @@ use std::time::Duration;
 /// Keys remembered at most. They expire within a quarter of a second, so this is a rate of 250,000
 /// transactions passed on in a second; beyond it they are turned away.
 pub const KEYS_MAX: usize = 65_536;
-/// For so long a key that was found in the journal is remembered after a start.
+/// No ticket is good for longer: one that says so comes from a clock that is not ours, and would hold
+/// its place, and those of all behind it, for as long as it says.
+const TICKET_MAX: Duration = Duration::from_secs(1);
+/// For so long the keys that were found in the journal are remembered after a start.
 const RECOVERED_KEYS_FOR: Duration = Duration::from_secs(1);
 
 /// What came of a transaction.
@@ -34,7 +37,8 @@ pub enum Outcome {
     OutOfRange,
     /// There is no such account.
     Unknown,
-    /// Passed on too late: whoever did so has given it up. Nothing was done now.
+    /// Passed on too late (whoever did so has given it up), or by another clock. Nothing was done
+    /// now.
     Expired,
     /// Too many were passed on at once. Nothing was done.
     Busy,
@@ -79,6 +83,12 @@ struct Keys {
     outcomes: HashMap<Key, Outcome, RandomState>,
     /// In the order in which they came, with the time from which each may be forgotten.
     order: VecDeque<(Key, Moment)>,
+    /// The latest time they were looked at. A thread may come with an earlier one, taken before it
+    /// was held up; by that, a key that is forgotten already would not have expired yet.
+    now: Moment,
+    /// Those of the process before this one. They take no room from the others.
+    recovered: HashMap<Key, Outcome, RandomState>,
+    recovered_until: Moment,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -122,13 +132,16 @@ impl Ledger {
                 id.0
             ));
         }
-        let ledger = Ledger { accounts, keys: Mutex::default() };
-        for (key, id, balance) in keys {
-            let Some(account) = ledger.accounts.get(&id) else { continue };
-            let outcome = Outcome::Done { limit: locked(account).limit, balance };
-            locked(&ledger.keys).remember(key, now + RECOVERED_KEYS_FOR, outcome);
-        }
-        Ok(ledger)
+        let recovered = keys.into_iter().filter_map(|(key, id, balance)| {
+            let outcome = Outcome::Done { limit: locked(accounts.get(&id)?).limit, balance };
+            Some((key, outcome))
+        });
+        let keys = Keys {
+            recovered: recovered.collect(),
+            recovered_until: now + RECOVERED_KEYS_FOR,
+            ..Keys::default()
+        };
+        Ok(Ledger { accounts, keys: Mutex::new(keys) })
     }
 
     pub fn has(&self, id: AccountId) -> bool {
@@ -136,19 +149,21 @@ impl Ledger {
     }
 
     /// Carries a transaction out, if it may be. `append` is given the entry before anything is
-    /// changed; if it answers false there is no room on the disk.
+    /// changed; if it answers false there is no room on the disk. `now` is read when it is this
+    /// transaction's turn: whoever sees the account after a ticket has expired sees it final.
     pub fn transact(
         &self,
         id: AccountId,
         transaction: Transaction,
         ticket: Option<Ticket>,
-        now: (Micros, Moment),
+        now: impl FnOnce() -> (Micros, Moment),
         append: impl FnOnce(&Entry) -> bool,
     ) -> Outcome {
         let Some(account) = self.accounts.get(&id) else {
             return Outcome::Unknown;
         };
         let account = &mut *locked(account);
+        let now = now();
         if let Some(ticket) = ticket {
             // A key goes with one account, whose lock we hold: nobody is carrying it out meanwhile.
             if let Some(outcome) = locked(&self.keys).look_up(ticket, now.1) {
@@ -163,6 +178,14 @@ impl Ledger {
             locked(&self.keys).remember(key, expires, outcome);
         }
         outcome
+    }
+
+    /// What came of a transaction that the process before this one was asked for; it is not
+    /// carried out now. [`Outcome::Expired`] if nothing did.
+    pub fn recall(&self, key: Key, now: Moment) -> Outcome {
+        let keys = &mut *locked(&self.keys);
+        keys.forget(now);
+        keys.recovered.get(&key).copied().unwrap_or(Outcome::Expired)
     }
 
     /// Shows one moment of an account: its limit and its history.
@@ -204,17 +227,27 @@ impl Account {
 }
 
 impl Keys {
-    /// What is to be answered without carrying anything out.
-    fn look_up(&mut self, ticket: Ticket, now: Moment) -> Option<Outcome> {
+    fn forget(&mut self, now: Moment) {
+        self.now = self.now.max(now);
         while let Some((key, expires)) = self.order.front()
-            && *expires < now
+            && *expires < self.now
         {
             self.outcomes.remove(key);
             self.order.pop_front();
         }
+        if self.recovered_until < self.now {
+            self.recovered = HashMap::default();
+        }
+    }
+
+    /// What is to be answered without carrying anything out.
+    fn look_up(&mut self, ticket: Ticket, now: Moment) -> Option<Outcome> {
+        self.forget(now);
         match self.outcomes.get(&ticket.key) {
             Some(outcome) => Some(*outcome),
-            None if now >= ticket.expires => Some(Outcome::Expired),
+            None if self.now >= ticket.expires || ticket.expires > self.now + TICKET_MAX => {
+                Some(Outcome::Expired)
+            }
             None if self.order.len() >= KEYS_MAX => Some(Outcome::Busy),
             None => None,
         }
@@ -246,7 +279,7 @@ mod tests {
     }
 
     fn transact(ledger: &Ledger, kind: Kind, value: i64) -> Outcome {
-        ledger.transact(ID, transaction(kind, value), None, EARLY, |_| true)
+        ledger.transact(ID, transaction(kind, value), None, || EARLY, |_| true)
     }
 
     fn done(limit: i64, balance: i64) -> Outcome {
@@ -281,7 +314,7 @@ mod tests {
     #[test]
     fn without_room_for_the_entry_nothing_is_changed() {
         let ledger = ledger(100);
-        let full = ledger.transact(ID, transaction(Kind::Credit, 1), None, EARLY, |_| false);
+        let full = ledger.transact(ID, transaction(Kind::Credit, 1), None, || EARLY, |_| false);
         assert_eq!(full, Outcome::DiskFull);
         assert_eq!(history(&ledger), History::default());
     }
@@ -307,7 +340,7 @@ mod tests {
         let ask = |kind, value, key, now| {
             let ticket = Ticket { key: Key(key), expires: Moment(5_000) };
             let now = (Micros(0), Moment(now));
-            ledger.transact(ID, transaction(kind, value), Some(ticket), now, |_| true)
+            ledger.transact(ID, transaction(kind, value), Some(ticket), || now, |_| true)
         };
         assert_eq!(ask(Kind::Debit, 60, 1, 0), done(100, -60));
         assert_eq!(ask(Kind::Debit, 60, 1, 1), done(100, -60));
@@ -323,12 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_that_never_ends_is_not_taken() {
+        let ledger = ledger(0);
+        let ticket = Ticket { key: Key(1), expires: Moment(u64::MAX) };
+        let outcome =
+            ledger.transact(ID, transaction(Kind::Credit, 1), Some(ticket), || EARLY, |_| true);
+        assert_eq!(outcome, Outcome::Expired);
+        assert!(locked(&ledger.keys).order.is_empty());
+    }
+
+    #[test]
     fn too_many_keys_at_once_are_turned_away() {
         let ledger = ledger(0);
         let ask = |key: usize, now| {
             let ticket = Ticket { key: Key(1 + key as u128), expires: Moment(now + 10) };
             let now = (Micros(0), Moment(now));
-            ledger.transact(ID, transaction(Kind::Credit, 1), Some(ticket), now, |_| true)
+            ledger.transact(ID, transaction(Kind::Credit, 1), Some(ticket), || now, |_| true)
         };
         for key in 0..KEYS_MAX {
             assert_eq!(ask(key, 0), done(0, 1 + key as i64));
@@ -353,10 +396,49 @@ mod tests {
         assert!(error(start(other, 0, 0)).contains("account 8, whose home is the other"));
         assert!(error(start(ID, -101, 100)).contains("account 7 stands at -101"));
         let ledger = start(ID, -100, 100).unwrap();
-        let ticket = Ticket { key: Key(5), expires: Moment(9) };
-        let again =
-            ledger.transact(ID, transaction(Kind::Credit, 9), Some(ticket), EARLY, |_| true);
-        assert_eq!(again, done(100, -100), "what came of a key is known after a start");
+        assert_eq!(ledger.recall(Key(5), Moment(9)), done(100, -100), "known after a start");
+        assert_eq!(ledger.recall(Key(6), Moment(9)), Outcome::Expired);
+        let later = Moment(0) + RECOVERED_KEYS_FOR;
+        assert_eq!(ledger.recall(Key(5), later + Duration::from_micros(1)), Outcome::Expired);
+        assert!(locked(&ledger.keys).recovered.is_empty());
+    }
+
+    #[test]
+    fn a_thread_held_up_does_not_carry_out_what_others_have_forgotten() {
+        let ledger = ledger(0);
+        let ask = |key, expires, now| {
+            let ticket = Ticket { key: Key(key), expires: Moment(expires) };
+            let now = (Micros(0), Moment(now));
+            ledger.transact(ID, transaction(Kind::Credit, 1), Some(ticket), || now, |_| true)
+        };
+        assert_eq!(ask(1, 5_000, 0), done(0, 1));
+        assert_eq!(ask(2, 9_000, 5_001), done(0, 2), "by now the first one is forgotten");
+        // Asked for again in time, and then its thread stood still.
+        assert_eq!(ask(1, 5_000, 4_999), Outcome::Expired);
+        assert_eq!(history(&ledger).balance, Cents(2));
+    }
+
+    #[test]
+    fn the_time_is_read_when_nobody_else_sees_the_account() {
+        let ledger = ledger(0);
+        let now = || {
+            assert!(ledger.accounts[&ID].try_lock().is_err());
+            EARLY
+        };
+        let outcome = ledger.transact(ID, transaction(Kind::Credit, 1), None, now, |_| true);
+        assert_eq!(outcome, done(0, 1));
+    }
+
+    #[test]
+    fn the_keys_of_the_process_before_take_no_room() {
+        let keys = (1..=KEYS_MAX).map(|key| (Key(key as u128), ID, Cents(0))).collect();
+        let past = Past { keys, ..Past::default() };
+        let limits = [(ID, Cents(0))].into();
+        let ledger = Ledger::new(&limits, past, Moment(0), |_| true).unwrap();
+        let ticket = Ticket { key: Key(u128::MAX), expires: Moment(5_000) };
+        let outcome =
+            ledger.transact(ID, transaction(Kind::Credit, 1), Some(ticket), || EARLY, |_| true);
+        assert_eq!(outcome, done(0, 1));
     }
 
     proptest! {
@@ -368,7 +450,7 @@ mod tests {
                 let value = 1 + i64::from(value);
                 let kind = if credit { Kind::Credit } else { Kind::Debit };
                 let asked = transaction(kind, value);
-                let outcome = ledger.transact(ID, asked, None, EARLY, |entry| {
+                let outcome = ledger.transact(ID, asked, None, || EARLY, |entry| {
                     entries.push(*entry);
                     true
                 });

@@ -40,6 +40,8 @@ pub fn handle_entry(
             Ok(transaction) if node.is_account_home(id) => {
                 return transact(node, id, transaction, None, frame, out);
             }
+            // Not begun any more: nobody would wait for its answer.
+            Ok(_) if !node.takes_transactions() => turn_away(out, frame, CLOSED),
             Ok(transaction) => return Then::Call(Call::Transact(id, transaction)),
             Err(reason) => {
                 node.stats.transactions_refused.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +85,11 @@ pub fn handle_peer(
             (Some((process, ticket)), Ok(transaction)) if process == node.process => {
                 transact(node, id, transaction, Some(ticket), frame, out)
             }
-            (Some(_), Ok(_)) => outdated(frame, out),
+            // It was meant for the process before this one, which may have carried it out.
+            (Some((_, ticket)), Ok(_)) => {
+                let outcome = node.ledger.recall(ticket.key, clock::moment());
+                answer_transaction(node, outcome, frame, out)
+            }
             _ => {
                 error(out, frame, 400, None, "This is not a transaction.");
                 Then::Answered
@@ -123,6 +129,10 @@ fn transact(
         _ => &node.stats.transactions_turned_away,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+    answer_transaction(node, outcome, frame, out)
+}
+
+fn answer_transaction(node: &Node, outcome: Outcome, frame: Frame, out: &mut Vec<u8>) -> Then {
     match outcome {
         Outcome::Done { limit, balance } => {
             let mut body = Vec::with_capacity(64);
@@ -135,7 +145,7 @@ fn transact(
         Outcome::Expired => return outdated(frame, out),
         Outcome::Busy => turn_away(out, frame, "The other instance passes on too much at once."),
         Outcome::DiskFull => turn_away(out, frame, "The disk is full."),
-        Outcome::Closed => turn_away(out, frame, "This instance is starting or stopping."),
+        Outcome::Closed => turn_away(out, frame, CLOSED),
     }
     as_safe_as_shown(node)
 }
@@ -211,4 +221,5 @@ pub async fn pass_on_statement(
     }
 }
 
+const CLOSED: &str = "This instance is starting or stopping.";
 const AWAY: &str = "The instance that keeps this account is away; try again.";
