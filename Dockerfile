@@ -20,8 +20,8 @@ RUN touch src/main.rs && cargo build --release --locked && mkdir -p /image/data 
     && cp target/x86_64-unknown-linux-gnu/release/galo /image/galo
 
 FROM scratch
-# Numeric, since there is no /etc/passwd. A new volume takes over the owner of the directory it covers:
-# /data is for the journal, /run/galo for unix sockets.
+# Numeric, since there is no /etc/passwd. A new volume takes over the owner of the directory it
+# covers: /data is for the journal, /run/galo for unix sockets.
 COPY --from=build --chown=10001:10001 /image /
 USER 10001:10001
 ENTRYPOINT ["/galo"]

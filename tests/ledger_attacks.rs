@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use support::journals::Scratch;
-use support::system::{Instance, SIGTERM, TOKEN, free_address, pair, pair_through};
+use support::system::{Instance, SIGTERM, TOKEN, free_address, pair, pair_via};
 use support::{Answer, request, wait_until};
 
 const CREDIT: &str = r#"{"valor":1,"tipo":"c","descricao":"pix"}"#;
@@ -84,7 +84,7 @@ impl Relay {
 fn a_lost_connection_is_not_a_lost_instance_and_nothing_is_done_twice() {
     let relay = Arc::new(Relay::default());
     let [_home, other] =
-        pair_through([free_address(), free_address()], [&[], &[]], |door| relay.clone().to(door));
+        pair_via([free_address(), free_address()], [&[], &[]], |door| relay.clone().to(door));
     assert_eq!(other.client().call(credit()).status, 200);
     relay.swallows.store(true, Ordering::SeqCst);
     let mut clients: Vec<_> = (0..8).map(|_| other.client()).collect();

@@ -25,13 +25,13 @@ from typing import NamedTuple
 CHECK_INTERVAL_MS = 500  # `inter` in haproxy.cfg
 # The log rounds to milliseconds, and to both the posts and us time passes between clock and deed.
 ROUNDING_MS = 2
-# The kernel closes a dead process's sockets after it has taken down its rings: 6 to 12 ms (epoll: 0.4
-# to 4) on an idle machine. What is sent into them until then is in flight at the dead, too.
+# The kernel closes a dead process's sockets after it has taken down its rings: 6 to 12 ms (epoll:
+# 0.4 to 4) on an idle machine. What is sent into them until then is in flight at the dead, too.
 CLOSING_MS = 100
 # After its restart: to recover, to be looked up (every 5 s) and to be found (every 0.5 s).
 PEER_FOUND_MS = 6000
 EXAMPLES_MAX = 5
-# `option httplog`: date, server, timers Tw/Tc/Ta, status, connection retries (+ redispatched), request.
+# `option httplog`: date, server, timers, status, retries (+ if at another server), request.
 LINE = re.compile(
     r"\[(?P<at>\d\d/\w{3}/\d{4}:[\d:.]{12})\] entry \S+?/(?P<server>\S+) "
     r"(?P<read>-?\d+)/(?P<wait>-?\d+)/(?P<connect>-?\d+)/-?\d+/\+?(?P<total>\d+) "
@@ -160,8 +160,8 @@ def print_death(death, requests):
 def self_test():
     """Each fault this file exists for must be found."""
     line = (
-        "172.18.0.1:1 [22/Nov/2026:02:00:{at}] entry instances/{server} 0/0/{connect}/0/{total} {status}"
-        ' 65 - - ---- 1/1/0/0/{retries} 0/0 "{request} HTTP/1.1"'
+        "172.18.0.1:1 [22/Nov/2026:02:00:{at}] entry instances/{server} 0/0/{connect}/0/{total} "
+        '{status} 65 - - ---- 1/1/0/0/{retries} 0/0 "{request} HTTP/1.1"'
     )
     usual = dict(at="00.000", server="galo-1", connect=0, total=1, status=202, retries="0")
     usual["request"] = "POST /payments"
