@@ -12,7 +12,7 @@ def number(value, unit=""):
     if value is None:
         return "-"
     if unit == "%":
-        return f"{value:.2f} %"
+        return f"{value:.2f} %" if value >= 1 else f"{value:.3f} %"
     if value == 0 or abs(value) >= 1000:
         text = f"{value:,.0f}"
     elif abs(value) >= 100:
