@@ -11,7 +11,7 @@ use crate::ledger::{AccountId, Key, Transaction, contract};
 use crate::money::{Cents, Total};
 use crate::payments::observed::Report;
 use crate::payments::{Accepted, Instance, PaymentId, Processor, Totals, Window};
-use crate::pipe::{Pipe, Reason, Reply, Unheard};
+use crate::pipe::{self, Pipe, Reason, Reply, Unheard};
 use crate::upstream::{Link, Target};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -27,6 +27,7 @@ use std::time::Duration;
 /// So many questions in a row without a usable answer, and the peer is taken to be gone.
 const MISSES_TO_LOST: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+const _: () = assert!(pipe::SILENCE_MAX.as_millis() < LEDGER_PATIENCE.as_millis());
 /// Connections to the peer kept open by each thread.
 const IDLE_LINKS_MAX: usize = 16;
 

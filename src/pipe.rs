@@ -28,7 +28,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 /// A connection whose oldest request has no answer after so long is given up. Less than the longest
 /// that anybody waits, so that the first one whose time is over sees it; and a request that had
 /// little time left takes nothing from the others.
-const SILENCE_MAX: Duration = Duration::from_millis(200);
+pub const SILENCE_MAX: Duration = Duration::from_millis(200);
+/// By then everybody who could have seen that has had his time.
+const GIVEN_UP_AFTER: Duration = Duration::from_millis(300);
 
 /// Status and body of an answer.
 pub type Reply = (u16, Vec<u8>);
@@ -134,9 +136,9 @@ impl Pipe {
         if let Ok(reply) = monoio::time::timeout(time, answered).await {
             return reply;
         }
-        let is_silent = connection.is_silent();
+        let is_silent = connection.is_silent_for(SILENCE_MAX);
         if is_silent {
-            connection.close(Reason::Lost);
+            connection.close(Reason::Silent);
         }
         let reason = if is_silent { Reason::Silent } else { Reason::Lost };
         match slot.reply.borrow_mut().take() {
@@ -151,8 +153,9 @@ impl Pipe {
     fn connection(&self) -> Rc<Connection> {
         let current = &mut *self.connection.borrow_mut();
         if let Some(open) = current {
-            if open.is_silent() {
-                open.close(Reason::Lost);
+            // Its oldest request had little time, and has been given up since.
+            if open.is_silent_for(GIVEN_UP_AFTER) {
+                open.close(Reason::Silent);
             }
             if !open.state.borrow().closed {
                 return open.clone();
@@ -178,9 +181,9 @@ impl Connection {
         }
     }
 
-    fn is_silent(&self) -> bool {
+    fn is_silent_for(&self, time: Duration) -> bool {
         let oldest = self.state.borrow().waiting.front().map(|slot| slot.since);
-        oldest.is_some_and(|since| clock::moment().since(since) >= SILENCE_MAX)
+        oldest.is_some_and(|since| clock::moment().since(since) >= time)
     }
 
     /// Tells everybody who waits what is known, and ends both tasks; with them the descriptor goes.
