@@ -478,7 +478,7 @@ fn more_connections_than_allowed_are_reset() {
     // The place is free as soon as the processor has seen the end of the second.
     wait_until("a connection is taken", || {
         let another = Client::try_connect(processor.address);
-        another.and_then(|mut it| it.try_call(&request("GET", "/", "", ""))).is_ok()
+        another.and_then(|mut it| it.try_call(request("GET", "/", "", ""))).is_ok()
     });
 }
 
