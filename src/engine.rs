@@ -16,6 +16,7 @@ use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY}
 use crate::payments::observed::{Report, State};
 use crate::payments::{Accepted, Outcome, Payment, PaymentId, Processor, Refusal, processor};
 use crate::peer::{Greeting, Peer};
+use crate::turn;
 use crate::upstream::{Failure, Link};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -142,9 +143,10 @@ impl Engine {
         let leaves_the_rest = self.node.phase() == Phase::Draining && self.node.has_journal();
         let mut dispatcher = self.dispatcher.borrow_mut();
         let mut starts = self.starts.borrow_mut();
+        let (now, at) = turn::now();
         while !leaves_the_rest
             && journal.has_room_for_attempt()
-            && let Some(start) = dispatcher.next(clock::moment(), clock::now())
+            && let Some(start) = dispatcher.next(now, at)
         {
             let position = match start.question {
                 Question::Pay => journal.append_attempted(&start.attempt),
@@ -192,14 +194,14 @@ impl Engine {
         let mut link = Link::new(self.node.processors[index].clone());
         let mut other = Link::new(self.node.processors[1 - index].clone());
         loop {
-            let idle_until = clock::moment() + LANE_IDLE_MAX;
+            let idle_until = turn::now().0 + LANE_IDLE_MAX;
             let Some((start, position)) = alarm.until(idle_until, lane.next_job()).await else {
                 break;
             };
             // Not a byte goes out before it is written down: after a restart the payment would be
             // taken for free, and could be paid at the other processor as well.
             self.node.journal.wait(position).await;
-            let begun = clock::moment();
+            let (begun, _) = turn::now();
             let held = match start.attempt.payment.guest {
                 true => self.held_elsewhere(&start, &alarm, &mut other).await,
                 false => None,
@@ -241,7 +243,7 @@ impl Engine {
     async fn ask(&self, start: &Start, alarm: &Alarm, link: &mut Link) -> Outcome {
         let timeout = self.node.config.processor_timeout;
         let connect = self.node.config.connect_timeout;
-        let deadline = clock::moment() + timeout;
+        let deadline = turn::now().0 + timeout;
         let attempt = &start.attempt;
         if start.question == Question::Pay {
             let answer = link
@@ -287,7 +289,7 @@ impl Engine {
     }
 
     fn finished(&self, start: &Start, outcome: Outcome, begun: Moment) {
-        let now = clock::moment();
+        let (now, _) = turn::now();
         let (id, processor) = (start.attempt.payment.id, start.attempt.processor);
         let stats = &self.node.stats;
         if start.question == Question::Pay {

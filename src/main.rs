@@ -197,6 +197,7 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
 async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
     let writes = node.clone();
     monoio::spawn(async move { turn::write([&writes.journal, &writes.ledger_journal]).await });
+    monoio::spawn(server::attend(node.clone()));
     for listener in listeners {
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }

@@ -103,6 +103,39 @@ impl fmt::Display for Cents {
     }
 }
 
+impl Cents {
+    /// Appends what is displayed, by hand: `format!` costs several times as much, and every request
+    /// to a processor carries an amount.
+    pub fn write(self, out: &mut Vec<u8>) {
+        if self.0 < 0 {
+            out.push(b'-');
+        }
+        let magnitude = self.0.unsigned_abs();
+        write_decimal(out, magnitude / 100);
+        out.extend_from_slice(&[b'.', digit(magnitude / 10), digit(magnitude)]);
+    }
+}
+
+/// Appends a number in decimal.
+pub fn write_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0_u8; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = digit(value);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// The last digit of a number.
+fn digit(value: u64) -> u8 {
+    b'0' + (value % 10) as u8
+}
+
 /// A sum of many amounts, in cents: wide enough that no history of 64-bit amounts overflows it.
 /// Displays like [`Cents`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,6 +19,7 @@ use crate::payments::summary::SummaryIndex;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Processor, Totals, Window};
 use crate::peer::{self, HelloMessage, Peer};
 use crate::stats::{Stats, Surroundings};
+use crate::turn;
 use crate::upstream::Target;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
@@ -276,7 +277,7 @@ impl Node {
         if !self.journal.has_room() {
             return Accepted::DiskFull;
         }
-        let (accepted, accepted_at) = (clock::moment(), clock::now());
+        let (accepted, accepted_at) = turn::now();
         let write = || self.journal.append_accepted(id, amount, accepted_at).is_some();
         match self.ids.admit_with(id, amount, write) {
             Admission::New => {

@@ -11,13 +11,14 @@ use crate::http::request::{self, Method, Need, Parsed};
 use crate::http::response::{self, Response};
 use crate::node::Node;
 use crate::routes::{self, Door, Frame, Then};
-use crate::turn;
+use crate::turn::{self, Answers};
 use monoio::buf::{IoBuf, IoBufMut};
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Split, Splitable};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +29,10 @@ const BACKLOG: i32 = 4_096;
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Without free descriptors or memory, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Answers that are not known to have gone out are looked after so soon, even if the client sends
+/// nothing more.
+const SENT_WITHIN: Duration = Duration::from_millis(100);
 
 /// A bound address, to be served by one or more threads.
 pub struct Listener {
@@ -168,7 +173,25 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-fn start<S: AsyncReadRent + AsyncWriteRent + 'static>(node: &Arc<Node>, door: Door, stream: S) {
+/// Sees to what is to be done when the answers of a turn are out. Runs as long as the thread.
+pub async fn attend(node: Arc<Node>) {
+    let ended = turn::attend(|answers, accepted| {
+        let now = clock::moment();
+        for Answers { since, batches, count } in answers {
+            node.stats.entry.record_many(now.since(*since), u64::from(*count));
+            node.answering.fetch_sub(*batches, Ordering::SeqCst);
+        }
+        if accepted {
+            // Only now: a wake-up costs the waker about 10 µs.
+            node.queue.wake();
+        }
+    });
+    // Nobody would wake the dispatcher any more.
+    log::error!("an event loop could not be built: {:?}", ended.await.err());
+    std::process::abort();
+}
+
+fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
     let node = node.clone();
     monoio::spawn(async move {
         // Each door has its own count: a crowd at the entry must not shut out the peer.
@@ -186,9 +209,15 @@ fn start<S: AsyncReadRent + AsyncWriteRent + 'static>(node: &Arc<Node>, door: Do
     });
 }
 
+/// A connection of either kind of listener.
+trait Stream: AsyncReadRent + AsyncWriteRent + Split {}
+
+impl<S: AsyncReadRent + AsyncWriteRent + Split> Stream for S {}
+
 /// One client's connection and its buffers.
-struct Client<S> {
-    stream: S,
+struct Client<S: AsyncWriteRent> {
+    reader: OwnedReadHalf<S>,
+    writer: OwnedWriteHalf<S>,
     alarm: Alarm,
     /// Bytes received and not consumed.
     received: Vec<u8>,
@@ -209,7 +238,7 @@ enum Turn {
 }
 
 /// What a turn put into the buffer.
-struct Answers {
+struct Batch {
     turn: Turn,
     /// Whether a payment was accepted.
     accepted: bool,
@@ -225,21 +254,22 @@ enum Read {
     TimedOut,
 }
 
-impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
+impl<S: Stream> Client<S> {
     fn new(stream: S) -> Client<S> {
+        let (reader, writer) = stream.into_split();
         let (scratch, out) = (Vec::new(), Vec::new());
-        Client { stream, alarm: Alarm::new(), received: Vec::new(), scratch, out }
+        Client { reader, writer, alarm: Alarm::new(), received: Vec::new(), scratch, out }
     }
 
     /// Serves requests until one side closes.
     async fn converse(&mut self, node: &Arc<Node>, door: Door) {
         let mut continued = false;
-        let mut begun = clock::moment();
+        let (mut begun, _) = turn::now();
         loop {
-            let turn_started = clock::moment();
+            let (since, _) = turn::now();
             // Before the phase is looked at, as the end of the process looks at this after it.
             node.answering.fetch_add(1, Ordering::SeqCst);
-            let Answers { turn, accepted, promised, answered } = self.turn(node, door).await;
+            let Batch { turn, accepted, promised, answered } = self.turn(node, door).await;
             if answered > 0 {
                 continued = false;
             }
@@ -252,25 +282,22 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
             if promised && node.has_journal() {
                 turn::written([&node.journal, &node.ledger_journal]).await;
             }
-            let written = self.flush().await;
-            node.answering.fetch_sub(1, Ordering::SeqCst);
-            if answered > 0 && door == Door::Entry {
-                let took = clock::moment().since(turn_started);
-                (0..answered).for_each(|_| node.stats.entry.record(took));
-            }
-            if accepted {
-                // Only now that the answers are out: a wake-up costs the waker about 10 µs.
-                node.queue.wake();
-            }
-            if !written {
-                return;
+            if answered > 0 {
+                let counted = if door == Door::Entry { answered } else { 0 };
+                turn::sent(since, counted, accepted);
+            } else {
+                node.answering.fetch_sub(1, Ordering::SeqCst);
             }
             match turn {
-                Turn::Close => return self.linger().await,
-                Turn::Full => continue,
+                Turn::Close => return self.farewell().await,
+                Turn::Full => {
+                    if !self.flush().await {
+                        return;
+                    }
+                }
                 Turn::Partial(need) => {
                     if answered > 0 || self.received.is_empty() {
-                        begun = clock::moment();
+                        (begun, _) = turn::now();
                     }
                     if !self.read_on(node, need, &mut begun).await {
                         return;
@@ -281,7 +308,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
     }
 
     /// Answers every whole request among the received bytes.
-    async fn turn(&mut self, node: &Arc<Node>, door: Door) -> Answers {
+    async fn turn(&mut self, node: &Arc<Node>, door: Door) -> Batch {
         let (mut accepted, mut promised, mut answered, mut used) = (false, false, 0, 0);
         let turn = loop {
             if self.out.len() >= RESPONSES_SIZE_MAX {
@@ -318,7 +345,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
             }
         };
         self.received.drain(..used);
-        Answers { turn, accepted, promised, answered }
+        Batch { turn, accepted, promised, answered }
     }
 
     /// Reads until parsing again makes sense. False if the connection is to be dropped. `begun`:
@@ -342,7 +369,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 }
             }
             if idle {
-                *begun = clock::moment();
+                (*begun, _) = turn::now();
             }
             if !need.holds(&self.received) {
                 return true;
@@ -350,11 +377,43 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
         }
     }
 
+    /// Writes the answers there are, and reads. Both are given to the kernel at once, and the
+    /// read is waited for first: nearly always the answers have gone out by then, and the task
+    /// runs once a request instead of twice.
     async fn read(&mut self, deadline: Moment) -> Read {
+        if monoio::utils::is_legacy() && !self.flush().await {
+            return Read::End;
+        }
         self.received.reserve(READ_BUFFER_SIZE);
         let start = self.received.len();
         let free = std::mem::take(&mut self.received).slice_mut(start..);
-        match self.alarm.until(deadline, self.stream.read(free)).await {
+        let Client { reader, writer, alarm, out, .. } = self;
+        // In the queue of the loop from here on, and so is what follows.
+        let mut reading = pin!(reader.read(free));
+        let mut read = None;
+        if !out.is_empty() {
+            let sending = writer.write(std::mem::take(out));
+            let soon = turn::now().0 + SENT_WITHIN;
+            read = alarm.until(deadline.min(soon), reading.as_mut()).await;
+            let write_by = turn::now().0 + WRITE_TIMEOUT;
+            let Some((result, bytes)) = alarm.until(write_by, sending).await else {
+                return Read::End;
+            };
+            *out = bytes;
+            match result {
+                Ok(written) if written == out.len() => out.clear(),
+                Ok(written) if written > 0 => {
+                    if !write_rest(writer, alarm, out, written).await {
+                        return Read::End;
+                    }
+                }
+                _ => return Read::End,
+            }
+        }
+        if read.is_none() {
+            read = alarm.until(deadline, reading).await;
+        }
+        match read {
             None => Read::TimedOut,
             Some((result, free)) => {
                 self.received = free.into_inner();
@@ -365,22 +424,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
 
     /// Writes all answers. False if the client does not take them.
     async fn flush(&mut self) -> bool {
-        let mut written = 0;
-        while written < self.out.len() {
-            let deadline = clock::moment() + WRITE_TIMEOUT;
-            let rest = std::mem::take(&mut self.out).slice(written..);
-            let Some((result, rest)) = self.alarm.until(deadline, self.stream.write(rest)).await
-            else {
-                return false;
-            };
-            self.out = rest.into_inner();
-            match result {
-                Ok(length) if length > 0 => written += length,
-                _ => return false,
-            }
-        }
-        self.out.clear();
-        true
+        write_rest(&mut self.writer, &self.alarm, &mut self.out, 0).await
     }
 
     async fn farewell(&mut self) {
@@ -391,7 +435,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
 
     /// Says that nothing more will come, and reads on for a moment (see [`LINGER`]).
     async fn linger(&mut self) {
-        if self.stream.shutdown().await.is_err() {
+        if self.writer.shutdown().await.is_err() {
             return;
         }
         let deadline = clock::moment() + LINGER;
@@ -403,4 +447,27 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
             }
         }
     }
+}
+
+/// Writes what is in `out` behind the first `written` bytes. False if the client does not take it.
+async fn write_rest<S: AsyncWriteRent>(
+    writer: &mut OwnedWriteHalf<S>,
+    alarm: &Alarm,
+    out: &mut Vec<u8>,
+    mut written: usize,
+) -> bool {
+    while written < out.len() {
+        let deadline = clock::moment() + WRITE_TIMEOUT;
+        let rest = std::mem::take(out).slice(written..);
+        let Some((result, rest)) = alarm.until(deadline, writer.write(rest)).await else {
+            return false;
+        };
+        *out = rest.into_inner();
+        match result {
+            Ok(length) if length > 0 => written += length,
+            _ => return false,
+        }
+    }
+    out.clear();
+    true
 }

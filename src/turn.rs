@@ -1,12 +1,18 @@
-//! One write to each journal for a whole turn of the event loop.
+//! What a whole turn of the event loop shares: one reading of the clock, one write to each journal,
+//! and one report when its answers are with the kernel.
 //!
-//! Connections whose answers promise something wait here. The first one wakes the writer, which runs
-//! behind all tasks that are ready by then, writes what they have appended, and wakes them all.
+//! monoio queues what the tasks of a turn want from the kernel and hands it over when all of them
+//! have run. Two tasks run behind all that are ready by then: [`write()`] writes what they have
+//! appended to the journals and wakes those whose answers wait for it; [`attend`] waits until the
+//! answers of the turn have been handed over, and reports them together.
 
+use crate::clock::{self, Moment, Timestamp};
 use crate::journal::Journal;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 /// One thread's turn.
 #[derive(Default)]
@@ -15,10 +21,105 @@ struct Turn {
     number: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
     writer: RefCell<Option<Waker>>,
+    /// Read once a turn.
+    now: Cell<Option<(Moment, Timestamp)>>,
+    /// Answers that go out with this turn, and whether they accept payments.
+    answers: RefCell<Vec<Answers>>,
+    accepted: Cell<bool>,
+    attendant: RefCell<Option<Waker>>,
+}
+
+/// Answers to requests that were looked at in the same turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// When that turn began.
+    pub since: Moment,
+    /// Connections, each with one or more answers …
+    pub batches: usize,
+    /// … and so many that are to be counted.
+    pub count: u32,
 }
 
 thread_local! {
     static TURN: Turn = Turn::default();
+}
+
+/// The time at which this turn began, more or less: of all that arrived by then. Saves readings of
+/// the clocks where it does not matter that other tasks have run since; a turn takes microseconds.
+pub fn now() -> (Moment, Timestamp) {
+    TURN.with(|turn| {
+        turn.now.get().unwrap_or_else(|| {
+            let now = (clock::moment(), clock::now());
+            // Without somebody to end the turn the reading would last for ever.
+            if turn.call_attendant() {
+                turn.now.set(Some(now));
+            }
+            now
+        })
+    })
+}
+
+/// These answers have been given to the event loop to be sent, in this turn.
+pub fn sent(since: Moment, count: u32, accepted: bool) {
+    TURN.with(|turn| {
+        let answers = &mut *turn.answers.borrow_mut();
+        match answers.last_mut() {
+            Some(last) if last.since == since => {
+                last.batches += 1;
+                last.count += count;
+            }
+            _ => answers.push(Answers { since, batches: 1, count }),
+        }
+        turn.accepted.set(turn.accepted.get() | accepted);
+        turn.call_attendant();
+    });
+}
+
+/// Reports the answers of turn after turn when they have been handed to the kernel, and whether
+/// they accepted payments. Runs as long as the thread; to be spawned before any connection.
+///
+/// # Errors
+/// If the process may not open two more files.
+pub async fn attend(report: impl Fn(&[Answers], bool)) -> io::Result<()> {
+    // Always writable: asking whether it is comes back as soon as the kernel has been asked, behind
+    // everything that was submitted before.
+    let (probe, _other_end) = monoio::net::UnixStream::pair()?;
+    // Two lists change places, so that none is ever allocated anew.
+    let mut answers = Vec::new();
+    loop {
+        let accepted = poll_fn(|context| TURN.with(|turn| turn.end(context, &mut answers))).await;
+        let mut handed_over = pin!(probe.writable(true));
+        poll_fn(|context| {
+            // Called to the end of a later turn, perhaps.
+            TURN.with(|turn| turn.now.set(None));
+            handed_over.as_mut().poll(context)
+        })
+        .await?;
+        report(&answers, accepted);
+        answers.clear();
+    }
+}
+
+impl Turn {
+    fn call_attendant(&self) -> bool {
+        let attendant = self.attendant.borrow();
+        attendant.as_ref().map(Waker::wake_by_ref).is_some()
+    }
+
+    /// Runs behind the tasks of a turn. Ready when there are answers to report, which change places
+    /// with those in `reported`, and with whether they accepted payments.
+    fn end(&self, context: &mut Context<'_>, reported: &mut Vec<Answers>) -> Poll<bool> {
+        self.now.set(None);
+        let mut attendant = self.attendant.borrow_mut();
+        if attendant.is_none() {
+            *attendant = Some(context.waker().clone());
+        }
+        if self.answers.borrow().is_empty() {
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut *self.answers.borrow_mut(), reported);
+        Poll::Ready(self.accepted.take())
+    }
 }
 
 /// Ends when everything that this task has appended is as safe as was asked for.

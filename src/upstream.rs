@@ -7,17 +7,24 @@
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
 use crate::http::response::{self, Answer, Parsed};
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::buf::IoBufMut;
+use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, Splitable};
 use monoio::net::TcpStream;
+use std::cell::Cell;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 /// How often a host name is looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 const READ_BUFFER: usize = 1024;
+const REQUEST_BUFFER: usize = 512;
 
 /// Where a server is: `http://HOST[:PORT]`, port 80 if none is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,21 +157,13 @@ pub enum Failure {
 /// At most one open connection to one target, and its buffers.
 pub struct Link {
     target: Arc<Target>,
-    stream: Option<TcpStream>,
-    request: Vec<u8>,
-    received: Vec<u8>,
-    scratch: Vec<u8>,
+    wire: Option<Wire>,
+    buffers: Buffers,
 }
 
 impl Link {
     pub fn new(target: Arc<Target>) -> Link {
-        Link {
-            target,
-            stream: None,
-            request: Vec::with_capacity(READ_BUFFER),
-            received: Vec::with_capacity(READ_BUFFER),
-            scratch: Vec::new(),
-        }
+        Link { target, wire: None, buffers: Buffers::default() }
     }
 
     /// Sends the request that `write` puts into the buffer (it is given the `Host` to name) and
@@ -179,104 +178,210 @@ impl Link {
         deadline: Moment,
         write: impl FnOnce(&mut Vec<u8>, &str),
     ) -> Result<Answer<'_>, Failure> {
-        self.request.clear();
-        write(&mut self.request, &self.target.authority);
-        let mut stream = match self.reusable_stream() {
-            Some(stream) => stream,
+        self.buffers.request.clear();
+        self.buffers.request.reserve(REQUEST_BUFFER);
+        write(&mut self.buffers.request, &self.target.authority);
+        let mut wire = match self.reusable_wire().await {
+            Some(wire) => wire,
             None => {
                 let connect_by = deadline.min(clock::moment() + connect_timeout);
-                let connected = alarm.until(connect_by, self.target.connect()).await;
-                connected.flatten().ok_or(Failure::NotSent)?
+                let connected = alarm.until(connect_by, self.target.connect()).await.flatten();
+                Wire::new(self.target.clone(), connected.ok_or(Failure::NotSent)?)
             }
         };
-        self.send(&mut stream, alarm, deadline).await?;
-        let whole = self.receive(&mut stream, alarm, deadline).await?;
-        // Parsed once more, from a whole message: the borrow of the answer ends with this call's
-        // result, which the loop in `receive` could not express.
-        let answer = parse(&self.received, whole, &mut self.scratch).ok_or(Failure::Lost)?;
-        if answer.reusable {
-            self.stream = Some(stream);
+        let asked = Buffers {
+            request: std::mem::take(&mut self.buffers.request),
+            received: std::mem::take(&mut self.buffers.received),
+            decoded: std::mem::take(&mut self.buffers.decoded),
+        };
+        // On a time-out the kernel may still be sending: the write was dropped, not undone.
+        let exchanged = alarm.until(deadline, wire.exchange(asked)).await;
+        let (buffers, found) = exchanged.ok_or(Failure::Lost)?;
+        self.buffers = buffers;
+        let Found { status, body, reusable, retry_after_s } = found?;
+        if reusable {
+            self.wire = Some(wire);
         }
-        Ok(answer)
+        let body = match body {
+            Body::Received(range) => self.buffers.received.get(range),
+            Body::Decoded => Some(&self.buffers.decoded[..]),
+        };
+        Ok(Answer { status, body: body.unwrap_or_default(), reusable, retry_after_s })
     }
 
     /// The open connection, unless the other side has closed it or said something unasked.
-    fn reusable_stream(&mut self) -> Option<TcpStream> {
-        let stream = self.stream.take()?;
-        is_quiet(&stream).then_some(stream)
+    async fn reusable_wire(&mut self) -> Option<Wire> {
+        let mut wire = self.wire.take()?;
+        wire.is_quiet().await.then_some(wire)
+    }
+}
+
+/// An open connection.
+///
+/// A read is always posted on it, also while nothing is asked: it tells, without a system call,
+/// that the other side has closed the connection or said something unasked, and it is the one that
+/// takes the next answer. A read lends its buffer to the kernel, and its type has no name; so the
+/// connection is a future that is polled by whoever uses it, made once, and the two talk over a desk.
+struct Wire {
+    conversation: Pin<Box<dyn Future<Output = ()>>>,
+    desk: Rc<Desk>,
+}
+
+/// What lies between a [`Wire`] and its conversation.
+#[derive(Default)]
+struct Desk {
+    /// The next request, and buffers for what comes after its answer.
+    asked: Cell<Option<Buffers>>,
+    /// How it went, and the buffers that hold the answer.
+    exchanged: Cell<Option<Exchanged>>,
+}
+
+type Exchanged = (Buffers, Result<Found, Failure>);
+
+/// Handed to and fro, so that none is ever allocated anew.
+#[derive(Default)]
+struct Buffers {
+    request: Vec<u8>,
+    received: Vec<u8>,
+    /// A body that came in chunks.
+    decoded: Vec<u8>,
+}
+
+/// An [`Answer`] that lends nothing.
+struct Found {
+    status: u16,
+    body: Body,
+    reusable: bool,
+    retry_after_s: Option<u32>,
+}
+
+/// Where the body of an answer is.
+enum Body {
+    Received(Range<usize>),
+    Decoded,
+}
+
+impl Found {
+    fn new(answer: &Answer<'_>, received: &[u8]) -> Found {
+        let Answer { status, body, reusable, retry_after_s } = *answer;
+        let start = body.as_ptr().addr().wrapping_sub(received.as_ptr().addr());
+        let body = if body.is_empty() {
+            Body::Received(0..0)
+        } else if start < received.len() {
+            Body::Received(start..start + body.len())
+        } else {
+            Body::Decoded
+        };
+        Found { status, body, reusable, retry_after_s }
+    }
+}
+
+impl Wire {
+    fn new(target: Arc<Target>, stream: TcpStream) -> Wire {
+        let desk = Rc::new(Desk::default());
+        Wire { conversation: Box::pin(converse(target, stream, desk.clone())), desk }
     }
 
-    async fn send(
-        &mut self,
-        stream: &mut TcpStream,
-        alarm: &Alarm,
-        deadline: Moment,
-    ) -> Result<(), Failure> {
-        let mut sent = 0;
-        while sent < self.request.len() {
-            let rest = monoio::buf::IoBuf::slice(std::mem::take(&mut self.request), sent..);
-            let failure = if sent == 0 { Failure::NotSent } else { Failure::Lost };
-            // On a time-out the kernel may still be sending: the write was dropped, not undone.
-            let (result, rest) =
-                alarm.until(deadline, stream.write(rest)).await.ok_or(Failure::Lost)?;
-            self.request = rest.into_inner();
-            match result {
-                Ok(written) if written > 0 => sent += written,
-                _ => return Err(failure),
-            }
-        }
-        Ok(())
+    /// Neither closed by the other side nor holding bytes that belong to no request.
+    async fn is_quiet(&mut self) -> bool {
+        poll_fn(|context| Poll::Ready(self.conversation.as_mut().poll(context).is_pending())).await
     }
 
-    /// Reads until the answer is whole. Returns whether the stream has ended with it.
-    async fn receive(
-        &mut self,
-        stream: &mut TcpStream,
-        alarm: &Alarm,
-        deadline: Moment,
-    ) -> Result<bool, Failure> {
-        self.received.clear();
-        let mut at_eof = false;
-        loop {
-            let wait = match response::parse(&self.received, at_eof, &mut self.scratch) {
-                Parsed::Complete { .. } => return Ok(at_eof),
-                Parsed::Invalid(fault) => {
-                    log::debug!("{} gave no answer: {}", self.target.authority, fault.reason());
-                    return Err(Failure::Lost);
+    /// Sends a request and reads its answer.
+    async fn exchange(&mut self, asked: Buffers) -> Exchanged {
+        self.desk.asked.set(Some(asked));
+        poll_fn(|context| {
+            let ended = self.conversation.as_mut().poll(context).is_ready();
+            match (self.desk.exchanged.take(), ended) {
+                (Some(exchanged), _) => Poll::Ready(exchanged),
+                (None, false) => Poll::Pending,
+                // Nothing was sent: it ended before it took the request from the desk.
+                (None, true) => {
+                    let buffers = self.desk.asked.take().unwrap_or_default();
+                    Poll::Ready((buffers, Err(Failure::NotSent)))
                 }
-                Parsed::Partial(wait) => wait,
-            };
-            while !at_eof && wait.holds(&self.received) {
-                self.received.reserve(READ_BUFFER);
-                let start = self.received.len();
-                let free = std::mem::take(&mut self.received);
-                let free = monoio::buf::IoBufMut::slice_mut(free, start..);
-                let read = alarm.until(deadline, stream.read(free)).await;
-                let (result, free) = read.ok_or(Failure::Lost)?;
-                self.received = free.into_inner();
-                at_eof = result.map_err(|_| Failure::Lost)? == 0;
             }
+        })
+        .await
+    }
+}
+
+/// Request after request, each with its answer. Ends when the connection is of no more use.
+async fn converse(target: Arc<Target>, stream: TcpStream, desk: Rc<Desk>) {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut received = Vec::new();
+    loop {
+        received.clear();
+        received.reserve(READ_BUFFER);
+        let (sent, read, mut spare) = {
+            let mut reading = pin!(reader.read(received));
+            let asked = poll_fn(|context| match reading.as_mut().poll(context) {
+                // The end, an error, or bytes that nobody asked for.
+                Poll::Ready(_) => Poll::Ready(None),
+                Poll::Pending => {
+                    desk.asked.take().map_or(Poll::Pending, |it| Poll::Ready(Some(it)))
+                }
+            });
+            let Some(Buffers { request, received: spare, decoded }) = asked.await else { return };
+            let length = request.len();
+            let sending = writer.write(request);
+            // On io_uring the request is on its way now, and the answer is waited for at once: a
+            // request is small, and nothing else is in the socket's buffer. On epoll it must be
+            // waited for, or it would never be sent.
+            let ((sent, request), (read, buffer)) = if monoio::utils::is_legacy() {
+                (sending.await, reading.await)
+            } else {
+                let read = reading.await;
+                (sending.await, read)
+            };
+            received = buffer;
+            let is_sent = sent.map(|sent| sent == length);
+            (is_sent, read, Buffers { request, received: spare, decoded })
+        };
+        let found = match (sent, read) {
+            // Not a byte was taken by the kernel.
+            (Err(_), _) => Err(Failure::NotSent),
+            (Ok(true), Ok(length)) => {
+                let (at_eof, decoded) = (length == 0, &mut spare.decoded);
+                receive(&target, &mut reader, &mut received, at_eof, decoded).await
+            }
+            _ => Err(Failure::Lost),
+        };
+        let goes_on = found.as_ref().is_ok_and(|found| found.reusable);
+        std::mem::swap(&mut received, &mut spare.received);
+        desk.exchanged.set(Some((spare, found)));
+        if !goes_on {
+            return;
         }
     }
 }
 
-fn parse<'a>(received: &'a [u8], at_eof: bool, scratch: &'a mut Vec<u8>) -> Option<Answer<'a>> {
-    match response::parse(received, at_eof, scratch) {
-        Parsed::Complete { answer, .. } => Some(answer),
-        _ => None,
+/// Reads until the answer is whole.
+async fn receive(
+    target: &Target,
+    reader: &mut OwnedReadHalf<TcpStream>,
+    received: &mut Vec<u8>,
+    mut at_eof: bool,
+    decoded: &mut Vec<u8>,
+) -> Result<Found, Failure> {
+    loop {
+        let wait = match response::parse(received, at_eof, decoded) {
+            Parsed::Complete { answer, .. } => return Ok(Found::new(&answer, received)),
+            Parsed::Invalid(fault) => {
+                log::debug!("{} gave no answer: {}", target.authority, fault.reason());
+                return Err(Failure::Lost);
+            }
+            Parsed::Partial(wait) => wait,
+        };
+        while !at_eof && wait.holds(received) {
+            received.reserve(READ_BUFFER);
+            let start = received.len();
+            let free = IoBufMut::slice_mut(std::mem::take(received), start..);
+            let (result, free) = reader.read(free).await;
+            *received = free.into_inner();
+            at_eof = result.map_err(|_| Failure::Lost)? == 0;
+        }
     }
-}
-
-/// Neither closed by the other side nor holding bytes that belong to no request.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut byte = 0_u8;
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the buffer is one
-    // byte of this frame. std has `peek`, but not on a descriptor that another type owns.
-    let received = unsafe {
-        let buffer = (&raw mut byte).cast();
-        libc::recv(stream.as_raw_fd(), buffer, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-    };
-    received < 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock
 }
 
 #[cfg(test)]

@@ -32,6 +32,13 @@ impl PaymentId {
             .then(|| uuid::Uuid::try_parse_ascii(text).ok())?
             .map(|id| PaymentId(id.as_u128()))
     }
+
+    /// How it is displayed.
+    pub fn text(self) -> [u8; 36] {
+        let mut text = [0; 36];
+        uuid::Uuid::from_u128(self.0).as_hyphenated().encode_lower(&mut text);
+        text
+    }
 }
 
 impl fmt::Display for PaymentId {

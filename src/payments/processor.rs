@@ -10,34 +10,41 @@ use serde::Deserialize;
 use std::io::Write;
 use std::time::Duration;
 
-/// The body of a payment request is always this long but for the amount.
-const BODY_WITHOUT_AMOUNT: usize =
-    r#"{"correlationId":"","amount":,"requestedAt":""}"#.len() + 36 + 24;
-
 /// Pauses asked for by a 429 without a `Retry-After` we can read.
 const RETRY_AFTER_DEFAULT_MS: u64 = 1_000;
 
 /// `POST /payments` for this attempt.
 pub fn write_pay(out: &mut Vec<u8>, host: &str, attempt: &Attempt) {
     let Attempt { payment, requested_at, .. } = attempt;
-    // The amount alone varies in length, and the length stands in the head: so it comes first.
-    let mut amount = [0_u8; 32];
-    let amount_length = {
-        let mut rest = &mut amount[..];
-        let _ = write!(rest, "{}", payment.amount);
-        32 - rest.len()
-    };
-    let length = BODY_WITHOUT_AMOUNT + amount_length;
-    // Writing to a Vec cannot fail.
-    let _ = write!(
-        out,
-        "POST /payments HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{{\"correlationId\":\"{}\",\"amount\":",
-        payment.id,
-    );
-    out.extend_from_slice(&amount[..amount_length]);
-    let _ = write!(out, ",\"requestedAt\":\"{requested_at}\"}}");
+    for piece in [
+        b"POST /payments HTTP/1.1\r\nHost: ",
+        host.as_bytes(),
+        b"\r\nContent-Type: application/json\r\nContent-Length: ",
+        LENGTH_UNKNOWN,
+        b"\r\n\r\n",
+    ] {
+        out.extend_from_slice(piece);
+    }
+    let body = out.len();
+    out.extend_from_slice(b"{\"correlationId\":\"");
+    out.extend_from_slice(&payment.id.text());
+    out.extend_from_slice(b"\",\"amount\":");
+    payment.amount.write(out);
+    out.extend_from_slice(b",\"requestedAt\":\"");
+    out.extend_from_slice(&requested_at.text());
+    out.extend_from_slice(b"\"}");
+    // Leading zeros are part of the grammar (RFC 9110, 8.6), but not of good manners: the shortest
+    // body and the longest have three digits.
+    let mut length = out.len() - body;
+    let digits = body - b"\r\n\r\n".len() - LENGTH_UNKNOWN.len()..body - b"\r\n\r\n".len();
+    for digit in out[digits].iter_mut().rev() {
+        *digit = b'0' + (length % 10) as u8;
+        length /= 10;
+    }
 }
+
+/// Room for the length of a body, which is known when it is written: between 111 for 0.01 and 127.
+const LENGTH_UNKNOWN: &[u8] = b"000";
 
 /// `GET /payments/{id}`.
 pub fn write_look(out: &mut Vec<u8>, host: &str, id: PaymentId) {
