@@ -17,6 +17,10 @@ pub struct Timestamp(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 
+/// Microseconds since 1970-01-01T00:00:00Z. Displays as ISO 8601 with six decimals and `Z`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Micros(pub i64);
+
 /// Which whole millisecond stands for a time between two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
@@ -30,6 +34,12 @@ pub enum Rounding {
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since_epoch.as_millis() as i64)
+}
+
+/// The wall clock, now, to the microsecond.
+pub fn now_micros() -> Micros {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros(since_epoch.as_micros() as i64)
 }
 
 /// The clock for durations, now.
@@ -195,15 +205,24 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = civil_from_days(self.0.div_euclid(MS_PER_DAY));
-        let ms = self.0.rem_euclid(MS_PER_DAY);
-        let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-            ms % 1000
-        )
+        write_seconds(f, self.0.div_euclid(1_000))?;
+        write!(f, ".{:03}Z", self.0.rem_euclid(1_000))
     }
+}
+
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_seconds(f, self.0.div_euclid(1_000_000))?;
+        write!(f, ".{:06}Z", self.0.rem_euclid(1_000_000))
+    }
+}
+
+/// `YYYY-MM-DDThh:mm:ss` of so many seconds since 1970.
+fn write_seconds(f: &mut fmt::Formatter<'_>, seconds: i64) -> fmt::Result {
+    let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
+    let second = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 #[cfg(test)]

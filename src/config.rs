@@ -3,6 +3,7 @@
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
 use crate::journal;
+use crate::ledger::accounts::{self, Limits};
 use crate::money::Fee;
 use crate::payments::router::Policy;
 use crate::payments::{Instance, Processor};
@@ -11,6 +12,7 @@ use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Payments on their way from a serving thread to the dispatcher. More than arrive while the
@@ -30,6 +32,11 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// How long the peer may take to give its totals. With the parsing on both sides and the sweep of
 /// a timer, a summary is answered within 300 ms whether it can or not.
 pub const PEER_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the peer may take to answer for one of its accounts. Whatever came of it, the client is
+/// told within 300 ms.
+pub const LEDGER_PATIENCE: Duration = Duration::from_millis(250);
+/// How soon the peer is asked again what came of a transaction whose answer was lost.
+pub const LEDGER_ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the peer may take for anything else: to be offered a payment, to say hello. Longer, since
 /// a payment that is not answered for by its home has to be taken in the home's place.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(1);
@@ -49,6 +56,7 @@ pub const RETRY_AFTER_S: u32 = 1;
 pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
 
 const _: () = assert!(PEER_TIMEOUT.as_millis() + 50 <= 300);
+const _: () = assert!(LEDGER_PATIENCE.as_millis() + 50 <= 300);
 const _: () = assert!(READ_BUFFER_SIZE <= crate::http::REQUEST_SIZE_MAX);
 
 /// An address to listen on: `HOST:PORT` or `unix:/path`.
@@ -149,9 +157,14 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
     pub peer_token: Option<String>,
 
-    /// Allow POST /purge-payments, which forgets everything in both instances.
+    /// Allow POST /purge-payments, which forgets all payments in both instances.
     #[arg(long, env = "GALO_ALLOW_PURGE")]
     pub allow_purge: bool,
+
+    /// The accounts of the ledger: a file of lines ID,LIMIT with limits in cents. Without it, the
+    /// five of the contest.
+    #[arg(long, env = "GALO_ACCOUNTS")]
+    pub accounts: Option<PathBuf>,
 
     /// The directory of this instance's journal, made if need be. Without it nothing survives the
     /// process.
@@ -231,6 +244,7 @@ pub struct Config {
     pub adopt_after: Duration,
     pub peer_token: String,
     pub allow_purge: bool,
+    pub accounts: Arc<Limits>,
     /// The journal's directory and what is promised, if anything is.
     pub journal: Option<(PathBuf, journal::Durability)>,
     pub policy: Policy,
@@ -299,6 +313,7 @@ impl Config {
             adopt_after: args.adopt_after,
             peer_token,
             allow_purge: args.allow_purge,
+            accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
             journal,
             policy,
             processor_timeout: args.processor_timeout,

@@ -11,7 +11,9 @@ mod metrics;
 mod json;
 mod http;
 mod upstream;
+mod pipe;
 mod payments;
+mod ledger;
 mod journal;
 mod turn;
 mod config;
@@ -108,7 +110,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let listeners = bind(&config)?;
     let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
-    let node = Node::new(config).map_err(|error| error.to_string())?;
+    let node = Node::new(config)?;
     let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
     start_loops(&node, &driver, listeners)?;
     while node.phase() == Phase::Starting {
@@ -189,7 +191,7 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
 
 async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
     let writes = node.clone();
-    monoio::spawn(async move { turn::write(&writes.journal).await });
+    monoio::spawn(async move { turn::write([&writes.journal, &writes.ledger_journal]).await });
     for listener in listeners {
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }
@@ -219,6 +221,7 @@ fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signal
         std::thread::sleep(LOOK_EVERY);
     }
     node.journal.flush();
+    node.ledger_journal.flush();
     match (node.queue.outstanding(), node.has_journal()) {
         (0, _) => log::info!("stopped"),
         (left, true) => log::info!("stopped; {left} payments to settle are in the journal"),

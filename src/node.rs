@@ -8,14 +8,16 @@ use crate::clock::{self, Moment};
 use crate::config::{
     ADOPTED_MAX, ADOPTED_PAGE, CONTROLS_CAPACITY, Config, RING_CAPACITY, STOOD_STILL_MIN,
 };
-use crate::journal::{Journal, JournalError, Options, Recovered};
+use crate::journal::{self, Journal, Options, Recovered};
+use crate::ledger::book::{Ledger, Outcome, Past, Ticket};
+use crate::ledger::{AccountId, Transaction};
 use crate::money::Cents;
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::observed::{Report, State};
 use crate::payments::queue::Queue;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Processor, Totals, Window};
-use crate::peer::{HelloMessage, Peer};
+use crate::peer::{self, HelloMessage, Peer};
 use crate::stats::{Stats, Surroundings};
 use crate::upstream::Target;
 use atomic_waker::AtomicWaker;
@@ -80,6 +82,11 @@ pub struct Node {
     pub controls: ArrayQueue<Control>,
     pub stats: Stats,
     pub journal: Journal,
+    pub ledger: Ledger,
+    /// The ledger has a journal of its own, which no purge of payments touches.
+    pub ledger_journal: Journal,
+    /// A number that no other process has.
+    pub process: u64,
     /// What the journal brought back, until the dispatcher takes it over.
     recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
     ids: IdWindow,
@@ -100,9 +107,10 @@ impl Node {
     /// Replays the journal, and looks up the addresses of processors and peer once (blocking).
     ///
     /// # Errors
-    /// If the journal cannot be opened, in one line.
-    pub fn new(config: Config) -> Result<Arc<Node>, JournalError> {
-        let (journal, recovered) = open_journal(&config)?;
+    /// If a journal cannot be opened or does not fit to the accounts, in one line.
+    pub fn new(config: Config) -> Result<Arc<Node>, String> {
+        let (journal, recovered) = open_journal(&config).map_err(|error| error.to_string())?;
+        let (ledger, ledger_journal) = open_ledger(&config)?;
         let ids = IdWindow::new(config.ids_remembered);
         for (id, amount) in &recovered.ids {
             ids.admit(*id, *amount);
@@ -119,6 +127,9 @@ impl Node {
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
             journal,
+            ledger,
+            ledger_journal,
+            process: peer::random(),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
             ids,
             summary: Mutex::new(recovered.summary),
@@ -182,7 +193,8 @@ impl Node {
     pub fn hello(&self) -> HelloMessage {
         self.heard_at.store(clock::moment().0, Ordering::Relaxed);
         let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner).len();
-        HelloMessage { instance: self.config.instance.0, adopted }
+        let (process, now_us) = (self.process, clock::moment().0);
+        HelloMessage { instance: self.config.instance.0, process, now_us, adopted }
     }
 
     /// Whether this instance knows how things stand between it and its peer. One that has stood
@@ -212,6 +224,32 @@ impl Node {
     /// Whether this instance decides about an id, or is alone in the world.
     pub fn is_home(&self, id: PaymentId) -> bool {
         self.peer.is_none() || id.home() == self.config.instance
+    }
+
+    /// Whether this instance keeps an account.
+    pub fn is_account_home(&self, id: AccountId) -> bool {
+        self.peer.is_none() || id.home() == self.config.instance
+    }
+
+    /// Carries a transaction out on an account that is kept here.
+    pub fn transact(
+        &self,
+        id: AccountId,
+        transaction: Transaction,
+        ticket: Option<Ticket>,
+    ) -> Outcome {
+        if !matches!(self.phase(), Phase::Serving | Phase::Leaving) {
+            return Outcome::Closed;
+        }
+        let now = (clock::now_micros(), clock::moment());
+        let journal = &self.ledger_journal;
+        self.ledger.transact(id, transaction, ticket, now, |entry| {
+            let has_room = journal.has_room();
+            if has_room {
+                journal.append_entry(entry);
+            }
+            has_room
+        })
     }
 
     /// Offers a payment to this instance; if it is not its home, in the home's place. After
@@ -337,7 +375,21 @@ impl Node {
     }
 }
 
-fn open_journal(config: &Config) -> Result<(Journal, Recovered), JournalError> {
+fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
+    let (mut journal, mut past) = (Journal::none(), Past::default());
+    if let Some((directory, durability)) = &config.journal {
+        let options = Options::of_ledger(*durability, config.accounts.len());
+        let opened = Journal::open(&directory.join(journal::LEDGER_DIRECTORY), options);
+        let (opened, recovered) = opened.map_err(|error| error.to_string())?;
+        journal = opened;
+        past = Past { histories: recovered.accounts, keys: recovered.keys };
+    }
+    let is_home = |id: AccountId| config.peer.is_none() || id.home() == config.instance;
+    let ledger = Ledger::new(&config.accounts, past, clock::moment(), is_home)?;
+    Ok((ledger, journal))
+}
+
+fn open_journal(config: &Config) -> Result<(Journal, Recovered), journal::JournalError> {
     let Some((directory, durability)) = &config.journal else {
         return Ok((Journal::none(), Recovered::default()));
     };

@@ -5,18 +5,23 @@
 
 use crate::alarm::Alarm;
 use crate::clock::{self, Moment};
-use crate::config::{PEER_PATIENCE, PEER_TIMEOUT};
+use crate::config::{LEDGER_ASK_AGAIN, LEDGER_PATIENCE, PEER_PATIENCE, PEER_TIMEOUT};
 use crate::json;
+use crate::ledger::{AccountId, Key, Transaction, contract};
 use crate::money::{Cents, Total};
 use crate::payments::observed::Report;
 use crate::payments::{Accepted, Instance, PaymentId, Processor, Totals, Window};
-use crate::upstream::{Link, Target};
+use crate::pipe::{Pipe, Reply};
+use crate::upstream::{Failure, Link, Target};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// So many questions in a row without a usable answer, and the peer is taken to be gone.
@@ -47,6 +52,18 @@ pub struct Peer {
     misses: AtomicU32,
     /// When it was lost (µs).
     lost_at: AtomicU64,
+    clock: Mutex<PeerClock>,
+    /// The first half of the keys of the transactions we pass on, and how many there were.
+    keys: (u64, AtomicU64),
+}
+
+/// The peer's clock for durations, as far as we know it.
+#[derive(Clone, Copy, Debug, Default)]
+struct PeerClock {
+    /// Its process; another one has another clock.
+    process: u64,
+    /// What to add to a moment of ours: never too much, since the peer's answer was on its way.
+    ahead_us: i64,
 }
 
 /// What came of greeting the peer.
@@ -93,10 +110,23 @@ pub struct HealthMessage {
     pub response_min_ms: u64,
 }
 
+/// Why there is no answer for an account of the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Nothing was done, and nothing will be.
+    Away,
+    /// The transaction may have been carried out. If it was not by now, it never will be.
+    Unknown,
+}
+
 /// Who is there.
 #[derive(Serialize, Deserialize)]
 pub struct HelloMessage {
     pub instance: u8,
+    /// A number of its own for each process.
+    pub process: u64,
+    /// Its clock for durations, in microseconds.
+    pub now_us: u64,
     /// How many payments it has driven in place of the one that asks.
     pub adopted: usize,
 }
@@ -120,9 +150,17 @@ pub struct AdoptedMessage {
     pub adopted: Vec<(String, i64)>,
 }
 
+/// A number that no other process has, nor an earlier one had.
+pub fn random() -> u64 {
+    // The only source of randomness in std: each state has keys of its own from the system.
+    RandomState::new().build_hasher().finish()
+}
+
 thread_local! {
     /// Idle connections of this thread, the most recently used last.
     static LINKS: RefCell<Vec<(Alarm, Link)>> = const { RefCell::new(Vec::new()) };
+    /// The connection for the accounts' requests.
+    static PIPE: RefCell<Option<Rc<Pipe>>> = const { RefCell::new(None) };
 }
 
 impl Peer {
@@ -135,6 +173,8 @@ impl Peer {
             learned: AtomicUsize::new(0),
             misses: AtomicU32::new(0),
             lost_at: AtomicU64::new(0),
+            clock: Mutex::default(),
+            keys: (random(), AtomicU64::new(0)),
         }
     }
 
@@ -209,17 +249,9 @@ impl Peer {
         let (alarm, mut link) =
             idle.unwrap_or_else(|| (Alarm::new(), Link::new(self.target.clone())));
         let deadline = clock::moment() + time;
-        let token = &self.token;
         let exchange = async {
             let answer = link.exchange(&alarm, CONNECT_TIMEOUT, deadline, |out, host| {
-                let length = body.len();
-                // Writing to a Vec cannot fail.
-                let _ = write!(
-                    out,
-                    "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
-                     Content-Length: {length}\r\n\r\n"
-                );
-                out.extend_from_slice(body);
+                self.write_request(out, host, format_args!("{method} {path}"), body);
             });
             answer.await.map(|answer| (answer.status, answer.body.to_vec()))
         };
@@ -244,6 +276,94 @@ impl Peer {
         if status == 200 { Ok(body) } else { Err(BAD_ANSWER) }
     }
 
+    fn write_request(&self, out: &mut Vec<u8>, host: &str, line: fmt::Arguments, body: &[u8]) {
+        let (token, length) = (&self.token, body.len());
+        // Writing to a Vec cannot fail.
+        let _ = write!(
+            out,
+            "{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        out.extend_from_slice(body);
+    }
+
+    /// Asks about an account, together with whatever else this thread asks in this turn.
+    async fn ask(
+        &self,
+        time: Duration,
+        line: fmt::Arguments<'_>,
+        body: &[u8],
+    ) -> Result<Reply, Failure> {
+        let pipe = PIPE.with(|pipe| {
+            let pipe = &mut *pipe.borrow_mut();
+            pipe.get_or_insert_with(|| Rc::new(Pipe::new(self.target.clone()))).clone()
+        });
+        let answer = pipe.ask(time, |out, host| self.write_request(out, host, line, body)).await;
+        match &answer {
+            Ok((401, _)) | Err(_) => self.missed(),
+            Ok(_) => self.misses.store(0, Relaxed),
+        }
+        answer
+    }
+
+    /// Passes a transaction on to its account's home: status and body of its answer. Sent again
+    /// under the same key if the answer is lost, until [`LEDGER_PATIENCE`] is over; the home
+    /// carries it out once, and not after that.
+    ///
+    /// # Errors
+    /// See [`Unanswered`].
+    pub async fn transact(
+        &self,
+        id: AccountId,
+        transaction: Transaction,
+    ) -> Result<Reply, Unanswered> {
+        if !self.is_up() {
+            return Err(Unanswered::Away);
+        }
+        let deadline = clock::moment() + LEDGER_PATIENCE;
+        let PeerClock { process, ahead_us } =
+            *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let expires = deadline.0.saturating_add_signed(ahead_us);
+        let Key(key) = self.next_key();
+        let line = format_args!(
+            "POST /peer/accounts/{}?key={key:x}&process={process:x}&expires={expires}",
+            id.0
+        );
+        let mut body = Vec::with_capacity(128);
+        contract::write_transaction(&mut body, &transaction);
+        let mut sent = false;
+        loop {
+            let left = deadline.since(clock::moment());
+            match self.ask(left, line, &body).await {
+                Ok(answer @ (200 | 404 | 422, _)) => return Ok(answer),
+                // Turned away, expired, or no galo: nothing was done, unless it was before.
+                Ok(_) | Err(Failure::NotSent) if !sent => return Err(Unanswered::Away),
+                Ok(_) | Err(Failure::NotSent) => {}
+                Err(Failure::Lost) => sent = true,
+            }
+            if deadline.since(clock::moment()) <= LEDGER_ASK_AGAIN {
+                monoio::time::sleep(deadline.since(clock::moment())).await;
+                return Err(Unanswered::Unknown);
+            }
+            monoio::time::sleep(LEDGER_ASK_AGAIN).await;
+        }
+    }
+
+    /// Asks an account's home for its statement: status and body of its answer.
+    pub async fn statement(&self, id: AccountId) -> Option<Reply> {
+        if !self.is_up() {
+            return None;
+        }
+        let line = format_args!("GET /peer/accounts/{}", id.0);
+        let answer = self.ask(LEDGER_PATIENCE, line, b"").await;
+        answer.ok().filter(|(status, _)| matches!(status, 200 | 404))
+    }
+
+    fn next_key(&self) -> Key {
+        let (process, count) = &self.keys;
+        Key(u128::from(*process) << 64 | u128::from(count.fetch_add(1, Relaxed)))
+    }
+
     /// One answer did not come, or was of no use.
     fn missed(&self) {
         if self.misses.fetch_add(1, Relaxed) + 1 >= MISSES_TO_LOST {
@@ -258,7 +378,14 @@ impl Peer {
         let Ok(body) = self.call("GET", "/peer/hello", b"").await else {
             return Greeting::Done;
         };
-        match json::read::<HelloMessage>(&body) {
+        let now = clock::moment();
+        let hello = json::read::<HelloMessage>(&body);
+        if let Ok(HelloMessage { process, now_us, .. }) = hello {
+            let ahead_us = now_us.wrapping_sub(now.0) as i64;
+            let known = PeerClock { process, ahead_us };
+            *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        }
+        match hello {
             Ok(hello) if hello.instance == self.own.0 => {
                 self.enter(Presence::Lost);
                 return Greeting::Twin;

@@ -208,6 +208,16 @@ enum Turn {
     Close,
 }
 
+/// What a turn put into the buffer.
+struct Answers {
+    turn: Turn,
+    /// Whether a payment was accepted.
+    accepted: bool,
+    /// Whether an answer promises something, and has to wait for the journals.
+    promised: bool,
+    answered: u32,
+}
+
 /// How a read ended.
 enum Read {
     Some,
@@ -227,7 +237,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
         let mut begun = clock::moment();
         loop {
             let turn_started = clock::moment();
-            let (turn, accepted, answered) = self.turn(node, door).await;
+            let Answers { turn, accepted, promised, answered } = self.turn(node, door).await;
             if answered > 0 {
                 continued = false;
             }
@@ -237,8 +247,8 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                 self.out.extend_from_slice(response::CONTINUE);
                 continued = true;
             }
-            if accepted && node.has_journal() {
-                turn::written(&node.journal).await;
+            if promised && node.has_journal() {
+                turn::written([&node.journal, &node.ledger_journal]).await;
             }
             let written = self.flush().await;
             if answered > 0 && door == Door::Entry {
@@ -267,10 +277,9 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
         }
     }
 
-    /// Answers every whole request among the received bytes. Returns how it ended, whether a
-    /// payment was accepted, and how many requests were answered.
-    async fn turn(&mut self, node: &Arc<Node>, door: Door) -> (Turn, bool, u32) {
-        let (mut accepted, mut answered, mut used) = (false, 0, 0);
+    /// Answers every whole request among the received bytes.
+    async fn turn(&mut self, node: &Arc<Node>, door: Door) -> Answers {
+        let (mut accepted, mut promised, mut answered, mut used) = (false, false, 0, 0);
         let turn = loop {
             if self.out.len() >= RESPONSES_SIZE_MAX {
                 break Turn::Full;
@@ -288,13 +297,15 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
                     let frame = Frame { connection, head_only: request.method == Method::Head };
                     match routes::handle(node, door, &request, frame, &mut self.out) {
                         Then::Answered => {}
-                        Then::Accepted => accepted = true,
+                        Then::Accepted => (accepted, promised) = (true, true),
+                        Then::Promised => promised = true,
                         Then::Call(call) => {
                             if accepted {
                                 node.queue.wake();
                             }
                             let then = call.answer(node, frame, &mut self.out).await;
                             accepted |= matches!(then, Then::Accepted);
+                            promised |= accepted;
                         }
                     }
                     if connection == Connection::Close {
@@ -304,7 +315,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Client<S> {
             }
         };
         self.received.drain(..used);
-        (turn, accepted, answered)
+        Answers { turn, accepted, promised, answered }
     }
 
     /// Reads until parsing again makes sense. False if the connection is to be dropped. `begun`:

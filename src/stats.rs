@@ -22,6 +22,11 @@ pub struct Stats {
     pub handed_over: AtomicU64,
     /// … or, there, found to be known with another amount.
     pub conflicts: AtomicU64,
+    /// Transactions carried out, refused, and turned away at the accounts' home.
+    pub transactions: AtomicU64,
+    pub transactions_refused: AtomicU64,
+    pub transactions_turned_away: AtomicU64,
+    pub statements: AtomicU64,
     pub waiting: AtomicU64,
     pub in_doubt: AtomicU64,
     pub in_flight: AtomicU64,
@@ -55,6 +60,7 @@ impl Stats {
         let mut out = String::with_capacity(16 * 1024);
         self.write_payments(&mut out, around);
         self.write_processors(&mut out, around);
+        self.write_ledger(&mut out);
         let help = "Time from a whole request to its answer.";
         write_histograms(&mut out, "galo_entry_seconds", help, &[(&[], &self.entry)]);
         let gauge = |out: &mut String, name, help, value| {
@@ -134,6 +140,19 @@ impl Stats {
         for (name, help, counter) in counters {
             write_counters(out, name, help, &[(&[], load(counter))]);
         }
+    }
+
+    fn write_ledger(&self, out: &mut String) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let outcomes: [(&[(&str, &str)], u64); 3] = [
+            (&[("outcome", "done")], load(&self.transactions)),
+            (&[("outcome", "refused")], load(&self.transactions_refused)),
+            (&[("outcome", "turned_away")], load(&self.transactions_turned_away)),
+        ];
+        let help = "Transactions of the accounts kept here, and bad ones met here.";
+        write_counters(out, "galo_transactions_total", help, &outcomes);
+        let help = "Statements of the accounts kept here.";
+        write_counters(out, "galo_statements_total", help, &[(&[], load(&self.statements))]);
     }
 
     fn write_processors(&self, out: &mut String, around: &Surroundings) {

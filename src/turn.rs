@@ -1,4 +1,4 @@
-//! One write to the journal for a whole turn of the event loop.
+//! One write to each journal for a whole turn of the event loop.
 //!
 //! Connections whose answers promise something wait here. The first one wakes the writer, which runs
 //! behind all tasks that are ready by then, writes what they have appended, and wakes them all.
@@ -22,7 +22,7 @@ thread_local! {
 }
 
 /// Ends when everything that this task has appended is as safe as was asked for.
-pub async fn written(journal: &Journal) {
+pub async fn written(journals: [&Journal; 2]) {
     let number = TURN.with(|turn| turn.number.get());
     poll_fn(|context| {
         TURN.with(|turn| {
@@ -37,11 +37,13 @@ pub async fn written(journal: &Journal) {
         })
     })
     .await;
-    journal.wait(journal.appended()).await;
+    for journal in journals {
+        journal.wait(journal.appended()).await;
+    }
 }
 
 /// Writes turn after turn, for as long as the thread runs. To be spawned before any connection.
-pub async fn write(journal: &Journal) {
+pub async fn write(journals: [&Journal; 2]) {
     // Two lists change places, so that none is ever allocated anew.
     let mut ready: Vec<Waker> = Vec::new();
     loop {
@@ -56,7 +58,7 @@ pub async fn write(journal: &Journal) {
             })
         })
         .await;
-        journal.flush();
+        journals.iter().for_each(|journal| journal.flush());
         TURN.with(|turn| turn.number.set(turn.number.get() + 1));
         ready.drain(..).for_each(Waker::wake);
     }

@@ -102,7 +102,7 @@ impl Target {
         }
     }
 
-    /// This address does not answer: the others come first next time.
+    /// The others come first next time.
     fn put_last(&self, address: SocketAddr) {
         let mut known = self.lock();
         if known.first() == Some(&address) {
@@ -110,8 +110,26 @@ impl Target {
         }
     }
 
+    fn put_first(&self, address: SocketAddr) {
+        let mut known = self.lock();
+        if let Some(place) = known.iter().position(|it| *it == address) {
+            known[..=place].rotate_right(1);
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SocketAddr>> {
         self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A new connection to the address that answered last, without Nagle's delay.
+    pub async fn connect(&self) -> Option<TcpStream> {
+        let address = self.lock().first().copied()?;
+        // Until it answers, and for whoever stops waiting for that, it is the last to be tried.
+        self.put_last(address);
+        let stream = TcpStream::connect_addr(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        self.put_first(address);
+        Some(stream)
     }
 
     /// What belongs into the `Host` header.
@@ -167,12 +185,8 @@ impl Link {
             Some(stream) => stream,
             None => {
                 let connect_by = deadline.min(clock::moment() + connect_timeout);
-                let address = self.target.lock().first().copied().ok_or(Failure::NotSent)?;
-                let connected = alarm.until(connect_by, connect(address)).await.flatten();
-                connected.ok_or_else(|| {
-                    self.target.put_last(address);
-                    Failure::NotSent
-                })?
+                let connected = alarm.until(connect_by, self.target.connect()).await;
+                connected.flatten().ok_or(Failure::NotSent)?
             }
         };
         self.send(&mut stream, alarm, deadline).await?;
@@ -251,12 +265,6 @@ fn parse<'a>(received: &'a [u8], at_eof: bool, scratch: &'a mut Vec<u8>) -> Opti
         Parsed::Complete { answer, .. } => Some(answer),
         _ => None,
     }
-}
-
-async fn connect(address: SocketAddr) -> Option<TcpStream> {
-    let stream = TcpStream::connect_addr(address).await.ok()?;
-    stream.set_nodelay(true).ok()?;
-    Some(stream)
 }
 
 /// Neither closed by the other side nor holding bytes that belong to no request.

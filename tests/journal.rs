@@ -104,10 +104,15 @@ fn only_the_owner_may_look() {
     assert_eq!(instance.pay(&id(1), "1.00").status, 202);
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o7777;
     assert_eq!(mode(Path::new(&data)), 0o700);
-    let files: Vec<_> = fs::read_dir(&data).expect("a directory").flatten().collect();
-    assert!(files.len() > 1, "{files:?}");
-    for file in files {
-        assert_eq!(mode(&file.path()), 0o600, "{file:?}");
+    let ledger = Path::new(&data).join("ledger");
+    assert_eq!(mode(&ledger), 0o700);
+    for directory in [Path::new(&data), &ledger] {
+        let entries = fs::read_dir(directory).expect("a directory").flatten();
+        let files: Vec<_> = entries.map(|it| it.path()).filter(|it| *it != ledger).collect();
+        assert!(files.len() > 1, "{files:?}");
+        for file in files {
+            assert_eq!(mode(&file), 0o600, "{file:?}");
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 //! ids:   head, then in the order of acceptance: id 16, cents 8
 //! ```
 //!
+//! The entries of a ledger leave nothing here: they are in the accounts (`accounts.rs`).
+//!
 //! Knows nothing of files. The invariant: such a file is used whole or not at all; its head has
 //! the checksum of the rest (`head.rs`).
 
@@ -13,34 +15,42 @@ use super::JournalError;
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::record::Record;
 use crate::clock::Timestamp;
+use crate::ledger::Entry;
 use crate::money::Cents;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{PaymentId, Processor};
 
 pub const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
 pub const ID_BYTES: usize = size_of::<u128>() + size_of::<i64>();
-const BEGINS_WITH_PURGE: u32 = 1;
+const STANDS_ALONE: u32 = 1;
+const HAS_ACCOUNTS: u32 = 2;
 
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Books {
-    /// Everything in files of lower numbers is forgotten.
-    pub begins_with_purge: bool,
+    /// Nothing in files of lower numbers counts: a purge came after, or all that they still meant
+    /// is in these accounts.
+    pub stands_alone: bool,
+    /// A file of accounts of the same number belongs to these books.
+    pub has_accounts: bool,
     pub settled: [Vec<(Timestamp, Cents)>; 2],
     pub ids: Vec<(PaymentId, Cents)>,
     /// Not kept in these files: written again in a newer segment.
     pub adopted: Vec<(PaymentId, Cents)>,
+    /// Not kept in these files either: the accounts come of them. With their offsets.
+    pub entries: Vec<(usize, Entry)>,
 }
 
 impl Books {
-    pub fn add(&mut self, record: &Record) {
+    pub fn add(&mut self, offset: usize, record: &Record) {
         match *record {
             Record::Settled { processor, amount, requested_at, .. } => {
                 self.settled[processor as usize].push((requested_at, amount));
             }
             Record::Accepted { id, amount, .. } => self.ids.push((id, amount)),
             Record::Adopted { id, amount } => self.adopted.push((id, amount)),
-            Record::Purged => *self = Books { begins_with_purge: true, ..Books::default() },
+            Record::Entry(entry) => self.entries.push((offset, entry)),
+            Record::Purged => *self = Books { stands_alone: true, ..Books::default() },
             _ => {}
         }
     }
@@ -59,7 +69,8 @@ impl Books {
             bytes.extend_from_slice(&at.0.to_le_bytes());
             bytes.extend_from_slice(&amount.0.to_le_bytes());
         }
-        let flags = if self.begins_with_purge { BEGINS_WITH_PURGE } else { 0 };
+        let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
+        let flags = alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 };
         let own = Own { flags, counts: [default.len() as u64, fallback.len() as u64] };
         own.finish(Kind::Books, number, &mut bytes);
         bytes
@@ -77,7 +88,7 @@ impl Books {
     }
 }
 
-fn with_room_for_head(body: usize) -> Vec<u8> {
+pub(super) fn with_room_for_head(body: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(FILE_HEAD_BYTES + body);
     bytes.resize(FILE_HEAD_BYTES, 0);
     bytes
@@ -85,13 +96,13 @@ fn with_room_for_head(body: usize) -> Vec<u8> {
 
 /// The part of the head that these files have for their own.
 #[derive(Clone, Copy, Debug)]
-struct Own {
-    flags: u32,
-    counts: [u64; 2],
+pub(super) struct Own {
+    pub flags: u32,
+    pub counts: [u64; 2],
 }
 
 impl Own {
-    fn finish(&self, kind: Kind, number: u32, bytes: &mut [u8]) {
+    pub fn finish(&self, kind: Kind, number: u32, bytes: &mut [u8]) {
         let mut own = [0; OWN_BYTES];
         own[..4].copy_from_slice(&self.flags.to_le_bytes());
         own[4..8].copy_from_slice(&crc32c::crc32c(&bytes[FILE_HEAD_BYTES..]).to_le_bytes());
@@ -100,7 +111,7 @@ impl Own {
         bytes[..FILE_HEAD_BYTES].copy_from_slice(&head::encode(kind, number, own));
     }
 
-    fn read(own: &[u8; OWN_BYTES]) -> (Own, u32) {
+    pub fn read(own: &[u8; OWN_BYTES]) -> (Own, u32) {
         let word = |at: usize| {
             own[at..at + 4].iter().rev().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
         };
@@ -136,13 +147,18 @@ fn number_at(entry: &[u8], at: usize) -> i64 {
     entry.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, i64::from_le_bytes)
 }
 
-/// Whether books begin with a purge.
-///
+/// What the head of books says besides.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags {
+    pub stands_alone: bool,
+    pub has_accounts: bool,
+}
+
 /// # Errors
 /// If the head (all that is needed of the file) is not whole.
-pub fn begin_with_purge(number: u32, head: &[u8]) -> Result<bool, JournalError> {
-    let (own, _) = Own::read(&head::decode(Kind::Books, number, head)?);
-    Ok(own.flags & BEGINS_WITH_PURGE != 0)
+pub fn flags(number: u32, head: &[u8]) -> Result<Flags, JournalError> {
+    let (Own { flags, .. }, _) = Own::read(&head::decode(Kind::Books, number, head)?);
+    Ok(Flags { stands_alone: flags & STANDS_ALONE != 0, has_accounts: flags & HAS_ACCOUNTS != 0 })
 }
 
 /// Adds the settlements of books to a summary; returns how many per processor.

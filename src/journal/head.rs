@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! offset  size  what
-//!      0     8  magic: which of the three kinds of file
+//!      0     8  magic: which of the four kinds of file
 //!      8     4  version of the layout, 1
 //!     12     4  number of the segment, the same as in the name
 //!     16    28  for each kind its own:
 //!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
-//!               books:   4 flags (1: begins with a purge), 4 CRC-32C of the body,
-//!                        8 settlements at the default processor, 8 at the fallback, 4 zero
+//!               books:   4 flags (1: nothing in files of lower numbers counts, 2: accounts
+//!                        belong to it), 4 CRC-32C of the body, 8 settlements at the default processor,
+//!                        8 at the fallback, 4 zero
 //!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 12 zero
+//!               accounts: 4 zero, 4 CRC-32C of the body, 8 accounts, 8 bytes of the body, 4 zero
 //!     44     4  CRC-32C of everything above
 //! ```
 //!
@@ -31,7 +33,7 @@ pub const VERSION: u32 = 1;
 /// The first segment of a journal.
 pub const FIRST_NUMBER: u32 = 1;
 
-/// The three kinds of file.
+/// The four kinds of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Records in the order they were written.
@@ -40,16 +42,19 @@ pub enum Kind {
     Books,
     /// The ids that were accepted in such a segment.
     Ids,
+    /// The state of a ledger's accounts at the end of such a segment.
+    Accounts,
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Segment, Kind::Books, Kind::Ids];
+    const ALL: [Kind; 4] = [Kind::Segment, Kind::Books, Kind::Ids, Kind::Accounts];
 
     fn magic(self) -> [u8; 8] {
         match self {
             Kind::Segment => *b"galo:jrn",
             Kind::Books => *b"galo:bks",
             Kind::Ids => *b"galo:ids",
+            Kind::Accounts => *b"galo:acc",
         }
     }
 
@@ -58,6 +63,7 @@ impl Kind {
             Kind::Segment => ".journal",
             Kind::Books => ".books",
             Kind::Ids => ".ids",
+            Kind::Accounts => ".accounts",
         }
     }
 
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(Kind::Segment.file_name(1), "0000000001.journal");
         assert_eq!(Kind::of_file_name("4294967295.books"), Some((Kind::Books, u32::MAX)));
         assert_eq!(Kind::of_file_name("0000000007.ids"), Some((Kind::Ids, 7)));
+        assert_eq!(Kind::of_file_name("0000000007.accounts"), Some((Kind::Accounts, 7)));
         for name in
             ["1.journal", "+000000001.journal", "0000000001.journal.tmp", "lock", "9999999999.ids"]
         {

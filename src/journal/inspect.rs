@@ -1,11 +1,15 @@
 //! `galo journal check|dump PATH`: what a journal holds, for a person. Reads only; takes no lock,
 //! so that a journal in use can be looked at too (its end may be in the middle of a write then).
+//! The ledger's journal, in a directory inside the instance's, is looked at with it.
 
+use super::accounts::{Accounts, States};
+use super::entry::Line;
 use super::head::{Kind, kind_of};
 use super::recover::Replay;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
-use super::{JournalError, books};
+use super::{JournalError, LEDGER_DIRECTORY, books};
+use crate::ledger::{AccountId, History};
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Processor, Window};
 use std::io::{self, Write};
@@ -22,12 +26,12 @@ pub struct JournalArgs {
 enum Action {
     /// Read everything, print what is there and what is wrong with it. Exit code 1 if it is damaged
     Check {
-        /// The journal's directory, or one of its files
+        /// The journal's directory (the ledger's inside it is looked at too), or one of its files
         path: PathBuf,
     },
     /// Print every record, one a line
     Dump {
-        /// The journal's directory, or one of its files
+        /// The journal's directory (the ledger's inside it is looked at too), or one of its files
         path: PathBuf,
     },
 }
@@ -62,14 +66,41 @@ fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if Kind::of_file_name(name).is_none() {
-        let what = "not named like a file of a journal (0000000001.journal, .books or .ids)";
+        let what =
+            "not named like a file of a journal (0000000001.journal, .books, .ids or .accounts)";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     Ok((Directory::read_only(parent)?, vec![name.into()]))
 }
 
-/// Whether all is sound.
+/// Whether all is sound, in the ledger's directory too if there is one inside.
 pub(super) fn check(path: &Path, out: &mut impl Write) -> io::Result<bool> {
+    with_ledger(path, out, check_one)
+}
+
+/// Whether every file could be read to its end.
+pub(super) fn dump(path: &Path, out: &mut impl Write) -> io::Result<bool> {
+    with_ledger(path, out, dump_one)
+}
+
+fn with_ledger<W: Write>(
+    path: &Path,
+    out: &mut W,
+    look: fn(&Path, &mut W) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let ledger = path.join(LEDGER_DIRECTORY);
+    if !ledger.is_dir() {
+        return look(path, out);
+    }
+    let mut sound = true;
+    for path in [path, &ledger] {
+        writeln!(out, "{}:", path.display())?;
+        sound &= look(path, out)?;
+    }
+    Ok(sound)
+}
+
+fn check_one(path: &Path, out: &mut impl Write) -> io::Result<bool> {
     let (directory, names) = files_at(path)?;
     let mut sound = true;
     let mut bytes = Vec::new();
@@ -119,7 +150,15 @@ fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError> {
             Ok(format!("{default} settlements at default, {fallback} at fallback"))
         }
         Kind::Ids => Ok(format!("{} ids", books::ids(number, bytes)?.len())),
+        Kind::Accounts => {
+            let accounts = States::new(number, bytes)?.collect()?;
+            Ok(format!("{} accounts, {} entries", accounts.len(), entries_of(&accounts)))
+        }
     }
+}
+
+fn entries_of(accounts: &Accounts) -> u128 {
+    accounts.values().map(|history| u128::from(history.sequence)).sum()
 }
 
 /// What all files mean together, as a start would read them.
@@ -138,6 +177,10 @@ fn check_whole(directory: &Directory, out: &mut impl Write) -> io::Result<bool> 
     let (waiting, doubts) = replay.outstanding();
     writeln!(out, "outstanding: {} waiting, {} in doubt", waiting.len(), doubts.len())?;
     writeln!(out, "ids: {}", replay.ids.len())?;
+    if !replay.accounts.is_empty() {
+        let (count, entries) = (replay.accounts.len(), entries_of(&replay.accounts));
+        writeln!(out, "accounts: {count}, {entries} entries, {} with a key", replay.keys.len())?;
+    }
     for name in &replay.listing.leftovers {
         writeln!(out, "{name}: a leftover, the next start removes it")?;
     }
@@ -153,8 +196,7 @@ fn check_whole(directory: &Directory, out: &mut impl Write) -> io::Result<bool> 
     Ok(true)
 }
 
-/// Whether every file could be read to its end.
-pub(super) fn dump(path: &Path, out: &mut impl Write) -> io::Result<bool> {
+fn dump_one(path: &Path, out: &mut impl Write) -> io::Result<bool> {
     let (directory, names) = files_at(path)?;
     let mut sound = true;
     let mut bytes = Vec::new();
@@ -163,6 +205,9 @@ pub(super) fn dump(path: &Path, out: &mut impl Write) -> io::Result<bool> {
         match (Kind::of_file_name(name), kind_of(&bytes)) {
             (Some((Kind::Segment, number)), Some(Kind::Segment)) => {
                 sound &= dump_segment(name, number, &bytes, out)?;
+            }
+            (Some((Kind::Accounts, number)), Some(Kind::Accounts)) => {
+                sound &= dump_accounts(name, number, &bytes, out)?;
             }
             // Not records; `check` tells how many there are.
             _ => match describe(name, &bytes) {
@@ -175,6 +220,31 @@ pub(super) fn dump(path: &Path, out: &mut impl Write) -> io::Result<bool> {
         }
     }
     Ok(sound)
+}
+
+fn dump_accounts(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {
+    let states = match States::new(number, bytes) {
+        Ok(states) => states,
+        Err(error) => {
+            writeln!(out, "{name}: {error}")?;
+            return Ok(false);
+        }
+    };
+    for state in states {
+        match state {
+            Ok((AccountId(id), History { balance, sequence, newest }, _)) => {
+                writeln!(out, "{name} account {id}: balance {balance}, {sequence} entries")?;
+                for (transaction, at) in &newest {
+                    writeln!(out, "{name} account {id}: {} at {at}", Line(transaction))?;
+                }
+            }
+            Err(error) => {
+                writeln!(out, "{name}: {error}")?;
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 fn dump_segment(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {

@@ -1,16 +1,18 @@
 //! Order in the directory: the next segment made ahead, old segments rewritten as books, what was
 //! purged removed. Runs on a thread of its own, one step at a time; tests run the steps by hand.
 //!
-//! The invariant: a segment is removed only when its books and ids are on the disk under their
+//! The invariant: a segment is removed only when its books, ids and accounts are on the disk under their
 //! names, and when everything that ended its payments is on the disk as well. A crash between any
 //! two operations leaves a directory that `recover.rs` reads the same way.
 
+use super::accounts::States;
 use super::books::Books;
 use super::head::Kind;
 use super::segment::{Contents, Ending, UNFINISHED};
 use super::storage::Storage;
 use super::writer::{Writer, is_full, locked};
-use super::{JournalError, books};
+use super::{JournalError, accounts, books};
+use crate::ledger::Entry;
 use std::collections::VecDeque;
 use std::io;
 
@@ -27,6 +29,10 @@ pub struct Keeping {
     pub oldest: u32,
     /// Files of ids, oldest first, with how many are in each.
     pub ids: VecDeque<(u32, usize)>,
+    /// The file of accounts that belongs to the last books.
+    pub accounts: Option<u32>,
+    /// No books so far have settlements or ids: what comes of the segments is in the accounts.
+    pub only_accounts: bool,
     /// The last time there was no space for the next segment, or for books.
     pub full: [bool; 2],
 }
@@ -42,7 +48,9 @@ impl Writer {
             self.remove_purged(&mut keeping, census.purged);
             return true;
         }
-        if census.in_use <= keeping.oldest {
+        // Without space for the next segment these are given up as well.
+        let kept = if self.is_next_ready() { self.options.full_segments_kept } else { 0 };
+        if census.in_use.saturating_sub(keeping.oldest) <= kept {
             return prepared;
         }
         if census.held > 0 {
@@ -77,7 +85,7 @@ impl Writer {
         if let Err(error) = storage.read(&name, usize::MAX, &mut bytes) {
             self.fail(&format!("segment {number} cannot be read: {error}"));
         }
-        let books = match books_of(number, &bytes) {
+        let mut books = match books_of(number, &bytes) {
             Ok(books) => books,
             Err(error) => self.fail(&error.to_string()),
         };
@@ -89,15 +97,11 @@ impl Writer {
             self.flush();
             self.sync();
         }
-        let write = || {
-            // The ids first, for good: where there are books, there is nothing left to be done.
-            write_whole(storage, Kind::Ids, number, &books.encode_ids(number))?;
-            storage.sync_directory()?;
-            write_whole(storage, Kind::Books, number, &books.encode(number))?;
-            storage.sync_directory()?;
-            storage.remove(&name)
-        };
-        let full = match write() {
+        let had_accounts = keeping.accounts.filter(|_| !books.stands_alone);
+        books.has_accounts = had_accounts.is_some() || !books.entries.is_empty();
+        // So a ledger's directory does not grow by two files of nothing with every segment.
+        books.stands_alone |= books.has_accounts && keeping.only_accounts;
+        let full = match self.write_books(number, had_accounts, &mut books) {
             Ok(()) => false,
             Err(error) if is_full(&error) => true,
             Err(error) => self.fail(&format!("segment {number} cannot be rewritten: {error}")),
@@ -110,14 +114,83 @@ impl Writer {
         keeping.ids.push_back((number, books.ids.len()));
         self.remove_old_ids(keeping);
         let settled = books.settled[0].len() + books.settled[1].len();
-        log::info!("journal: segment {number} rewritten as books of {settled} settlements");
+        keeping.only_accounts &= settled == 0 && books.ids.is_empty();
+        let accounts = books.has_accounts.then_some(number);
+        if let Some(superseded) = std::mem::replace(&mut keeping.accounts, accounts) {
+            self.remove(&Kind::Accounts.file_name(superseded));
+            if books.stands_alone {
+                self.remove(&Kind::Books.file_name(superseded));
+            }
+        }
+        let entries = books.entries.len();
+        log::info!(
+            "journal: segment {number} rewritten as books of {settled} settlements and {entries} \
+             entries"
+        );
         true
+    }
+
+    /// Writes what is left of a segment, and removes it. First everything is written under other
+    /// names, so that a full disk leaves nothing behind; then the names, those of the books last
+    /// and for good: where there are books, nothing is left to be done.
+    fn write_books(
+        &self,
+        number: u32,
+        had_accounts: Option<u32>,
+        books: &mut Books,
+    ) -> io::Result<()> {
+        let storage = &*self.storage;
+        let mut kinds = vec![Kind::Ids];
+        let mut write = || {
+            write_unfinished(storage, Kind::Ids, number, &books.encode_ids(number))?;
+            if books.has_accounts {
+                let bytes = self.accounts_of(number, had_accounts, &mut books.entries)?;
+                write_unfinished(storage, Kind::Accounts, number, &bytes)?;
+                kinds.push(Kind::Accounts);
+            }
+            write_unfinished(storage, Kind::Books, number, &books.encode(number))?;
+            for kind in &kinds {
+                finish(storage, *kind, number)?;
+            }
+            storage.sync_directory()?;
+            finish(storage, Kind::Books, number)
+        };
+        if let Err(error) = write() {
+            for kind in [Kind::Ids, Kind::Accounts, Kind::Books] {
+                // Gives the space back; a start would too.
+                let _ = storage.remove(&(kind.file_name(number) + UNFINISHED));
+            }
+            return Err(error);
+        }
+        storage.sync_directory()?;
+        storage.remove(&Kind::Segment.file_name(number))
+    }
+
+    /// The accounts at the end of a segment.
+    fn accounts_of(
+        &self,
+        number: u32,
+        before: Option<u32>,
+        entries: &mut [(usize, Entry)],
+    ) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if let Some(before) = before {
+            let name = Kind::Accounts.file_name(before);
+            self.storage.read(&name, usize::MAX, &mut bytes)?;
+        }
+        let before = before.map(|number| States::new(number, &bytes)).transpose();
+        match before.and_then(|states| accounts::rewrite(number, states, entries)) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => self.fail(&error.to_string()),
+        }
     }
 
     /// Removes files of ids that the newer ones alone make unnecessary.
     fn remove_old_ids(&self, keeping: &mut Keeping) {
         let mut count: usize = keeping.ids.iter().map(|(_, count)| count).sum();
-        while let Some((number, oldest)) = keeping.ids.front().copied()
+        // The last one stays, even empty: every start looks for it.
+        while keeping.ids.len() > 1
+            && let Some((number, oldest)) = keeping.ids.front().copied()
             && count - oldest >= self.options.ids_remembered
         {
             self.remove(&Kind::Ids.file_name(number));
@@ -141,6 +214,8 @@ impl Writer {
         }
         keeping.oldest = purged;
         keeping.ids.clear();
+        keeping.accounts = None;
+        keeping.only_accounts = true;
     }
 
     fn remove(&self, name: &str) {
@@ -164,8 +239,8 @@ fn tell_if_full(was: &mut bool, is: bool, what: &str) {
 fn books_of(number: u32, bytes: &[u8]) -> Result<Books, JournalError> {
     let contents = Contents::new(number, bytes)?;
     let mut books = Books::default();
-    let (offset, ending) = contents.walk(|_, record| {
-        books.add(&record);
+    let (offset, ending) = contents.walk(|offset, record| {
+        books.add(offset, &record);
         Ok(())
     })?;
     if ending != Ending::Sealed {
@@ -178,22 +253,21 @@ fn books_of(number: u32, bytes: &[u8]) -> Result<Books, JournalError> {
 }
 
 /// Writes a file under another name first, so that its own name only ever means the whole.
-fn write_whole(storage: &dyn Storage, kind: Kind, number: u32, bytes: &[u8]) -> io::Result<()> {
+fn write_unfinished(
+    storage: &dyn Storage,
+    kind: Kind,
+    number: u32,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let file = storage.create(&(kind.file_name(number) + UNFINISHED))?;
+    file.allocate(bytes.len() as u64)?;
+    file.write_at(bytes, 0)?;
+    file.sync()
+}
+
+fn finish(storage: &dyn Storage, kind: Kind, number: u32) -> io::Result<()> {
     let name = kind.file_name(number);
-    let unfinished = name.clone() + UNFINISHED;
-    let write = || {
-        let file = storage.create(&unfinished)?;
-        file.allocate(bytes.len() as u64)?;
-        file.write_at(bytes, 0)?;
-        file.sync()?;
-        storage.rename(&unfinished, &name)
-    };
-    let written = write();
-    if written.is_err() {
-        // Gives the space back; a start would too.
-        let _ = storage.remove(&unfinished);
-    }
-    written
+    storage.rename(&(name.clone() + UNFINISHED), &name)
 }
 
 const _: () = assert!(books::SETTLEMENT_BYTES == 16 && books::ID_BYTES == 24);

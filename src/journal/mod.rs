@@ -34,7 +34,9 @@
 //! A journal that failed once is not trusted again: any failed write or sync ends the process with
 //! one line and exit code [`EXIT_FAILED`]. Log lines name files and offsets, never payments.
 
+mod accounts;
 mod books;
+mod entry;
 mod head;
 pub mod inspect;
 mod keeper;
@@ -54,6 +56,7 @@ pub use recover::Recovered;
 use recover::Torn;
 
 use crate::clock::Timestamp;
+use crate::ledger::Entry;
 use crate::money::Cents;
 use crate::payments::{Attempt, PaymentId, Settlement};
 use record::Record;
@@ -104,6 +107,12 @@ pub struct Options {
     pub ids_remembered: usize,
     /// Bytes in a segment. May differ from one start to the next.
     pub segment_bytes: usize,
+    /// The table of the outstanding payments has room for so many from the start. It doubles when
+    /// they become more, which takes a millisecond or two.
+    pub outstanding_at_first: usize,
+    /// So many full segments are kept as they are while the disk has space: only they have the keys
+    /// of their entries.
+    pub full_segments_kept: u32,
     /// What happens when the journal cannot be trusted any more. Must not return.
     pub fail: fn(&str) -> !,
 }
@@ -113,8 +122,24 @@ const SEGMENT_BYTES_MIN: usize = 16 << 20;
 /// Room to settle ten million outstanding payments. Offsets have 32 bits.
 const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
+/// The ledger's journal is in this directory of the instance's own: no purge of payments reaches it.
+pub const LEDGER_DIRECTORY: &str = "ledger";
+
+/// Room for 45,000 entries with descriptions of ten letters: more than the contest makes. Half of
+/// the 8 MiB that a new one takes on the disk, for this segment and the next, and what a start and
+/// the keeper hold in memory at most while they read one.
+const LEDGER_SEGMENT_BYTES_MIN: usize = 4 << 20;
+const LEDGER_SEGMENT_BYTES_MAX: usize = 64 << 20;
+/// Full segments are rewritten as the state of every account, about this long each (ten
+/// transactions with descriptions of ten letters). A segment is at least as long as all of them, so
+/// the keeper never writes much more than the ledger itself did.
+const ACCOUNT_BYTES: usize = 320;
+
 /// The process ends with this code when a write or a sync has failed (EX_SOFTWARE of sysexits.h).
 pub const EXIT_FAILED: i32 = 70;
+
+/// See [`Options::outstanding_at_first`].
+const OUTSTANDING_AT_FIRST: usize = 16 * 1024;
 
 impl Options {
     /// `outstanding_max`: payments accepted and not over at any time. One segment has room for what
@@ -122,7 +147,31 @@ impl Options {
     pub fn new(durability: Durability, outstanding_max: usize, ids_remembered: usize) -> Options {
         let needed = writer::room_for(outstanding_max) / 15 * 16;
         let segment_bytes = needed.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        Options { durability, ids_remembered, segment_bytes, fail: fail_process }
+        let outstanding_at_first = OUTSTANDING_AT_FIRST.min(outstanding_max);
+        Options {
+            durability,
+            ids_remembered,
+            segment_bytes,
+            outstanding_at_first,
+            full_segments_kept: 0,
+            fail: fail_process,
+        }
+    }
+
+    /// Of a journal that holds the entries of a ledger with so many accounts, and no payments.
+    pub fn of_ledger(durability: Durability, accounts: usize) -> Options {
+        let segment_bytes = accounts
+            .saturating_mul(ACCOUNT_BYTES)
+            .clamp(LEDGER_SEGMENT_BYTES_MIN, LEDGER_SEGMENT_BYTES_MAX)
+            .next_power_of_two();
+        Options {
+            durability,
+            ids_remembered: 0,
+            segment_bytes,
+            outstanding_at_first: 0,
+            full_segments_kept: 1,
+            fail: fail_process,
+        }
     }
 }
 
@@ -307,6 +356,13 @@ impl Journal {
         open.writer.append_adopted(adopted)
     }
 
+    /// A transaction was carried out on an account of the ledger. Call it under the account's lock,
+    /// after [`Journal::has_room`]: the journal keeps the order of the calls, and a start refuses
+    /// entries of one account that do not follow each other.
+    pub fn append_entry(&self, entry: &Entry) -> Position {
+        self.append(Record::Entry(*entry))
+    }
+
     /// Forgets everything. Call it after the payments have been taken out of the queue: one that is
     /// accepted in between is then taken up again by its attempt. Blocks for the making of a file
     /// if none is ready. `None` if the disk is full: then nothing was done.
@@ -341,7 +397,6 @@ impl Journal {
     }
 
     /// Whether everything up to there is as safe as was asked for.
-    #[cfg(test)]
     pub fn is_durable(&self, position: Position) -> bool {
         self.open.as_ref().is_none_or(|open| open.writer.is_durable(position))
     }

@@ -26,14 +26,16 @@
 //!    9  End              8  -
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
 //!   11  Adopted     32  id 16, amount in cents 8
-//! 64…127 kept for the ledger's entries
+//!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
+//! 65…127 kept for the ledger
 //! ```
 //!
 //! Eight zero bytes where a record would start are the end of the records: segments are
 //! allocated ahead and read as zeros. No record begins with them, since none is of length zero.
 
-use super::Position;
+use super::{Position, entry};
 use crate::clock::Timestamp;
+use crate::ledger::{Entry, Key};
 use crate::money::Cents;
 use crate::payments::{PaymentId, Processor};
 use std::fmt;
@@ -59,8 +61,12 @@ pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
 pub const CARRIED_BYTES: usize = ACCEPTED_BYTES + size_of::<i64>();
+/// The longest record of a payment.
+const PAYMENT_BYTES_MAX: usize = CARRIED_BYTES;
+pub const ENTRY_BYTES_MAX: usize = HEAD_BYTES + entry::PAYLOAD_BYTES_MAX;
 /// The longest record of this version.
-pub const RECORD_BYTES_MAX: usize = CARRIED_BYTES;
+#[cfg(test)]
+pub const RECORD_BYTES_MAX: usize = ENTRY_BYTES_MAX;
 
 /// Every length and every start is a multiple of this.
 pub const ALIGNMENT: usize = 8;
@@ -69,8 +75,10 @@ const _: () = assert!(RELEASED_BYTES == 24 && SETTLED_BYTES == 40 && FORWARDED_B
 const _: () = assert!(CARRIED_BYTES == 48 && CARRIED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(SYNCED_BYTES == 16 && ACCEPTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ATTEMPTED_BYTES.is_multiple_of(ALIGNMENT) && SETTLED_BYTES <= ACCEPTED_BYTES);
+const _: () = assert!(ENTRY_BYTES_MAX == 112 && ENTRY_BYTES_MAX.is_multiple_of(ALIGNMENT));
 
-// Kinds 64 to 127 are kept for accounts and their entries.
+/// The number of the kind of a ledger's entry.
+const ENTRY: u8 = 64;
 
 /// One thing that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +112,8 @@ pub enum Record {
     Adopted { id: PaymentId, amount: Cents },
     /// The segment is full; what follows is in the next one. Always its last record.
     End,
+    /// A transaction on an account of the ledger.
+    Entry(Entry),
 }
 
 /// What the bytes at one place are.
@@ -153,6 +163,7 @@ impl Record {
             Record::End => END_BYTES,
             Record::Carried { .. } => CARRIED_BYTES,
             Record::Adopted { .. } => ADOPTED_BYTES,
+            Record::Entry(entry) => HEAD_BYTES + entry::payload_bytes(entry),
         }
     }
 
@@ -168,6 +179,7 @@ impl Record {
             Record::Synced { .. } => (8, 0),
             Record::End => (9, 0),
             Record::Adopted { .. } => (11, 0),
+            Record::Entry(entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
             Record::Carried { attempt: None, .. } => (10, 0),
             Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
         }
@@ -175,42 +187,60 @@ impl Record {
 
     /// Appends the record, as it is written at that offset of that segment.
     pub fn encode(&self, seed: Seed, offset: usize, out: &mut Vec<u8>) {
-        let mut bytes = [0_u8; RECORD_BYTES_MAX];
+        // An entry is more than twice as long as anything else: payments do not pay for its room.
+        if let Record::Entry(entry) = self {
+            let mut bytes = [0; ENTRY_BYTES_MAX];
+            if let Some(payload) = bytes.last_chunk_mut() {
+                entry::encode(entry, payload);
+            }
+            self.finish(seed, offset, &mut bytes, out);
+        } else {
+            let mut bytes = [0; PAYMENT_BYTES_MAX];
+            self.put_payload(&mut bytes);
+            self.finish(seed, offset, &mut bytes, out);
+        }
+    }
+
+    fn finish(&self, seed: Seed, offset: usize, bytes: &mut [u8], out: &mut Vec<u8>) {
         let length = self.length();
         let (kind, detail) = self.kind_and_detail();
         bytes[LENGTH_AT..KIND_AT].copy_from_slice(&(length as u16).to_le_bytes());
         bytes[KIND_AT] = kind;
         bytes[DETAIL_AT] = detail;
-        let mut put_id = |id: PaymentId| put(&mut bytes, ID_AT, id.0.to_le_bytes());
+        let checksum = seed.checksum(offset, &bytes[LENGTH_AT..length]);
+        put(bytes, 0, checksum.to_le_bytes());
+        out.extend_from_slice(&bytes[..length]);
+    }
+
+    /// Of any kind but an entry.
+    fn put_payload(&self, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
+        let mut put_id = |id: PaymentId| put(bytes, ID_AT, id.0.to_le_bytes());
         match *self {
             Record::Accepted { id, amount, accepted_at: at }
             | Record::Settled { id, amount, requested_at: at, .. } => {
                 put_id(id);
-                put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
-                put(&mut bytes, AFTER_AMOUNT, at.0.to_le_bytes());
+                put(bytes, AFTER_ID, amount.0.to_le_bytes());
+                put(bytes, AFTER_AMOUNT, at.0.to_le_bytes());
             }
             Record::Attempted { id, requested_at, .. } => {
                 put_id(id);
-                put(&mut bytes, AFTER_ID, requested_at.0.to_le_bytes());
+                put(bytes, AFTER_ID, requested_at.0.to_le_bytes());
             }
             Record::Released { id } | Record::Foreign { id } => put_id(id),
             Record::Forwarded { id, amount } | Record::Adopted { id, amount } => {
                 put_id(id);
-                put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
+                put(bytes, AFTER_ID, amount.0.to_le_bytes());
             }
-            Record::Synced { until } => put(&mut bytes, HEAD_BYTES, until.0.to_le_bytes()),
+            Record::Synced { until } => put(bytes, HEAD_BYTES, until.0.to_le_bytes()),
             Record::Carried { id, amount, accepted_at, attempt } => {
                 put_id(id);
-                put(&mut bytes, AFTER_ID, amount.0.to_le_bytes());
-                put(&mut bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
+                put(bytes, AFTER_ID, amount.0.to_le_bytes());
+                put(bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
                 let requested_at = attempt.map_or(0, |(_, requested_at)| requested_at.0);
-                put(&mut bytes, ACCEPTED_BYTES, requested_at.to_le_bytes());
+                put(bytes, ACCEPTED_BYTES, requested_at.to_le_bytes());
             }
-            Record::Purged | Record::End => {}
+            Record::Purged | Record::End | Record::Entry(_) => {}
         }
-        let checksum = seed.checksum(offset, &bytes[LENGTH_AT..length]);
-        put(&mut bytes, 0, checksum.to_le_bytes());
-        out.extend_from_slice(&bytes[..length]);
     }
 
     /// The record that begins at this offset of a segment's bytes. Never panics.
@@ -243,10 +273,13 @@ impl Record {
     /// Bytes whose checksum is right. They were written by this program, or by a later version.
     fn read(kind: u8, detail: u8, bytes: &[u8]) -> Decoded {
         let length = bytes.len();
-        if !(1..=11).contains(&kind) {
-            return Decoded::UnknownKind { kind, length };
-        }
         let record = (|| {
+            if kind == ENTRY {
+                return Some(Record::Entry(entry::decode(
+                    entry::kind_of(detail)?,
+                    &bytes[HEAD_BYTES..],
+                )?));
+            }
             let id = || take(bytes, ID_AT).map(|id| PaymentId(u128::from_le_bytes(id)));
             let number = |at| take(bytes, at).map(i64::from_le_bytes);
             let processor = Processor::ALL.get(usize::from(detail)).copied();
@@ -276,7 +309,7 @@ impl Record {
                 }
                 9 => Record::End,
                 11 => Record::Adopted { id: id()?, amount: Cents(number(AFTER_ID)?) },
-                _ => Record::Carried {
+                10 => Record::Carried {
                     id: id()?,
                     amount: Cents(number(AFTER_ID)?),
                     accepted_at: Timestamp(number(AFTER_AMOUNT)?),
@@ -287,11 +320,12 @@ impl Record {
                         _ => return None,
                     },
                 },
+                _ => return None,
             })
         })();
         match record {
             Some(record) if record.length() == length => Decoded::Record { record, length },
-            // Of a known kind, intact, and of another shape: a layout of another version.
+            // Intact, and of another kind or shape: a layout of another version.
             _ => Decoded::UnknownKind { kind, length },
         }
     }
@@ -326,6 +360,13 @@ impl fmt::Display for Record {
                 write!(f, "Synced until {} in segment {}", until.offset(), until.segment())
             }
             Record::End => write!(f, "End"),
+            Record::Entry(entry) => {
+                let Entry { account, sequence, transaction, balance, at, key } = entry;
+                let (account, transaction) = (account.0, entry::Line(transaction));
+                write!(f, "Entry {sequence} of account {account}: {transaction} at {at}, ")?;
+                write!(f, "balance {balance}")?;
+                if *key == Key::NONE { Ok(()) } else { write!(f, ", key {:032x}", key.0) }
+            }
         }
     }
 }
@@ -341,9 +382,32 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Micros;
+    use crate::ledger::{AccountId, Description, Kind, Transaction};
     use proptest::prelude::*;
 
+    pub fn any_entry() -> impl Strategy<Value = Entry> {
+        let text = proptest::collection::vec(any::<char>(), 1..=10);
+        let description = text.prop_map(|it| Description::new(&String::from_iter(it)).unwrap());
+        let kind = prop_oneof![Just(Kind::Credit), Just(Kind::Debit)];
+        let transaction =
+            (kind, 1..=i64::MAX, description).prop_map(|(kind, value, description)| Transaction {
+                kind,
+                value: Cents(value),
+                description,
+            });
+        let numbers = (any::<u64>(), 1..u64::MAX, any::<i64>(), any::<i64>(), any::<u128>());
+        (transaction, numbers).prop_map(|(transaction, (account, sequence, balance, at, key))| {
+            let (account, balance, at) = (AccountId(account), Cents(balance), Micros(at));
+            Entry { account, sequence, transaction, balance, at, key: Key(key) }
+        })
+    }
+
     pub fn any_record() -> impl Strategy<Value = Record> {
+        prop_oneof![4 => any_payment_record(), 1 => any_entry().prop_map(Record::Entry)]
+    }
+
+    fn any_payment_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
         let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..11_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
@@ -391,13 +455,81 @@ mod tests {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
     }
 
+    fn entry() -> Entry {
+        let description = Description::new("pão").unwrap();
+        let transaction = Transaction { kind: Kind::Debit, value: Cents(0x0102), description };
+        let (account, balance, at) = (AccountId(5), Cents(-2), Micros(0x0304));
+        Entry { account, sequence: 7, transaction, balance, at, key: Key(0x0506) }
+    }
+
+    #[test]
+    fn the_bytes_of_an_entry_are_these() {
+        let mut bytes = Vec::new();
+        Record::Entry(entry()).encode(Seed::of_segment(3), 48, &mut bytes);
+        let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = [
+            "48004001",
+            "0500000000000000",
+            "0700000000000000",
+            "0201000000000000",
+            "feffffffffffffff",
+            "0403000000000000",
+            "06050000000000000000000000000000",
+            "0470c3a36f",
+            "000000",
+        ];
+        assert_eq!(hex, expected.concat());
+    }
+
+    /// Bytes with a right checksum that no version wrote: refused, never cut off as torn.
+    #[test]
+    fn an_entry_of_another_shape_is_no_entry() {
+        let cases: [(&str, usize, &[u8]); 9] = [
+            ("detail", 7, &[2]),
+            ("sequence of nothing", 16, &[0]),
+            ("the last number there is", 16, &[0xff; 8]),
+            ("value of nothing", 24, &[0, 0]),
+            ("negative value", 31, &[0x80]),
+            ("no description", 64, &[0]),
+            ("a description beyond the record", 64, &[8]),
+            ("not UTF-8", 66, &[0xff]),
+            ("padding", 71, &[1]),
+        ];
+        let seed = Seed::of_segment(3);
+        let mut sound = Vec::new();
+        Record::Entry(entry()).encode(seed, 0, &mut sound);
+        let decode = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            let checksum = seed.checksum(0, &bytes[LENGTH_AT..]);
+            put(&mut bytes, 0, checksum.to_le_bytes());
+            Record::decode(seed, &bytes, 0)
+        };
+        assert!(matches!(decode(&sound), Decoded::Record { length: 72, .. }));
+        for (what, at, bytes) in cases {
+            let mut changed = sound.clone();
+            changed[at..at + bytes.len()].copy_from_slice(bytes);
+            let refused = Decoded::UnknownKind { kind: ENTRY, length: 72 };
+            assert_eq!(decode(&changed), refused, "{what}");
+        }
+        let mut longer = sound.clone();
+        longer.extend_from_slice(&[0; 8]);
+        longer[LENGTH_AT] = 80;
+        let refused = Decoded::UnknownKind { kind: ENTRY, length: 80 };
+        assert_eq!(decode(&longer), refused, "padding of eight bytes");
+        let eleven = Description::new("12345678901");
+        assert_eq!(eleven, None);
+        longer[64] = 11;
+        longer[65..76].copy_from_slice(b"12345678901");
+        assert_eq!(decode(&longer), refused, "eleven characters");
+    }
+
     #[test]
     fn an_intact_record_of_another_kind_is_named() {
-        let mut bytes = vec![0, 0, 0, 0, 16, 0, 64, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let mut bytes = vec![0, 0, 0, 0, 16, 0, 65, 0, 1, 2, 3, 4, 5, 6, 7, 8];
         let checksum = Seed::of_segment(1).checksum(0, &bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         let decoded = Record::decode(Seed::of_segment(1), &bytes, 0);
-        assert_eq!(decoded, Decoded::UnknownKind { kind: 64, length: 16 });
+        assert_eq!(decoded, Decoded::UnknownKind { kind: 65, length: 16 });
     }
 
     proptest! {

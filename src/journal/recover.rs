@@ -20,6 +20,7 @@
 //! then the last segment is closed, then all is synced, then leftovers are removed. A crash
 //! between any two of these leaves a directory that means the same.
 
+use super::accounts::{Accounts, States};
 use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::keeper::Keeping;
@@ -29,6 +30,7 @@ use super::storage::Storage;
 use super::writer::{Outstanding, Payments, Writer};
 use super::{JournalError, Options, Position};
 use crate::clock::Moment;
+use crate::ledger::{AccountId, Entry, Key};
 use crate::money::Cents;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Attempt, Payment, PaymentId, Settlement};
@@ -50,8 +52,16 @@ pub struct Recovered {
     pub adopted: Vec<(PaymentId, Cents)>,
     /// Everything settled.
     pub summary: SummaryIndex,
+    /// Every account of the ledger that has an entry.
+    pub accounts: Accounts,
+    /// The newest entries that have a key, each with the balance behind it, the oldest first: at
+    /// most [`KEYS_MAX`], of segments that are still there. A key matters for less than a second.
+    pub keys: Vec<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
 }
+
+/// So many keys are recovered at most.
+pub const KEYS_MAX: usize = 65_536;
 
 /// An end that was cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +81,8 @@ pub struct Listing {
     pub segments: BTreeSet<u32>,
     pub books: BTreeSet<u32>,
     pub ids: BTreeSet<u32>,
+    /// The accounts of the last books, if they have any.
+    pub accounts: Option<u32>,
     /// To be removed: unfinished, or made superfluous by others.
     pub leftovers: Vec<String>,
 }
@@ -83,6 +95,10 @@ pub struct Replay {
     pub ids: VecDeque<(PaymentId, Cents)>,
     pub adopted: Vec<(PaymentId, Cents)>,
     pub summary: SummaryIndex,
+    /// So many of the settlements are in books.
+    settled_in_books: usize,
+    pub accounts: Accounts,
+    pub keys: VecDeque<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
     /// Where the records end: a segment, the offset behind the last one, and whether it is closed.
     end: Option<(u32, usize, Ending)>,
@@ -93,17 +109,20 @@ fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Journal
 }
 
 impl Listing {
-    /// What is in the directory and counts: everything from the last purge on.
+    /// What is in the directory and counts: everything from the last purge on, or from the last
+    /// books that stand alone.
     ///
     /// # Errors
     /// If a file is missing between others.
     pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
         let mut listing = Listing::default();
+        let mut accounts = BTreeSet::new();
         for name in storage.names().map_err(failed("list", "the directory"))? {
             match Kind::of_file_name(&name) {
                 Some((Kind::Segment, number)) => listing.segments.insert(number),
                 Some((Kind::Books, number)) => listing.books.insert(number),
                 Some((Kind::Ids, number)) => listing.ids.insert(number),
+                Some((Kind::Accounts, number)) => accounts.insert(number),
                 None => {
                     let ours = name.strip_suffix(UNFINISHED).and_then(Kind::of_file_name);
                     listing.leftovers.extend(ours.map(|_| name));
@@ -111,7 +130,7 @@ impl Listing {
                 }
             };
         }
-        let first = listing.last_purge(storage)?;
+        let first = listing.first_that_counts(storage)?;
         listing.keep_from(first.unwrap_or(FIRST_NUMBER));
         // Between the rewriting of a segment and its removal both are there: the books count.
         let superseded: Vec<u32> = listing.segments.intersection(&listing.books).copied().collect();
@@ -120,10 +139,35 @@ impl Listing {
             listing.leftovers.push(Kind::Segment.file_name(number));
         }
         listing.check_complete(first)?;
+        listing.choose(accounts, storage)?;
         Ok(listing)
     }
 
-    fn last_purge(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
+    /// The accounts of the last books count. Those before are superseded, and those of a later
+    /// number are of a segment that is still there.
+    fn choose(
+        &mut self,
+        mut accounts: BTreeSet<u32>,
+        storage: &dyn Storage,
+    ) -> Result<(), JournalError> {
+        if let Some(last) = self.books.last() {
+            let name = Kind::Books.file_name(*last);
+            let mut head = Vec::new();
+            storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
+            // A damaged head is reported when the whole file is read.
+            if books::flags(*last, &head).is_ok_and(|flags| flags.has_accounts) {
+                if !accounts.remove(last) {
+                    return Err(JournalError::Missing { file: Kind::Accounts.file_name(*last) });
+                }
+                self.accounts = Some(*last);
+            }
+        }
+        let superfluous = accounts.into_iter().map(|number| Kind::Accounts.file_name(number));
+        self.leftovers.extend(superfluous);
+        Ok(())
+    }
+
+    fn first_that_counts(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
         let mut bytes = Vec::new();
         let numbers: BTreeSet<u32> = &self.segments | &self.books;
         for number in numbers.into_iter().rev() {
@@ -132,11 +176,11 @@ impl Listing {
             let limit = FILE_HEAD_BYTES + HEAD_BYTES;
             storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
             // A damaged head is reported when the whole file is read.
-            let purge = match kind {
-                Kind::Books => books::begin_with_purge(number, &bytes).unwrap_or(false),
+            let is_first = match kind {
+                Kind::Books => books::flags(number, &bytes).is_ok_and(|flags| flags.stands_alone),
                 _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
             };
-            if purge {
+            if is_first {
                 return Ok(Some(number));
             }
         }
@@ -191,6 +235,9 @@ impl Replay {
             ids: VecDeque::new(),
             adopted: Vec::new(),
             summary: SummaryIndex::new(),
+            settled_in_books: 0,
+            accounts: Accounts::default(),
+            keys: VecDeque::new(),
             torn: None,
             end: None,
         };
@@ -199,16 +246,23 @@ impl Replay {
         for number in books {
             let name = Kind::Books.file_name(number);
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
-            books::add_to(&mut replay.summary, number, &bytes)?;
+            let settled = books::add_to(&mut replay.summary, number, &bytes)?;
+            replay.settled_in_books += settled[0] + settled[1];
+        }
+        if let Some(number) = replay.listing.accounts {
+            let name = Kind::Accounts.file_name(number);
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            replay.accounts = States::new(number, &bytes)?.collect()?;
         }
         let segments: Vec<u32> = replay.listing.segments.iter().copied().collect();
         for (index, number) in segments.iter().enumerate() {
             let name = Kind::Segment.file_name(*number);
             storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
             let contents = Contents::new(*number, &bytes)?;
-            let (offset, ending) = contents.walk(|_, record| {
-                replay.apply(*number, &record, ids_remembered);
-                Ok(())
+            let (offset, ending) = contents.walk(|offset, record| {
+                replay
+                    .apply(*number, &record, ids_remembered)
+                    .map_err(|what| JournalError::Corrupt { file: name.clone(), offset, what })
             })?;
             replay.end = Some((*number, offset, ending));
             if ending != Ending::Sealed {
@@ -231,8 +285,14 @@ impl Replay {
         Ok(replay)
     }
 
-    fn apply(&mut self, home: u32, record: &Record, ids_remembered: usize) {
+    fn apply(
+        &mut self,
+        home: u32,
+        record: &Record,
+        ids_remembered: usize,
+    ) -> Result<(), &'static str> {
         match *record {
+            Record::Entry(ref entry) => return self.apply_entry(entry),
             Record::Accepted { id, amount, accepted_at } => {
                 self.payments.insert(id, Outstanding { amount, accepted_at, attempt: None, home });
                 self.ids.push_back((id, amount));
@@ -266,10 +326,24 @@ impl Replay {
                 self.ids.clear();
                 self.adopted.clear();
                 self.summary.clear();
+                self.accounts.clear();
+                self.keys.clear();
             }
             Record::Adopted { id, amount } => self.adopted.push((id, amount)),
             Record::Synced { .. } | Record::End => {}
         }
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> Result<(), &'static str> {
+        self.accounts.entry(entry.account).or_default().apply(entry)?;
+        if entry.key != Key::NONE {
+            if self.keys.len() == KEYS_MAX {
+                self.keys.pop_front();
+            }
+            self.keys.push_back((entry.key, entry.account, entry.balance));
+        }
+        Ok(())
     }
 
     /// Payments that are free, and attempts in doubt, the oldest first.
@@ -338,7 +412,9 @@ pub fn open(
         ids.push_front((number, books::count_of_ids(number, &bytes)?));
     }
     let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
-    let keeping = Keeping { oldest, ids, full: [false; 2] };
+    let accounts = replay.listing.accounts;
+    let only_accounts = replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
+    let keeping = Keeping { oldest, ids, accounts, only_accounts, full: [false; 2] };
     let segment = Segment::create(&*storage, number, options.segment_bytes)
         .map_err(failed("make", &Kind::Segment.file_name(number)))?;
     let (waiting, doubts) = replay.outstanding();
@@ -348,6 +424,8 @@ pub fn open(
         ids: replay.ids.into(),
         adopted: without_repetitions(replay.adopted),
         summary: replay.summary,
+        accounts: replay.accounts,
+        keys: replay.keys.into(),
         torn: replay.torn,
     };
     Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))

@@ -6,7 +6,7 @@
 //! # A full disk
 //! Space is taken ahead: the segment in use and, made by the keeper as soon as the last one is
 //! begun, the next. If the next cannot be made, what is left of the segment in use is kept for the
-//! payments that are outstanding. The worst case for one of them: one attempt and its settlement,
+//! payments that are outstanding (an entry of the ledger needs none: it is over at once). The worst case for one of them: one attempt and its settlement,
 //! each after a `Synced` ([`ROOM_PER_PAYMENT`]). Below that (and some slack) no more are accepted
 //! ([`Writer::has_room`]). A payment can be attempted and released any number of times, so
 //! attempts too stop when only the settlements of all outstanding payments would still fit
@@ -17,7 +17,8 @@
 
 use super::head::FILE_HEAD_BYTES;
 use super::record::{
-    ADOPTED_BYTES, ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, Record, SETTLED_BYTES, SYNCED_BYTES,
+    ADOPTED_BYTES, ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, Record,
+    SETTLED_BYTES, SYNCED_BYTES,
 };
 use super::segment::Segment;
 use super::storage::Storage;
@@ -37,15 +38,15 @@ const ROOM_TO_SETTLE: usize = SETTLED_BYTES + SYNCED_BYTES;
 /// What an outstanding payment may still need, see the module. Carrying it over needs no more.
 pub const ROOM_PER_PAYMENT: usize = ATTEMPTED_BYTES + SYNCED_BYTES + ROOM_TO_SETTLE;
 const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <= 104);
+/// What one more payment or one more entry may need.
+const ROOM_FOR_ONE: usize = ENTRY_BYTES_MAX + SYNCED_BYTES;
+const _: () = assert!(ROOM_FOR_ONE >= ROOM_PER_PAYMENT);
 
 /// Bytes to be kept free for so many outstanding payments.
 pub fn room_for(outstanding: usize) -> usize {
     outstanding.saturating_mul(ROOM_PER_PAYMENT)
 }
 
-/// Payments that the table of the outstanding ones has room for from the start. It doubles when
-/// they become more, which takes a millisecond or two.
-const OUTSTANDING_AT_FIRST: usize = 16 * 1024;
 /// A buffer that has grown larger in a rush is given back.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -152,7 +153,7 @@ impl Writer {
             payments,
             homes,
         };
-        appending.payments.reserve(OUTSTANDING_AT_FIRST.saturating_sub(outstanding));
+        appending.payments.reserve(options.outstanding_at_first.saturating_sub(outstanding));
         Writer {
             storage,
             options,
@@ -188,7 +189,8 @@ impl Writer {
     }
 
     pub fn has_room(&self) -> bool {
-        self.has_room_besides(room_for(self.outstanding.load(Ordering::Relaxed) + 1))
+        let kept = room_for(self.outstanding.load(Ordering::Relaxed));
+        self.has_room_besides(kept.saturating_add(ROOM_FOR_ONE))
     }
 
     pub fn has_room_for_attempt(&self) -> bool {
@@ -246,7 +248,7 @@ impl Writer {
         position
     }
 
-    /// Any of the other records of one payment.
+    /// Any of the other records of one payment, or an entry of the ledger.
     pub fn append(&self, record: Record) -> Position {
         let mut appending = locked(&self.appending);
         let position = self.put(&mut appending, record);
@@ -259,6 +261,7 @@ impl Writer {
             Record::Settled { id, .. } | Record::Foreign { id } | Record::Forwarded { id, .. } => {
                 appending.leave(id)
             }
+            Record::Entry(_) => {}
             _ => unreachable!("appended by methods of their own"),
         }
         self.publish(&appending);

@@ -9,12 +9,14 @@ struct Day {
     random: Random,
     storage: Simulated,
     options: Options,
+    traffic: Traffic,
     clock: i64,
     model: Model,
     /// The model after each append since the journal was opened, and where that append ended.
     history: Vec<(Position, Model)>,
     crashes: usize,
     books: usize,
+    accounts: usize,
     torn: usize,
 }
 
@@ -27,11 +29,13 @@ impl Day {
             random,
             storage: Simulated::default(),
             options: options(segment_bytes),
+            traffic: Traffic::ALL[seed as usize % 3],
             clock: 0,
             model: Model::default(),
             history: Vec::new(),
             crashes: 0,
             books: 0,
+            accounts: 0,
             torn: 0,
         }
     }
@@ -64,7 +68,8 @@ impl Day {
                     writer.keep();
                 }
                 _ => {
-                    let Some(step) = self.model.any_step(&mut self.random, &mut self.clock) else {
+                    let (random, clock) = (&mut self.random, &mut self.clock);
+                    let Some(step) = self.model.any_step(self.traffic, random, clock) else {
                         continue;
                     };
                     let position = self.model.append(step, writer);
@@ -114,29 +119,33 @@ impl Day {
             self.seed, self.crashes, self.model
         );
         self.torn += usize::from(recovered.torn.is_some());
-        self.books += writer_books(&self.storage);
+        self.books += files(&self.storage, ".books");
+        self.accounts += files(&self.storage, ".accounts");
         self.model = found.clone();
         self.history = vec![(writer.appended(), found)];
         writer
     }
 }
 
-fn writer_books(storage: &Simulated) -> usize {
+fn files(storage: &Simulated, extension: &str) -> usize {
     use crate::journal::storage::Storage;
-    storage.names().unwrap().iter().filter(|name| name.ends_with(".books")).count()
+    storage.names().unwrap().iter().filter(|name| name.ends_with(extension)).count()
 }
 
 /// Power lost and processes killed at any operation, in the middle of repairs too; whatever was
 /// promised is there, whatever was not is there or not, and never is there something in between.
 #[test]
 fn every_crash_leaves_a_prefix_with_all_that_was_promised() {
-    let mut seen = (0, 0, 0);
-    for seed in 0..400 {
-        let day = Day::new(seed).run(12);
-        seen = (seen.0 + day.crashes, seen.1 + day.books, seen.2 + day.torn);
+    let mut seen = [0; 4];
+    for seed in 0..600 {
+        let Day { crashes, books, accounts, torn, .. } = Day::new(seed).run(12);
+        for (sum, seen) in seen.iter_mut().zip([crashes, books, accounts, torn]) {
+            *sum += seen;
+        }
     }
-    let (crashes, books, torn) = seen;
-    assert!(crashes >= 4_800 && books > 1_000 && torn > 100, "not much of a test: {seen:?}");
+    let [crashes, books, accounts, torn] = seen;
+    let enough = crashes >= 7_200 && books > 1_000 && accounts > 1_000 && torn > 150;
+    assert!(enough, "not much of a test: {seen:?}");
 }
 
 /// `SEEDS=1000..50000 cargo test --release many_more_crashes -- --ignored`; one seed: `SEEDS=7..8`.
@@ -154,55 +163,70 @@ fn many_more_crashes() {
 /// removal there is, by a kill and by a loss of power.
 #[test]
 fn a_crash_at_each_single_operation() {
-    let busy_day = |storage: &Simulated,
-                    history: &mut Vec<(Position, Model)>,
-                    promised: &mut [Position; 2]| {
-        let (writer, _) = open(storage, options(48 + 8 * 40)).map_err(|it| it.to_string())?;
-        let (mut random, mut clock, mut model) = (Random(7), 0, Model::default());
-        let result = stopped(|| {
-            for round in 0..250 {
-                if let Some(step) = model.any_step(&mut random, &mut clock) {
-                    let position = model.append(step, &writer);
-                    model.apply(step);
-                    history.push((position, model.clone()));
-                }
-                match round % 10 {
-                    3 | 6 => drop(writer.flush()),
-                    8 => drop(writer.sync()),
-                    9 => while writer.keep() {},
-                    _ => {}
-                }
-            }
-        });
-        *promised = [writer.written(), writer.synced()];
-        result
-    };
-    let storage = Simulated::default();
-    busy_day(&storage, &mut Vec::new(), &mut [Position::NONE; 2]).unwrap();
-    let operations = storage.operations();
-    assert!(operations > 150 && writer_books(&storage) > 3, "{operations} operations");
-    for operation in 1..=operations {
+    for traffic in Traffic::ALL {
         let storage = Simulated::default();
-        storage.fault_in(operation, Fault::Crash);
-        let mut history = vec![(Position::NONE, Model::default())];
-        let mut promised = [Position::NONE; 2];
-        busy_day(&storage, &mut history, &mut promised).unwrap_err();
-        for (by_power, promised) in [false, true].into_iter().zip(promised) {
-            let storage = storage.copy();
-            match by_power {
-                true => storage.lose_power(&mut Random(operation)),
-                false => storage.kill(),
+        busy_day(traffic, &storage).0.unwrap();
+        let operations = storage.operations();
+        let [books, accounts] = [".books", ".accounts"].map(|it| files(&storage, it));
+        let expected = match traffic {
+            Traffic::Payments => books > 3 && accounts == 0,
+            Traffic::Entries => books == 1 && accounts == 1,
+            Traffic::Both => books > 3 && accounts == 1,
+        };
+        assert!(expected && operations > 150, "{traffic:?}: {operations} operations");
+        for operation in 1..=operations {
+            let storage = Simulated::default();
+            storage.fault_in(operation, Fault::Crash);
+            let (result, history, promised) = busy_day(traffic, &storage);
+            result.unwrap_err();
+            for (by_power, promised) in [false, true].into_iter().zip(promised) {
+                let storage = storage.copy();
+                match by_power {
+                    true => storage.lose_power(&mut Random(operation)),
+                    false => storage.kill(),
+                }
+                let found = replayed(&storage).unwrap();
+                let sure = history.partition_point(|(position, _)| *position <= promised);
+                let possible = &history[sure - 1..];
+                let context = format!("{traffic:?}, operation {operation}, by power: {by_power}");
+                assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
+                let (_, recovered) = open(&storage, options(400)).unwrap();
+                assert_eq!(Model::of_recovered(&recovered), found, "{context}");
+                assert_eq!(replayed(&storage).unwrap(), found, "{context}, opened twice");
+                assert!(files(&storage, ".accounts") <= 1, "{context}: none is superfluous");
             }
-            let found = replayed(&storage).unwrap();
-            let sure = history.partition_point(|(position, _)| *position <= promised);
-            let possible = &history[sure - 1..];
-            let context = format!("operation {operation}, by power: {by_power}");
-            assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
-            let (_, recovered) = open(&storage, options(400)).unwrap();
-            assert_eq!(Model::of_recovered(&recovered), found, "{context}");
-            assert_eq!(replayed(&storage).unwrap(), found, "{context}, opened twice");
         }
     }
+}
+
+/// What came of it, the model after each append, and what had been written and synced.
+type BusyDay = (Result<(), String>, Vec<(Position, Model)>, [Position; 2]);
+
+fn busy_day(traffic: Traffic, storage: &Simulated) -> BusyDay {
+    let mut history = vec![(Position::NONE, Model::default())];
+    // Entries are longer.
+    let segment_bytes = if matches!(traffic, Traffic::Payments) { 368 } else { 1024 };
+    let writer = match open(storage, options(segment_bytes)) {
+        Ok((writer, _)) => writer,
+        Err(error) => return (Err(error.to_string()), history, [Position::NONE; 2]),
+    };
+    let (mut random, mut clock, mut model) = (Random(7), 0, Model::default());
+    let result = stopped(|| {
+        for round in 0..250 {
+            if let Some(step) = model.any_step(traffic, &mut random, &mut clock) {
+                let position = model.append(step, &writer);
+                model.apply(step);
+                history.push((position, model.clone()));
+            }
+            match round % 10 {
+                3 | 6 => drop(writer.flush()),
+                8 => drop(writer.sync()),
+                9 => while writer.keep() {},
+                _ => {}
+            }
+        }
+    });
+    (result, history, [writer.written(), writer.synced()])
 }
 
 /// Any failure of the disk stops the journal: it neither goes on nor promises more. What was
@@ -210,7 +234,7 @@ fn a_crash_at_each_single_operation() {
 #[test]
 fn an_error_at_any_operation_stops_it() {
     for code in [crate::journal::simulated::EIO, crate::journal::simulated::ENOSPC] {
-        for operation in 1..200 {
+        for (operation, traffic) in (1..200).flat_map(|it| Traffic::ALL.map(|kind| (it, kind))) {
             let storage = Simulated::default();
             storage.fault_in(operation, Fault::Error(code));
             let Ok((writer, _)) = open(&storage, options(400)) else { continue };
@@ -218,7 +242,7 @@ fn an_error_at_any_operation_stops_it() {
             let mut history = vec![(Position::NONE, Model::default())];
             let result = stopped(|| {
                 for round in 0..200 {
-                    if let Some(step) = model.any_step(&mut random, &mut clock) {
+                    if let Some(step) = model.any_step(traffic, &mut random, &mut clock) {
                         let position = model.append(step, &writer);
                         model.apply(step);
                         history.push((position, model.clone()));

@@ -113,7 +113,7 @@ fn books_with_a_flipped_byte_are_refused() {
     let (writer, _) = open(&storage, options(48 + 400)).unwrap();
     let (mut random, mut clock, mut model) = (Random(11), 0, Model::default());
     for _ in 0..300 {
-        if let Some(step) = model.any_step(&mut random, &mut clock) {
+        if let Some(step) = model.any_step(Traffic::Payments, &mut random, &mut clock) {
             model.append(step, &writer);
             model.apply(step);
         }

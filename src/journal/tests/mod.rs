@@ -5,6 +5,7 @@
 mod crashes;
 mod damage;
 mod figures;
+mod ledger;
 mod real;
 mod room;
 
@@ -14,7 +15,8 @@ use super::recover::{self, Recovered, Replay};
 use super::simulated::{Random, Simulated};
 use super::writer::Writer;
 use super::{Durability, JournalError, Options, Position, Record};
-use crate::clock::{Moment, Timestamp};
+use crate::clock::{Micros, Moment, Timestamp};
+use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
 use crate::money::Cents;
 use crate::payments::{Attempt, Payment, PaymentId, Processor, Window};
 use std::collections::BTreeMap;
@@ -26,7 +28,16 @@ const IDS_REMEMBERED: usize = 12;
 fn options(segment_bytes: usize) -> Options {
     let fail = |what: &str| -> ! { resume_unwind(Box::new(what.to_string())) };
     let ids_remembered = IDS_REMEMBERED;
-    Options { durability: Durability::Disk, ids_remembered, segment_bytes, fail }
+    let durability = Durability::Disk;
+    let (outstanding_at_first, full_segments_kept) = (0, 0);
+    Options {
+        durability,
+        ids_remembered,
+        segment_bytes,
+        outstanding_at_first,
+        full_segments_kept,
+        fail,
+    }
 }
 
 /// Runs something that may stop the journal, and returns the reason if it did.
@@ -41,11 +52,35 @@ fn stopped<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 /// A payment that is not over: amount, accepted at, and its open attempt.
 type Open = (i64, i64, Option<(Processor, i64)>);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 struct Model {
     open: BTreeMap<PaymentId, Open>,
     settled: [(u64, i128); 2],
     ids: Vec<(PaymentId, Cents)>,
+    accounts: BTreeMap<AccountId, History>,
+    keys: Vec<(Key, AccountId, Cents)>,
+}
+
+/// Keys are forgotten with their segments, the oldest first.
+impl PartialEq for Model {
+    fn eq(&self, other: &Model) -> bool {
+        let Model { open, settled, ids, accounts, keys } = self;
+        let rest = (open, settled, ids, accounts);
+        rest == (&other.open, &other.settled, &other.ids, &other.accounts)
+            && (keys.ends_with(&other.keys) || other.keys.ends_with(keys))
+    }
+}
+
+/// What a journal is used for. One for payments and entries there is not, but it should work.
+#[derive(Clone, Copy, Debug)]
+enum Traffic {
+    Payments,
+    Entries,
+    Both,
+}
+
+impl Traffic {
+    const ALL: [Traffic; 3] = [Traffic::Payments, Traffic::Entries, Traffic::Both];
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +91,7 @@ enum Step {
     Settle(PaymentId),
     Foreign(PaymentId),
     Forward(PaymentId),
+    Enter(Entry),
     Purge,
 }
 
@@ -81,6 +117,12 @@ impl Model {
             }
             Step::Foreign(id) | Step::Forward(id) => {
                 self.open.remove(&id).unwrap();
+            }
+            Step::Enter(entry) => {
+                self.accounts.entry(entry.account).or_default().apply(&entry).unwrap();
+                if entry.key != Key::NONE {
+                    self.keys.push((entry.key, entry.account, entry.balance));
+                }
             }
             Step::Purge => *self = Model::default(),
         }
@@ -109,14 +151,23 @@ impl Model {
             }
             Step::Foreign(id) => writer.append(Record::Foreign { id }),
             Step::Forward(id) => writer.append(Record::Forwarded { id, amount: Cents(open(id).0) }),
+            Step::Enter(entry) => writer.append(Record::Entry(entry)),
             Step::Purge => writer.append_purged().expect("room for a purge"),
         }
     }
 
     /// Something that may happen next, or nothing.
-    fn any_step(&self, random: &mut Random, clock: &mut i64) -> Option<Step> {
+    fn any_step(&self, traffic: Traffic, random: &mut Random, clock: &mut i64) -> Option<Step> {
         *clock += random.below(3) as i64;
         let at = *clock;
+        let enters = match traffic {
+            Traffic::Payments => false,
+            Traffic::Entries => true,
+            Traffic::Both => random.below(2) == 0,
+        };
+        if enters {
+            return Some(Step::Enter(self.any_entry(random, at)));
+        }
         let choice = random.below(100);
         if choice < 30 {
             let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
@@ -136,20 +187,43 @@ impl Model {
         })
     }
 
-    fn of(waiting: &[Payment], doubts: &[Attempt], replay: &Replay) -> Model {
-        let ids = replay.ids.iter().copied().collect();
-        Model::new(waiting, doubts, ids, &replay.summary)
+    /// The next one of any account.
+    fn any_entry(&self, random: &mut Random, at: i64) -> Entry {
+        let account = AccountId(1 + random.below(7) as u64);
+        let history = self.accounts.get(&account).cloned().unwrap_or_default();
+        let kind = if random.below(2) == 0 { Kind::Credit } else { Kind::Debit };
+        let text = "pão de 🧀!"[..].chars().take(1 + random.below(10));
+        let description = Description::new(&String::from_iter(text)).unwrap();
+        let value = Cents(1 + random.below(10_000) as i64);
+        let transaction = Transaction { kind, value, description };
+        let key = if random.below(2) == 0 { Key::NONE } else { Key(random.next().into()) };
+        let balance = history.balance_after(&transaction).unwrap();
+        let at = history.next_at(Micros(at));
+        Entry { account, sequence: history.sequence + 1, transaction, balance, at, key }
+    }
+
+    fn of(replay: &Replay) -> Model {
+        let (waiting, doubts) = replay.outstanding();
+        let model = Model {
+            ids: replay.ids.iter().copied().collect(),
+            accounts: replay.accounts.clone().into_iter().collect(),
+            keys: replay.keys.iter().copied().collect(),
+            ..Model::default()
+        };
+        model.with(&waiting, &doubts, &replay.summary)
     }
 
     fn of_recovered(recovered: &Recovered) -> Model {
-        let Recovered { waiting, doubts, ids, summary, .. } = recovered;
-        Model::new(waiting, doubts, ids.clone(), summary)
+        let Recovered { waiting, doubts, ids, summary, accounts, keys, .. } = recovered;
+        let (ids, keys) = (ids.clone(), keys.clone());
+        let accounts = accounts.clone().into_iter().collect();
+        Model { ids, accounts, keys, ..Model::default() }.with(waiting, doubts, summary)
     }
 
-    fn new(
+    fn with(
+        self,
         waiting: &[Payment],
         doubts: &[Attempt],
-        ids: Vec<(PaymentId, Cents)>,
         summary: &crate::payments::summary::SummaryIndex,
     ) -> Model {
         let waiting = waiting.iter().map(|it| (it.id, (it.amount.0, it.accepted_at.0, None)));
@@ -159,15 +233,14 @@ impl Model {
         });
         let open = waiting.chain(doubts).collect();
         let settled = summary.totals(Window::default()).map(|it| (it.count, it.amount.0));
-        Model { open, settled, ids }
+        Model { open, settled, ..self }
     }
 }
 
 /// What the files mean, without changing them.
 fn replayed(storage: &Simulated) -> Result<Model, JournalError> {
     let replay = Replay::new(storage, IDS_REMEMBERED)?;
-    let (waiting, doubts) = replay.outstanding();
-    Ok(Model::of(&waiting, &doubts, &replay))
+    Ok(Model::of(&replay))
 }
 
 fn open(storage: &Simulated, options: Options) -> Result<(Writer, Recovered), JournalError> {

@@ -1,7 +1,10 @@
-//! The only file with URLs: what each request means, and the bytes that answer it.
+//! The only place with URLs: what each request means, and the bytes that answer it. Those of the
+//! ledger are in a file of their own.
 //!
 //! Two doors. The entry is for clients; the peer's door, on a listener of its own, is for the
 //! other instance and for whoever watches this one. Nothing of the second is known at the first.
+
+mod ledger;
 
 use crate::clock::{Rounding, Timestamp};
 use crate::config::RETRY_AFTER_S;
@@ -9,6 +12,7 @@ use crate::http::Connection;
 use crate::http::request::{Method, Request};
 use crate::http::response::{self, Extra, Response};
 use crate::json;
+use crate::ledger::{AccountId, Transaction};
 use crate::money::Cents;
 use crate::node::{Control, Done, Node, Phase};
 use crate::payments::intake::{self, Refused};
@@ -35,6 +39,8 @@ pub enum Then {
     /// Likewise, but it makes a promise: it must not go out before the journal has what was
     /// appended so far, and the dispatcher is to be woken after.
     Accepted,
+    /// Likewise, but there is nothing for the dispatcher to do.
+    Promised,
     /// The answer needs others, and comes from [`Call::answer`].
     Call(Call),
 }
@@ -47,6 +53,9 @@ pub enum Call {
     },
     /// To the home instance of the payment.
     Offer(PaymentId, Cents),
+    /// To the home instance of the account.
+    Transact(AccountId, Transaction),
+    Statement(AccountId),
 }
 
 /// How an answer is to be framed.
@@ -72,6 +81,9 @@ pub fn handle(
 
 fn handle_entry(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
     use Method::{Get, Head, Post};
+    if let Some(path) = request.path.strip_prefix(b"/clientes/") {
+        return ledger::handle_entry(node, path, request, frame, out);
+    }
     match (request.path, request.method) {
         (b"/payments", Post) => return take_payment(node, request.body, frame, out),
         (b"/payments-summary", Get | Head) => match read_window(request.query) {
@@ -165,6 +177,9 @@ fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
     }
 }
 
+/// Where the other instance finds the accounts kept here.
+const ACCOUNTS: &[u8] = b"/peer/accounts/";
+
 fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
     use Method::{Get, Head, Post};
     match (request.path, request.method) {
@@ -183,6 +198,9 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
         }
         _ if !is_authorized(node, request) => {
             error(out, frame, 401, None, "The peer's token is missing or wrong.");
+        }
+        (path, _) if path.starts_with(ACCOUNTS) => {
+            return ledger::handle_peer(node, &path[ACCOUNTS.len()..], request, frame, out);
         }
         (b"/peer/hello", Get) => message(out, frame, &node.hello()),
         (b"/peer/payments", Post) => return take_offer(node, request.body, frame, out),
@@ -263,6 +281,13 @@ impl Call {
             },
             Call::Offer(id, amount) => {
                 return answer_payment(node, offer(node, id, amount).await, frame, out);
+            }
+            Call::Transact(id, transaction) => {
+                let peer = node.peer.as_deref();
+                ledger::pass_on_transaction(peer, id, transaction, frame, out).await;
+            }
+            Call::Statement(id) => {
+                ledger::pass_on_statement(node.peer.as_deref(), id, frame, out).await;
             }
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
