@@ -74,6 +74,14 @@ stop() {
     wait "$pid" 2>/dev/null || stopped_status=$?
 }
 
+# kill_hard NAME: kill -9, and nothing left of it when this returns.
+kill_hard() {
+    local pid="${pids[$1]}"
+    # Waited for at once, or the shell would report it in the middle of something else.
+    { kill -KILL "$pid" && wait "$pid"; } 2>/dev/null || true
+    unset "pids[$1]"
+}
+
 # shellcheck disable=SC2329 # the trap below calls it
 clean_up() {
     local status=$? name index

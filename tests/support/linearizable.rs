@@ -3,10 +3,10 @@
 //! Each event took effect at one moment between its question and its answer (Herlihy and Wing's
 //! linearizability). The search is Wing and Gong's with the memory of Lowe: it builds the sequence
 //! from its beginning, always by an event that no other one must precede, and never comes to the
-//! same events in the same state twice. Accepted transactions tell the balance they led to, so there
-//! is rarely more than one way on.
+//! same events in the same state twice. Accepted transactions tell the balance they led to, and
+//! statements which entries were neighbours, so there is rarely more than one way on.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// So many of the newest entries a statement lists.
 const LISTED_MAX: usize = 10;
@@ -44,7 +44,74 @@ pub struct Event {
 pub fn explain(limit: i64, mut events: Vec<Event>) -> Result<(), String> {
     assert!(events.iter().all(|event| event.from <= event.to), "an answer before its question");
     events.sort_by_key(|event| event.from);
-    Search::new(limit, &events).run()
+    let neighbours = Neighbours::of(&events)?;
+    Search::new(limit, &events, neighbours).run()
+}
+
+/// Which entries came just before and just behind which others, as far as statements tell: any
+/// sequence that explains them has to keep to it. Only of entries whose text no other one has.
+#[derive(Default)]
+struct Neighbours {
+    /// Before each: an entry, or nothing.
+    before: HashMap<usize, Option<usize>>,
+    behind: HashMap<usize, usize>,
+}
+
+impl Neighbours {
+    fn of(events: &[Event]) -> Result<Neighbours, String> {
+        let mut named: HashMap<(i64, &str), Vec<usize>> = HashMap::new();
+        for (index, event) in events.iter().enumerate() {
+            if let Seen::Done { .. } | Seen::Unknown { .. } = event.seen {
+                named.entry(change(&event.seen)).or_default().push(index);
+            }
+        }
+        let only = |it: &(i64, String)| match named.get(&entry(it)).map(Vec::as_slice) {
+            None => Err(format!("nobody asked for the entry {it:?}")),
+            Some([index]) => Ok(Some(*index)),
+            Some(_) => Ok(None),
+        };
+        let mut all = Neighbours::default();
+        for event in events {
+            let Seen::Statement { newest, .. } = &event.seen else { continue };
+            let listed: Vec<Option<usize>> = newest.iter().map(only).collect::<Result<_, _>>()?;
+            for pair in listed.windows(2) {
+                if let [Some(newer), Some(older)] = *pair {
+                    all.behind.insert(older, newer);
+                    all.put_before(events, newer, Some(older))?;
+                }
+            }
+            if let Some(Some(oldest)) = listed.last().filter(|_| listed.len() < LISTED_MAX) {
+                all.put_before(events, *oldest, None)?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn put_before(
+        &mut self,
+        events: &[Event],
+        newer: usize,
+        older: Option<usize>,
+    ) -> Result<(), String> {
+        let known = *self.before.entry(newer).or_insert(older);
+        let seen = |index: Option<usize>| index.map(|index| &events[index].seen);
+        if known == older {
+            return Ok(());
+        }
+        let newer = &events[newer].seen;
+        Err(format!(
+            "statements differ on what is before {newer:?}: {:?}, {:?}",
+            seen(known),
+            seen(older)
+        ))
+    }
+
+    /// Whether an entry may follow this one.
+    fn allow(&self, last: Option<usize>, next: usize) -> bool {
+        let behind = last.and_then(|last| self.behind.get(&last));
+        self.before.get(&next).is_none_or(|before| *before == last)
+            && behind.is_none_or(|behind| *behind == next)
+    }
 }
 
 /// A step that was taken, and those that could have been taken instead.
@@ -58,6 +125,7 @@ struct Step {
 struct Search<'a> {
     limit: i64,
     events: &'a [Event],
+    neighbours: Neighbours,
     taken: Vec<bool>,
     /// Every event before it is taken, or unknown.
     first: usize,
@@ -78,12 +146,13 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(limit: i64, events: &'a [Event]) -> Search<'a> {
+    fn new(limit: i64, events: &'a [Event], neighbours: Neighbours) -> Search<'a> {
         let is_unknown = |index: &usize| matches!(events[*index].seen, Seen::Unknown { .. });
         let unknown: Vec<usize> = (0..events.len()).filter(is_unknown).collect();
         Search {
             limit,
             events,
+            neighbours,
             taken: vec![false; events.len()],
             first: 0,
             left: events.len() - unknown.len(),
@@ -181,13 +250,14 @@ impl<'a> Search<'a> {
         let Event { from, to, seen } = &self.events[index];
         let after = |change: &i64| self.balance.checked_add(*change);
         let allows = |change: &i64| after(change).is_some_and(|after| after >= -self.limit);
+        let follows = || self.neighbours.allow(self.entries.last().copied(), index);
         *to >= self.latest.max(*from)
             && match seen {
                 Seen::Done { change, balance, .. } => {
-                    allows(change) && after(change) == Some(*balance)
+                    allows(change) && after(change) == Some(*balance) && follows()
                 }
                 Seen::Refused { change } => !allows(change),
-                Seen::Unknown { change, .. } => allows(change),
+                Seen::Unknown { change, .. } => allows(change) && follows(),
                 Seen::Statement { total, newest } => {
                     *total == self.balance && self.newest().eq(newest.iter().map(entry))
                 }
