@@ -168,15 +168,15 @@ impl<'a> Search<'a> {
 
     fn run(mut self) -> Result<(), String> {
         let (mut farthest, mut tried) = (String::from("nothing can be first"), 0);
-        let mut deepest = 0;
+        let mut fewest_left = usize::MAX;
         while self.left > 0 {
             tried += 1;
             if tried > STEPS_MAX {
                 return Err(format!("undecided after {STEPS_MAX} steps; {farthest}"));
             }
             let mut ways = if self.dead.contains(&self.state()) { Vec::new() } else { self.ways() };
-            if ways.is_empty() && self.steps.len() >= deepest {
-                deepest = self.steps.len();
+            if ways.is_empty() && self.left < fewest_left {
+                fewest_left = self.left;
                 farthest = self.describe();
             }
             // Back to the last step that could have been another one.
@@ -221,14 +221,17 @@ impl<'a> Search<'a> {
         let may_begin =
             |index: &&usize| first_end.is_none_or(|end| self.events[**index].from <= end);
         let mut ways: Vec<usize> = minimal.iter().copied().filter(|it| self.agrees(*it)).collect();
-        // What changes nothing may as well come now, unless it is too late for another one then.
-        let changes_nothing = |index: &&usize| {
-            let Event { from, seen, .. } = &self.events[**index];
-            matches!(seen, Seen::Refused { .. } | Seen::Statement { .. })
-                && self.unknown.iter().all(|it| self.events[*it].to >= *from)
+        // What changes nothing comes first, and may as well come now, unless it would be too late
+        // for another one then.
+        let changes_nothing = |index: &usize| {
+            matches!(self.events[*index].seen, Seen::Refused { .. } | Seen::Statement { .. })
         };
-        if let Some(index) = ways.iter().find(changes_nothing) {
-            return vec![*index];
+        ways.sort_by_key(|index| !changes_nothing(index));
+        if let Some(index) = ways.first().copied().filter(changes_nothing) {
+            let closes = self.latest..self.events[index].from;
+            if !self.unknown.iter().any(|it| closes.contains(&self.events[*it].to)) {
+                return vec![index];
+            }
         }
         let unknown = self.unknown.iter().filter(may_begin).filter(|it| self.agrees(**it));
         let mut unknown: Vec<usize> = unknown.copied().collect();
