@@ -127,7 +127,7 @@ mod tests {
     use crate::runtime::Driver;
 
     fn on_a_loop<F: Future>(main: impl FnOnce() -> F + Send + 'static) {
-        std::thread::spawn(|| drop(Driver::detect().block_on(main()).unwrap())).join().unwrap();
+        std::thread::spawn(|| drop(Driver::detect(1).block_on(main()).unwrap())).join().unwrap();
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn abort_on_panic() {
 fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     start_log(args.log);
     let config = Config::new(args)?;
-    let driver = Driver::detect();
+    let driver = Driver::detect(config.threads);
     if let Driver::Epoll(reason) = &driver {
         log::warn!("io_uring is refused ({reason}): running on epoll");
     }

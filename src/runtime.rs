@@ -4,6 +4,10 @@
 use monoio::{FusionDriver, LegacyDriver, RuntimeBuilder};
 use std::future::Future;
 use std::io;
+use std::time::Duration;
+
+/// Submissions that a ring holds; monoio's default, named because the probe must ask for the same.
+const RING_ENTRIES: u32 = 1024;
 
 /// What a thread's event loop runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +22,16 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// Tries what this machine allows, best first. Costs one small ring, closed again.
-    pub fn detect() -> Driver {
-        const PROBE_ENTRIES: u32 = 8;
-        let build = |builder: io_uring::Builder| builder.build(PROBE_ENTRIES).map(drop);
+    /// Tries what this machine allows for so many event loops, best first: all of their rings at
+    /// once and in their size, since a memory limit (memlock) may allow some and not all. They are
+    /// closed again.
+    pub fn detect(loops: usize) -> Driver {
+        let build = |builder: io_uring::Builder| {
+            patiently(|| {
+                let rings = (0..loops).map(|_| builder.build(RING_ENTRIES));
+                rings.collect::<io::Result<Vec<io_uring::IoUring>>>().map(drop)
+            })
+        };
         let found = match build(coop()) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 build(io_uring::IoUring::builder()).map(|()| Driver::Uring)
@@ -36,19 +46,33 @@ impl Driver {
     /// # Errors
     /// If the loop cannot be built, for example when the process may not open more files.
     pub fn block_on<F: Future>(&self, main: F) -> io::Result<F::Output> {
-        let builder = RuntimeBuilder::<FusionDriver>::new();
+        let builder = || RuntimeBuilder::<FusionDriver>::new().with_entries(RING_ENTRIES);
         match self {
             Driver::UringCoop => {
-                let mut runtime = builder.uring_builder(coop()).enable_timer().build()?;
-                Ok(runtime.block_on(main))
+                let build = || builder().uring_builder(coop()).enable_timer().build();
+                Ok(patiently(build)?.block_on(main))
             }
-            Driver::Uring => Ok(builder.enable_timer().build()?.block_on(main)),
+            Driver::Uring => Ok(patiently(|| builder().enable_timer().build())?.block_on(main)),
             Driver::Epoll(_) => {
                 let builder = RuntimeBuilder::<LegacyDriver>::new();
                 Ok(builder.enable_timer().build()?.block_on(main))
             }
         }
     }
+}
+
+/// Tries again for a moment while there is no memory: the kernel takes back that of rings which were
+/// closed (by the probe, by a process just killed) only after it has taken them down.
+fn patiently<T>(build: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    const TRIES: usize = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 1..TRIES {
+        match build() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    build()
 }
 
 fn coop() -> io_uring::Builder {
@@ -73,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_driver_runs_a_timer() {
-        for driver in [Driver::detect(), Driver::Epoll("as a test".into())] {
+        for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
             let pause = std::time::Duration::from_millis(1);
             // A fresh thread for each runtime, as in the product.
             let thread = std::thread::spawn(move || {

@@ -172,8 +172,9 @@ def score_cents(held, p99_ms, different):
     return net * (1 + bonus - fine)
 
 
-def judge_sheet(sheet):
-    """What is wrong with the run according to its score sheet."""
+def judge_sheet(sheet, excused_posts=0, excused_audits=0):
+    """What is wrong with the run according to its score sheet. What is excused failed of necessity:
+    an audit without an answer counts zeros, and so as inconsistent, too."""
     posts, audits = sheet["posts"], sheet["audits"]
     found = []
     if not sheet["complete"]:
@@ -185,7 +186,7 @@ def judge_sheet(sheet):
     if posts["attempted"] != posts["accepted"] + posts["failed"]:
         cut = posts["attempted"] - posts["accepted"] - posts["failed"]
         found.append(f"{cut} posts were cut off before their answer")
-    if posts["failed"]:
+    if posts["failed"] > excused_posts:
         found.append(
             f"{posts['failed']} posts failed: "
             f"{posts['refused']} refused, {posts['unanswered']} unanswered"
@@ -194,11 +195,12 @@ def judge_sheet(sheet):
         found.append(f"{sheet['droppedIterations']} iterations dropped")
     if audits["done"] == 0:
         found.append("no audit was made")
-    if audits["unanswered"]:
+    if audits["unanswered"] > excused_audits:
         found.append(f"{audits['unanswered']} audits had a question unanswered")
-    if audits["inconsistent"] or audits["inconsistentStrict"]:
+    inconsistent = max(audits["inconsistent"], audits["inconsistentStrict"])
+    if inconsistent > min(excused_audits, audits["unanswered"]):
         found.append(
-            f"{max(audits['inconsistent'], audits['inconsistentStrict'])} of {audits['done']} "
+            f"{inconsistent} of {audits['done']} "
             f"audits inconsistent (by the contest's measure {audits['inconsistent']})"
         )
     if sheet["complete"]:
@@ -336,7 +338,7 @@ def check(settings):
         sheet = json.load(file)
     with open(settings.console, encoding="utf-8") as file:
         failed = parse_failed_posts(file.read())
-    found = judge_sheet(sheet)
+    found = judge_sheet(sheet, settings.excused_posts, settings.excused_audits)
     if sheet["seed"] is not None:
         books = settle(settings, sheet["posts"]["accepted"])
         found += judge_books(sheet, failed, books)
@@ -470,8 +472,13 @@ def self_test_sheet(sheet):
         expect(judge_sheet({**sheet, "audits": {**sheet["audits"], field: 1}}), word)
     posts = {**sheet["posts"], "accepted": 2999, "failed": 1, "refused": 1}
     expect(judge_sheet({**sheet, "posts": posts}), "1 posts failed: 1 refused")
+    expect(judge_sheet({**sheet, "posts": posts}, excused_posts=1))
     posts = {**sheet["posts"], "accepted": 2999}
     expect(judge_sheet({**sheet, "posts": posts}), "cut off")
+    # An audit that got no answer is also inconsistent; one that got an answer is not excused.
+    audits = {**sheet["audits"], "unanswered": 1, "inconsistentStrict": 1}
+    expect(judge_sheet({**sheet, "audits": audits}, excused_audits=1))
+    expect(judge_sheet({**sheet, "audits": {**audits, "unanswered": 0}}, 0, 1), "inconsistent")
 
 
 def self_test_books(sheet, count, seed):
@@ -513,6 +520,12 @@ def parse_arguments():
     parser.add_argument("--token", default="123", help="the processors' X-Rinha-Token")
     parser.add_argument(
         "--wait-seconds", type=float, default=10, help="how long queued payments may take to settle"
+    )
+    parser.add_argument(
+        "--excused-posts", type=int, default=0, help="how many posts may have failed (chaos.py)"
+    )
+    parser.add_argument(
+        "--excused-audits", type=int, default=0, help="how many audits may be without an answer"
     )
     parser.add_argument("--windows", type=int, default=50, help="how many windows to ask about")
     settings = parser.parse_args()

