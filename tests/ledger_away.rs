@@ -5,8 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 use support::journals::Scratch;
-use support::ledger::{Bank, Statement, body, get, post, wait_for_statement};
-use support::system::{Instance, free_address, pair_with};
+use support::ledger::{Bank, Statement, body, get, post, wait_for_change, wait_for_statement};
+use support::proxy::{Mishap, Proxy};
+use support::system::{Instance, free_address, pair_via, pair_with};
 use support::{Answer, Client};
 
 /// A client is told within 300 ms that an account's owner is away. What a busy machine adds to that
@@ -101,8 +102,9 @@ fn accounts_whose_owner_was_killed_are_503_and_the_others_go_on() {
         bank.instances[away].start_again();
         let found = wait_for_statement(&bank.instances[here], absent);
         assert_eq!(Some(found), statement_of(&statements, absent));
+        let balance = wait_for_change(&bank.instances[here], absent, 1, "again");
         bank.reconnect();
-        assert_eq!(bank.change(here, absent, 1, "again"), bank.look_at_both(absent).total);
+        assert_eq!(bank.look_at_both(absent).total, balance);
     }
 }
 
@@ -132,12 +134,64 @@ fn what_was_sent_to_an_owner_that_stands_still_is_given_up_and_never_done() {
         assert_goes_on(instance, 3 - absent);
         bank.instances[away].galo.thaw();
         assert_eq!(wait_for_statement(&bank.instances[here], absent), before);
-        for (round, at) in [0, 1, 0, 1].into_iter().enumerate() {
+        for (round, instance) in bank.instances.iter().cycle().take(4).enumerate() {
             let balance = before.total + round as i64 + 1;
-            assert_eq!(bank.change(at, absent, 1, "after"), balance);
+            assert_eq!(wait_for_change(instance, absent, 1, "after"), balance);
         }
         let texts = bank.look_at_both(absent).newest.into_iter().map(|entry| entry.descricao);
         assert!(texts.into_iter().all(|text| text != "stands"), "given up, and done");
+    }
+}
+
+/// A bank whose first instance is reached by the second over this wire.
+fn open_over_a_wire() -> (Bank, Proxy) {
+    let mut wire = None;
+    let processors = [free_address(), free_address()];
+    let instances = pair_via(processors, [&[], &[]], |door| {
+        // The first door is the first instance's.
+        if wire.is_some() {
+            return door;
+        }
+        wire.insert(Proxy::start(door, "POST /peer/accounts/")).address
+    });
+    let clients = instances.each_ref().map(Instance::client);
+    (Bank { instances, clients }, wire.expect("there is a first door"))
+}
+
+/// Both instances are well, but the answer to what was passed on is lost: it is asked for again, under
+/// the same number, and what was asked for is done once.
+#[test]
+fn an_answer_that_is_lost_between_the_instances_is_asked_for_again_and_nothing_done_twice() {
+    let (mut bank, wire) = open_over_a_wire();
+    let limit = bank.look(0, 2).limit;
+    for round in 1..=20 {
+        wire.prepare(Mishap::LoseAnswer);
+        assert_eq!(bank.change(1, 2, 10, "lost"), 10 * round, "round {round}");
+        assert!(wire.has_struck(), "round {round}");
+        assert_eq!(bank.look_at_both(2).total, 10 * round, "round {round}");
+    }
+    // A refusal is as good an answer.
+    wire.prepare(Mishap::LoseAnswer);
+    assert_eq!(bank.post(1, 2, &body(-limit - 201, "too much")).status, 422);
+    assert!(wire.has_struck());
+    assert_eq!(bank.look_at_both(2).total, 200);
+}
+
+/// What was passed on arrives when its client has long been told that it is given up.
+#[test]
+fn what_arrives_after_it_was_given_up_is_not_done() {
+    let (mut bank, wire) = open_over_a_wire();
+    for change in [7, -7] {
+        bank.change(1, 2, 100, "before");
+        let before = bank.look_at_both(2);
+        wire.prepare(Mishap::Hold);
+        let (answer, took) = timed(&bank.instances[1], &post(2, &body(change, "late")));
+        assert_eq!(answer.status, 504, "{answer:?}");
+        assert!(took < TOLERATED, "{took:?}");
+        assert_not_done(&answer);
+        wire.release();
+        assert_eq!(bank.look(0, 2), before, "it came too late");
+        assert_eq!(wait_for_statement(&bank.instances[1], 2), before);
     }
 }
 
@@ -163,8 +217,8 @@ fn an_instance_that_only_passes_on_may_be_away() {
         let found = wait_for_statement(&bank.instances[1], 2);
         bank.reconnect();
         assert_eq!(bank.look_at_both(2), found);
-        wait_for_statement(&bank.instances[0], 1);
-        assert_eq!(bank.change(0, 1, 1, "again"), bank.look_at_both(1).total);
+        let balance = wait_for_change(&bank.instances[0], 1, 1, "again");
+        assert_eq!(bank.look_at_both(1).total, balance);
     }
 }
 

@@ -177,3 +177,12 @@ pub fn wait_for_statement(instance: &Instance, id: u64) -> Statement {
         if answer.status == 200 { Ok(Statement::read(&answer)) } else { Err(answer.body) }
     })
 }
+
+/// Waits until an instance carries this transaction out → the balance. Until then it must say that it
+/// has not: an owner that was started again may be looked at before it is known enough to be written to.
+pub fn wait_for_change(instance: &Instance, id: u64, change: i64, description: &str) -> i64 {
+    wait_until_within(PATIENCE, "a transaction is carried out", || {
+        let answer = instance.client().call(post(id, &body(change, description)));
+        if answer.status == 503 { Err(answer.body) } else { Ok(Balance::read(&answer).saldo) }
+    })
+}

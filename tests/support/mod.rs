@@ -8,6 +8,7 @@
 pub mod journals;
 pub mod ledger;
 pub mod linearizable;
+pub mod proxy;
 pub mod seeds;
 pub mod system;
 

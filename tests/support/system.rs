@@ -328,12 +328,22 @@ pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
 
 /// The same, with arguments for each.
 pub fn pair_with(processors: [SocketAddr; 2], args: [&[&str]; 2]) -> [Instance; 2] {
+    pair_via(processors, args, |door| door)
+}
+
+/// The same, but `via` says where each one's door is to be reached by the other.
+pub fn pair_via(
+    processors: [SocketAddr; 2],
+    args: [&[&str]; 2],
+    mut via: impl FnMut(SocketAddr) -> SocketAddr,
+) -> [Instance; 2] {
     let doors = [free_address(), free_address()];
+    let reached = doors.map(&mut via);
     // Both before either is waited for: each looks for the other before it serves.
     let started = [0, 1].map(|index| {
         let entry = free_address().to_string();
         let mut all = common_args(&entry, &doors[index].to_string(), processors);
-        all.extend(["--peer".into(), format!("http://{}", doors[1 - index])]);
+        all.extend(["--peer".into(), format!("http://{}", reached[1 - index])]);
         all.extend(["--instance".into(), (index + 1).to_string()]);
         all.extend(args[index].iter().map(|arg| (*arg).to_owned()));
         (Galo::start(&all), all)
