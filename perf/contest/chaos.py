@@ -25,13 +25,13 @@ from typing import NamedTuple
 CHECK_INTERVAL_MS = 500  # `inter` in haproxy.cfg
 # The log rounds to milliseconds, and to both the posts and us time passes between clock and deed.
 ROUNDING_MS = 2
-# The kernel closes a dead process's sockets after it has taken down its rings: 6 to 12 ms (epoll: 0.4
-# to 4) on an idle machine. What is sent into them until then is in flight at the dead, too.
+# The kernel closes a dead process's sockets after it has taken down its rings: 6 to 12 ms (epoll:
+# 0.4 to 4) on an idle machine. What is sent into them until then is in flight at the dead, too.
 CLOSING_MS = 100
 # After its restart: to recover, to be looked up (every 5 s) and to be found (every 0.5 s).
 PEER_FOUND_MS = 6000
 EXAMPLES_MAX = 5
-# `option httplog`: date, server, timers Tw/Tc/Ta, status, connection retries (+ redispatched), request.
+# `option httplog`: date, server, timers, status, retries (+ if at another server), request.
 LINE = re.compile(
     r"\[(?P<at>\d\d/\w{3}/\d{4}:[\d:.]{12})\] entry \S+?/(?P<server>\S+) "
     r"(?P<read>-?\d+)/(?P<wait>-?\d+)/(?P<connect>-?\d+)/-?\d+/\+?(?P<total>\d+) "
@@ -83,9 +83,9 @@ def parse_log(text):
 
 
 def parse_console(text):
-    """When each post that failed began and ended."""
-    posts = re.findall(r"failed-post \d+ \d+ \S+ from (\d+) to (\d+)", text)
-    return [(int(began), int(ended)) for began, ended in posts]
+    """Status (0: none) of each post that failed, and when it began and ended."""
+    posts = re.findall(r"failed-post \d+ (\d+) \S+ from (\d+) to (\d+)", text)
+    return [tuple(map(int, post)) for post in posts]
 
 
 def parse_deaths(text):
@@ -105,11 +105,12 @@ def overdue(death, requests):
 
 
 def is_in_flight(post, deaths):
-    """Whether a failed post, (began, ended), was under way when an instance died."""
-    began, ended = post
-    return any(
+    """Whether a failed post, (status, began, ended), was under way when an instance died: HAProxy
+    then answers 502, or closes the connection if it had served before."""
+    status, began, ended = post
+    return status in (0, 502) and any(
         began - ROUNDING_MS <= death.after + CLOSING_MS
-        and death.before - ROUNDING_MS <= ended <= death.after + 2 * CLOSING_MS
+        and death.before - ROUNDING_MS <= ended <= death.after + CHECK_INTERVAL_MS
         for death in deaths
     )
 
@@ -136,7 +137,7 @@ def judge(requests, posts, deaths):
         found += [f"sent to {death.server}, which was dead for long: {it}" for it in late]
     in_flight = [post for post in posts if is_in_flight(post, deaths)]
     needless = [post for post in posts if post not in in_flight]
-    found += [f"a post failed that was under way from {it[0]} to {it[1]} ms" for it in needless]
+    found += [f"a post failed without need: status {it[0]}, {it[1]} to {it[2]}" for it in needless]
     reads = [it for it in requests if it.text.startswith("GET") and it.status != 200]
     alone = [it for it in reads if is_alone(it, deaths)]
     found += [f"failed without need: {it}" for it in reads if it not in alone]
@@ -159,8 +160,8 @@ def print_death(death, requests):
 def self_test():
     """Each fault this file exists for must be found."""
     line = (
-        "172.18.0.1:1 [22/Nov/2026:02:00:{at}] entry instances/{server} 0/0/{connect}/0/{total} {status}"
-        ' 65 - - ---- 1/1/0/0/{retries} 0/0 "{request} HTTP/1.1"'
+        "172.18.0.1:1 [22/Nov/2026:02:00:{at}] entry instances/{server} 0/0/{connect}/0/{total} "
+        '{status} 65 - - ---- 1/1/0/0/{retries} 0/0 "{request} HTTP/1.1"'
     )
     usual = dict(at="00.000", server="galo-1", connect=0, total=1, status=202, retries="0")
     usual["request"] = "POST /payments"
@@ -172,11 +173,12 @@ def self_test():
 
     assert findings() == (0, 0, [])
     console = f'msg="failed-post 7 0 a-b from {start + 998} to {start + 1003} EOF"'
-    assert parse_console(console) == [(start + 998, start + 1003)]
+    assert parse_console(console) == [(0, start + 998, start + 1003)]
     assert findings(parse_console(console)) == (1, 0, [])
-    assert findings([(start + 900, start + 990)])[2], "a post that failed before the death"
-    assert findings([(start + 900, start + 2400)])[2], "a post that waited for long"
-    assert findings([(start + 1200, start + 1201)])[2], "a post that failed after the death"
+    assert findings([(0, start + 900, start + 990)])[2], "a post that failed before the death"
+    assert findings([(0, start + 900, start + 2400)])[2], "a post that waited for long"
+    assert findings([(0, start + 1200, start + 1201)])[2], "a post that failed after the death"
+    assert findings([(503, start + 998, start + 1003)])[2], "a post that was sent nowhere"
     assert findings(at="01.400")[2] == [] and findings(at="01.600")[2], "sent to the dead"
     late = findings(at="01.600", server="galo-2", retries="+1")
     assert late[2] and not findings(at="01.600", server="galo-2")[2], "tried at the dead"

@@ -131,9 +131,10 @@ def judge(watched, inspected, restarts_expected):
         if it.counted["oom_kills"]:
             found.append(f"{it.name}: {it.counted['oom_kills']} processes killed for their memory")
         if it.counted["throttled"] > THROTTLED_MAX * it.counted["periods"]:
-            found.append(f"{it.name} was throttled in more than {THROTTLED_MAX:.0%} of its periods")
+            found.append(f"{it.name} was throttled in more than {THROTTLED_MAX:.0%} of periods")
     peak = sum(it.highest["peak"] for it in watched)
-    if peak > PEAK_MAX:
+    # A restart reads the journal, and a reload runs two HAProxies for a while.
+    if peak > PEAK_MAX and not restarts_expected:
         found.append(f"the services' peaks sum up to {peak / 1e6:.1f} MB")
     return found
 
