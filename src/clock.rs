@@ -4,10 +4,11 @@
 //! Two kinds, never mixed: a [`Timestamp`] is what people and processors see; a [`Moment`] only
 //! measures durations and never jumps.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. Displays as ISO 8601 with three decimals and `Z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,10 +43,13 @@ pub fn now_micros() -> Micros {
     Micros(since_epoch.as_micros() as i64)
 }
 
-/// The clock for durations, now.
+/// The clock for durations, now. It goes on while the machine is asleep, as std's does not: who has
+/// slept must notice that the world went on without him.
 pub fn moment() -> Moment {
-    static START: OnceLock<Instant> = OnceLock::new();
-    Moment(START.get_or_init(Instant::now).elapsed().as_micros() as u64)
+    static START: OnceLock<u64> = OnceLock::new();
+    let now = clock_gettime(ClockId::Boottime);
+    let now = now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000;
+    Moment(now.saturating_sub(*START.get_or_init(|| now)))
 }
 
 impl Moment {
