@@ -100,13 +100,13 @@ impl Engine {
     /// Takes over everything that waits in the ring and among the controls.
     fn fetch(&self) {
         let mut dispatcher = self.dispatcher.borrow_mut();
-        while let Some(payment) = self.node.queue.pop() {
+        self.node.queue.pop_all(|payment| {
             if payment.guest {
                 self.guests.borrow_mut().push_back(payment);
             } else {
                 dispatcher.submit(payment);
             }
-        }
+        });
         while let Some(control) = self.node.controls.pop() {
             match control {
                 Control::Reported(processor, report) => {
@@ -123,9 +123,7 @@ impl Engine {
             return false;
         }
         let mut forgotten = dispatcher.purge() + self.guests.take().len();
-        while self.node.queue.pop().is_some() {
-            forgotten += 1;
-        }
+        self.node.queue.pop_all(|_| forgotten += 1);
         self.node.queue.release(forgotten);
         self.node.forget_all();
         // Last: a payment accepted since is driven all the same, and its attempt is written after.

@@ -224,6 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn many_at_once_are_as_many_one_by_one() {
+        let (at_once, one_by_one) = (Histogram::new(), Histogram::new());
+        for (us, count) in [(0, 3), (90, 5), (90_000_000, 2), (7, 0)] {
+            let duration = Duration::from_micros(us);
+            at_once.record_many(duration, count);
+            (0..count).for_each(|_| one_by_one.record(duration));
+        }
+        assert_eq!(at_once.snapshot(), one_by_one.snapshot());
+    }
+
+    #[test]
     fn buckets_meet_without_gap_or_overlap() {
         let mut lower_us = 0;
         for bucket in 0..BOUNDED_BUCKETS {

@@ -245,6 +245,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn written_by_hand_it_is_what_is_displayed(cents: i64) {
+            for cents in [cents, cents % 1000, i64::MIN, i64::MAX, 0] {
+                let mut text = Vec::new();
+                Cents(cents).write(&mut text);
+                prop_assert_eq!(String::from_utf8(text).unwrap(), Cents(cents).to_string());
+            }
+        }
+
+        #[test]
         fn what_is_printed_reads_back(cents: i64) {
             prop_assert_eq!(Cents::parse(Cents(cents).to_string().as_bytes()), Ok(Cents(cents)));
         }

@@ -471,3 +471,43 @@ async fn write_rest<S: AsyncWriteRent>(
     out.clear();
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Driver;
+    use std::io::{Read as _, Write as _};
+
+    /// What does not fit into the socket's buffer goes out when there is room, though the client
+    /// sends nothing more: it waits for the rest.
+    #[test]
+    fn answers_that_are_sent_in_part_are_sent_in_full() {
+        const LENGTH: usize = 8 << 20;
+        for driver in [Driver::detect(), Driver::Epoll("as a test".into())] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            let reader = std::thread::spawn(move || {
+                client.set_read_timeout(Some(WRITE_TIMEOUT)).unwrap();
+                let mut answers = vec![0; LENGTH];
+                client.read_exact(&mut answers).unwrap();
+                client.write_all(b"thanks").unwrap();
+                answers.iter().all(|byte| *byte == b'a')
+            });
+            let server = std::thread::spawn(move || {
+                let on_epoll = matches!(driver, Driver::Epoll(_));
+                let read = driver.block_on(async move {
+                    accepted.set_nonblocking(on_epoll).unwrap();
+                    let stream = monoio::net::TcpStream::from_std(accepted).unwrap();
+                    let mut client = Client::new(stream);
+                    client.out.resize(LENGTH, b'a');
+                    let read = client.read(clock::moment() + Duration::from_secs(3600)).await;
+                    matches!(read, Read::Some) && client.received == b"thanks"
+                });
+                assert!(read.unwrap());
+            });
+            assert!(reader.join().unwrap());
+            server.join().unwrap();
+        }
+    }
+}

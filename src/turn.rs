@@ -164,3 +164,79 @@ pub async fn write(journals: [&Journal; 2]) {
         ready.drain(..).for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Driver;
+    use std::future::Future;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// On either driver, each on a fresh thread, as in the product.
+    fn on_loops<F: Future>(main: impl Fn() -> F + Send + Clone + 'static) {
+        for driver in [Driver::detect(), Driver::Epoll("as a test".into())] {
+            let main = main.clone();
+            std::thread::spawn(move || drop(driver.block_on(main()).unwrap())).join().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_clock_is_read_once_a_turn_and_again_in_the_next() {
+        on_loops(|| async {
+            monoio::spawn(async { attend(|_, _| {}).await.unwrap() });
+            monoio::time::sleep(MS).await;
+            let in_the_same_turn = monoio::spawn(async { now().0 });
+            let (first, _) = now();
+            while clock::moment() == first {}
+            assert_eq!(now().0, first);
+            assert_eq!(in_the_same_turn.await, first);
+            monoio::time::sleep(MS).await;
+            assert!(now().0 > first);
+        });
+    }
+
+    #[test]
+    fn without_an_attendant_the_clock_does_not_stand_still() {
+        on_loops(|| async {
+            let (first, _) = now();
+            while clock::moment() == first {}
+            assert!(now().0 > first);
+        });
+    }
+
+    #[test]
+    fn the_answers_of_a_turn_are_reported_once_and_not_before_its_end() {
+        on_loops(|| async {
+            let reports = Rc::new(RefCell::new(Vec::new()));
+            let seen = reports.clone();
+            let report = move |answers: &[Answers], accepted| {
+                seen.borrow_mut().push((answers.to_vec(), accepted))
+            };
+            monoio::spawn(async move { attend(report).await.unwrap() });
+            monoio::time::sleep(MS).await;
+            let (since, earlier) = (clock::moment(), Moment(7));
+            let others = monoio::spawn(async move {
+                sent(since, 2, true);
+                sent(earlier, 1, false);
+            });
+            sent(since, 1, false);
+            others.await;
+            // On epoll they have been sent when this is called.
+            assert!(monoio::utils::is_legacy() || reports.borrow().is_empty());
+            while reports.borrow().is_empty() {
+                monoio::time::sleep(MS).await;
+            }
+            sent(since, 1, false);
+            while reports.borrow().len() < 2 {
+                monoio::time::sleep(MS).await;
+            }
+            let of = |since, count| Answers { since, count };
+            let expected =
+                [(vec![of(since, 3), of(earlier, 1)], true), (vec![of(since, 1)], false)];
+            assert_eq!(*reports.borrow(), expected);
+        });
+    }
+}

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// How often a host name is looked up again.
@@ -224,6 +224,7 @@ impl Link {
 /// connection is a future that is polled by whoever uses it, made once, and the two talk over a desk.
 struct Wire {
     conversation: Pin<Box<dyn Future<Output = ()>>>,
+    has_ended: bool,
     desk: Rc<Desk>,
 }
 
@@ -279,19 +280,26 @@ impl Found {
 impl Wire {
     fn new(target: Arc<Target>, stream: TcpStream) -> Wire {
         let desk = Rc::new(Desk::default());
-        Wire { conversation: Box::pin(converse(target, stream, desk.clone())), desk }
+        let conversation = Box::pin(converse(target, stream, desk.clone()));
+        Wire { conversation, has_ended: false, desk }
+    }
+
+    /// Lets the conversation go on as far as it can. Whether it has ended.
+    fn go_on(&mut self, context: &mut Context<'_>) -> bool {
+        self.has_ended = self.has_ended || self.conversation.as_mut().poll(context).is_ready();
+        self.has_ended
     }
 
     /// Neither closed by the other side nor holding bytes that belong to no request.
     async fn is_quiet(&mut self) -> bool {
-        poll_fn(|context| Poll::Ready(self.conversation.as_mut().poll(context).is_pending())).await
+        poll_fn(|context| Poll::Ready(!self.go_on(context))).await
     }
 
     /// Sends a request and reads its answer.
     async fn exchange(&mut self, asked: Buffers) -> Exchanged {
         self.desk.asked.set(Some(asked));
         poll_fn(|context| {
-            let ended = self.conversation.as_mut().poll(context).is_ready();
+            let ended = self.go_on(context);
             match (self.desk.exchanged.take(), ended) {
                 (Some(exchanged), _) => Poll::Ready(exchanged),
                 (None, false) => Poll::Pending,
@@ -411,5 +419,107 @@ mod tests {
         ] {
             assert!(url(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// What a server does with the next connection: for each request, these bytes; then it closes.
+    type Script = &'static [&'static str];
+
+    /// A server that plays the scripts, one connection after the other, and the address it is at.
+    fn server(scripts: &'static [Script]) -> Arc<Target> {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for script in scripts {
+                let (mut stream, _) = listener.accept().unwrap();
+                for answer in *script {
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\n") {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).unwrap();
+                        request.extend(byte);
+                    }
+                    // In pieces, each of them a read of its own, more or less.
+                    for piece in answer.split_inclusive('|') {
+                        stream.write_all(piece.trim_end_matches('|').as_bytes()).unwrap();
+                    }
+                }
+            }
+        });
+        Target::new(url.parse().unwrap())
+    }
+
+    async fn ask(link: &mut Link) -> Result<(u16, Vec<u8>), Failure> {
+        let (second, alarm) = (Duration::from_secs(10), Alarm::new());
+        let deadline = clock::moment() + second;
+        let write = |out: &mut Vec<u8>, host: &str| {
+            out.extend_from_slice(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        };
+        let answer = link.exchange(&alarm, second, deadline, write).await?;
+        Ok((answer.status, answer.body.to_vec()))
+    }
+
+    fn on_loops<F: Future>(main: impl Fn() -> F + Send + Clone + 'static) {
+        use crate::runtime::Driver;
+        for driver in [Driver::detect(), Driver::Epoll("as a test".into())] {
+            let main = main.clone();
+            std::thread::spawn(move || drop(driver.block_on(main()).unwrap())).join().unwrap();
+        }
+    }
+
+    async fn wait_until_closed(link: &mut Link) {
+        while link.wire.as_mut().unwrap().is_quiet().await {
+            monoio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    #[test]
+    fn a_connection_is_used_again_and_again() {
+        const CHUNKS: &str = "HTTP/1.1 201 Created\r\nTransfer-|Encoding: chunked\r\n\r\n\
+            3\r\nabc|\r\n2\r\nde\r\n0\r\n\r|\n";
+        on_loops(|| async {
+            let mut link = Link::new(server(&[&[OK, CHUNKS, OK, CHUNKS]]));
+            for _ in 0..2 {
+                assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+                assert_eq!(ask(&mut link).await, Ok((201, b"abcde".to_vec())));
+            }
+        });
+    }
+
+    /// The request must not go out on it: whether it was carried out would not be known.
+    #[test]
+    fn a_connection_that_was_closed_while_it_was_idle_is_not_used_again() {
+        on_loops(|| async {
+            let mut link = Link::new(server(&[&[OK], &[OK]]));
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            wait_until_closed(&mut link).await;
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+        });
+    }
+
+    #[test]
+    fn a_connection_on_which_something_came_unasked_is_not_used_again() {
+        const TWICE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1|HTTP/1.1 200 OK\r\n";
+        on_loops(|| async {
+            let mut link = Link::new(server(&[&[TWICE], &[OK]]));
+            assert_eq!(ask(&mut link).await, Ok((200, b"1".to_vec())));
+            if link.wire.is_some() {
+                wait_until_closed(&mut link).await;
+            }
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+        });
+    }
+
+    #[test]
+    fn what_may_have_been_carried_out_is_lost_and_what_cannot_is_not_sent() {
+        on_loops(|| async {
+            let mut link = Link::new(server(&[&[""], &["HTTP/1.1 200 OK\r\nContent-Le"]]));
+            assert_eq!(ask(&mut link).await, Err(Failure::Lost), "no answer");
+            assert_eq!(ask(&mut link).await, Err(Failure::Lost), "half an answer");
+            // The server has played all it has and is gone.
+            while ask(&mut link).await != Err(Failure::NotSent) {}
+        });
     }
 }

@@ -353,3 +353,33 @@ fn a_client_that_never_reads_holds_up_nobody() {
     let mut some = [0; 4096];
     assert!(stream.read(&mut some).unwrap() > 0);
 }
+
+/// Answers that did not fit into the socket's buffer go out when there is room, though the client
+/// asks for nothing more.
+#[test]
+fn a_client_that_reads_late_gets_every_answer() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    let requests = request("GET", "/nothing", "", "").repeat(50);
+    let mut stream = client.tcp();
+    stream.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    // Until the client's own buffers are full: by then so are those of the answers.
+    let mut blocked_at = None;
+    while blocked_at.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(200)) {
+        let rest = &requests.as_bytes()[sent % requests.len()..];
+        match std::io::Write::write(&mut stream, rest) {
+            Ok(length) => (sent, blocked_at) = (sent + length, None),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                blocked_at.get_or_insert_with(Instant::now);
+                std::thread::yield_now();
+            }
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    let each = requests.len() / 50;
+    for _ in 0..sent / each {
+        assert_eq!(client.receive().unwrap().status, 404);
+    }
+}

@@ -6,6 +6,10 @@
 //! way for the newest, and a hash table of their positions in the ring. Many small shards also keep
 //! the pauses small in which a table grows.
 //!
+//! What an id costs is the memory it touches, none of which is in a cache near by. So a shard's own
+//! fields are one cache line, and a place in the table has all in four bytes that it takes to pass
+//! over another id: one line tells that an id is new, and is the one to be written to.
+//!
 //! The invariant: the table holds exactly the positions of the ids in the ring.
 //!
 //! Knows nothing of queues or requests. It is a window, not a history: a repetition that comes more
@@ -14,17 +18,21 @@
 use crate::money::Cents;
 use crate::payments::PaymentId;
 use foldhash::quality::RandomState;
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard};
 
-/// Ids in a shard: half of what a table of 8,192 buckets holds at its highest load.
-///
-/// A table in which ids come and go must be tidied up now and then. hashbrown does that in place
-/// while the table is half empty, but allocates twice the size otherwise. It also keeps a tidying,
-/// the longest pause there is, well below a millisecond whatever the size of the window.
-const SHARD_CAPACITY_MAX: usize = 8192 / 8 * 7 / 2;
-const _: () = assert!(SHARD_CAPACITY_MAX - 1 <= u16::MAX as usize, "positions have 16 bits");
+/// Ids in a shard: what a table of 4,096 places holds at its highest load. Keeps the longest pause
+/// there is, the doubling of a table, to some microseconds whatever the size of the window.
+const SHARD_CAPACITY_MAX: usize = load_max(4096);
+const _: () = assert!(SHARD_CAPACITY_MAX < Entry::POSITIONS);
+
+/// Ids in a table of so many places. Beyond it, searches grow long.
+const fn load_max(places: usize) -> usize {
+    places * 7 / 10
+}
+
+/// The places in the first table of a shard.
+const TABLE_PLACES_MIN: usize = 32;
 
 /// A ring grows by a quarter at a time, by at least this many ids.
 const RING_GROWTH_MIN: usize = 16;
@@ -42,15 +50,22 @@ pub enum Admission {
 
 /// The last so many payment ids with their amounts.
 ///
-/// Memory follows use and ends at about 31 bytes an id, or up to 38 in a window of a few thousand.
+/// Memory follows use and ends at about 30 bytes an id, or up to 36 in a window of a few thousand.
 /// Once it has been full for a while, nothing is allocated. Each shard counts its own ids, so how
 /// far back a window of more than one shard reaches differs by a few per cent from id to id.
 #[derive(Debug)]
 pub struct IdWindow {
     /// Keyed with a random seed: ids come from outside and may be chosen to collide.
     hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Locked]>,
 }
+
+/// On a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Locked(Mutex<Shard>);
+
+const _: () = assert!(size_of::<Locked>() == 64);
 
 impl IdWindow {
     /// An empty window of `capacity` ids, rounded up to a multiple of the number of shards.
@@ -62,7 +77,8 @@ impl IdWindow {
         assert!(capacity <= 1 << 32, "a window of more ids than any memory holds");
         let shard_count = capacity.div_ceil(SHARD_CAPACITY_MAX);
         let shard_capacity = capacity.div_ceil(shard_count);
-        let shards = (0..shard_count).map(|_| Mutex::new(Shard::new(shard_capacity))).collect();
+        let shard = |_| Locked(Mutex::new(Shard::new(shard_capacity)));
+        let shards = (0..shard_count).map(shard).collect();
         IdWindow { hasher: RandomState::default(), shards }
     }
 
@@ -96,20 +112,20 @@ impl IdWindow {
     pub fn clear(&self) {
         for shard in &self.shards {
             let mut shard = lock(shard);
-            *shard = Shard::new(shard.capacity);
+            *shard = Shard::new(shard.capacity());
         }
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // The table in the shard finds a place by the low bits of the hash and tells neighbours
-        // apart by the top seven, so all of these must differ within a shard: choose by the rest.
-        let bits = (hash >> 32) as usize & 0xff_ffff;
-        lock(&self.shards[bits % self.shards.len()])
+        // The table in the shard uses the low bits, so these must differ within a shard: choose by
+        // the high ones.
+        let chosen = ((hash >> 32) * self.shards.len() as u64) >> 32;
+        lock(&self.shards[chosen as usize])
     }
 }
 
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().expect("nothing panics while it holds a shard")
+fn lock(shard: &Locked) -> MutexGuard<'_, Shard> {
+    shard.0.lock().expect("nothing panics while it holds a shard")
 }
 
 /// An id and its amount in 24 bytes; a `u128` would be aligned to 16 and make it 32.
@@ -131,52 +147,146 @@ impl Remembered {
     }
 }
 
+/// A place in a shard's table: nothing, or where in the ring an id is, and 20 bits of its hash. They
+/// tell where in the table it belongs, whatever the table's size, and nearly always that it is not
+/// the id that is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry(u32);
+
+impl Entry {
+    const POSITION_BITS: u32 = 12;
+    const POSITIONS: usize = 1 << Entry::POSITION_BITS;
+    /// The position 0 is written as 1.
+    const EMPTY: Entry = Entry(0);
+
+    fn new(hash: u64, position: usize) -> Entry {
+        Entry(mark(hash) << Entry::POSITION_BITS | (position as u32 + 1))
+    }
+
+    fn mark(self) -> u32 {
+        self.0 >> Entry::POSITION_BITS
+    }
+
+    fn position(self) -> usize {
+        (self.0 as usize & (Entry::POSITIONS - 1)).wrapping_sub(1)
+    }
+}
+
+/// The bits of a hash that an [`Entry`] keeps.
+fn mark(hash: u64) -> u32 {
+    hash as u32 & ((1 << (32 - Entry::POSITION_BITS)) - 1)
+}
+
 #[derive(Debug)]
 struct Shard {
-    capacity: usize,
+    capacity: u32,
+    /// The slot for the next id; once the ring is full, that of the oldest one.
+    next: u32,
     /// Slots in the order of admission, in a circle once there are `capacity` of them.
     ring: Vec<Remembered>,
-    /// The slot for the next id; once the ring is full, that of the oldest one.
-    next: usize,
-    /// The slots of the ids that are remembered.
-    positions: HashTable<u16>,
+    /// Where the ids are in the ring: a power of two of places, in which each id is at its own or
+    /// behind it, with no empty place between.
+    table: Box<[Entry]>,
 }
 
 impl Shard {
     fn new(capacity: usize) -> Shard {
-        Shard { capacity, ring: Vec::new(), next: 0, positions: HashTable::new() }
+        Shard { capacity: capacity as u32, next: 0, ring: Vec::new(), table: Box::default() }
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity as usize
     }
 
     fn admit(&mut self, hash: u64, new: Remembered, hasher: &RandomState) -> Admission {
-        let known = self.positions.find(hash, |at| self.ring[*at as usize].id == new.id);
-        if let Some(position) = known {
-            let same = self.ring[*position as usize].amount == new.amount;
-            return if same { Admission::Same } else { Admission::Different };
+        if self.table.is_empty() {
+            self.table = vec![Entry::EMPTY; TABLE_PLACES_MIN].into();
         }
-        let position = self.next;
+        let mut place = match self.find(hash, |slot| slot.id == new.id) {
+            Ok(known) => {
+                let same = self.ring[self.table[known].position()].amount == new.amount;
+                return if same { Admission::Same } else { Admission::Different };
+            }
+            Err(empty) => empty,
+        };
+        let position = self.next as usize;
         if position == self.ring.len() {
+            if position == load_max(self.table.len()) {
+                self.grow_table();
+                place = self.empty_place(mark(hash));
+            }
             if position == self.ring.capacity() {
-                let growth = (position / 4).max(RING_GROWTH_MIN).min(self.capacity - position);
+                let growth = (position / 4).max(RING_GROWTH_MIN).min(self.capacity() - position);
                 self.ring.reserve_exact(growth);
             }
             self.ring.push(new);
         } else {
             self.forget(position, hasher);
+            place = self.empty_place(mark(hash));
             self.ring[position] = new;
         }
-        self.next = (position + 1) % self.capacity;
-        let ring = &self.ring;
-        self.positions
-            .insert_unique(hash, position as u16, |at| hasher.hash_one(ring[*at as usize].id()));
+        self.next = if self.next + 1 == self.capacity { 0 } else { self.next + 1 };
+        self.table[place] = Entry::new(hash, position);
         Admission::New
     }
 
-    /// Takes what is in that slot out of the table.
-    fn forget(&mut self, position: usize, hasher: &RandomState) {
-        let hash = hasher.hash_one(self.ring[position].id());
-        if let Ok(entry) = self.positions.find_entry(hash, |at| *at as usize == position) {
-            entry.remove();
+    /// Where the id of this hash is in the table for which `is_it`, or else the empty place where
+    /// it would be.
+    fn find(&self, hash: u64, is_it: impl Fn(&Remembered) -> bool) -> Result<usize, usize> {
+        let (mark, mask) = (mark(hash), self.table.len() - 1);
+        let mut place = mark as usize & mask;
+        loop {
+            match self.table[place] {
+                Entry::EMPTY => return Err(place),
+                entry if entry.mark() == mark && is_it(&self.ring[entry.position()]) => {
+                    return Ok(place);
+                }
+                _ => place = (place + 1) & mask,
+            }
         }
+    }
+
+    fn empty_place(&self, mark: u32) -> usize {
+        let mask = self.table.len() - 1;
+        let mut place = mark as usize & mask;
+        while self.table[place] != Entry::EMPTY {
+            place = (place + 1) & mask;
+        }
+        place
+    }
+
+    fn grow_table(&mut self) {
+        let larger = vec![Entry::EMPTY; self.table.len() * 2].into();
+        let old = std::mem::replace(&mut self.table, larger);
+        for entry in old.iter().filter(|entry| **entry != Entry::EMPTY) {
+            let place = self.empty_place(entry.mark());
+            self.table[place] = *entry;
+        }
+    }
+
+    /// Takes what is in that slot out of the table, and moves up those behind it that it has kept
+    /// from their own places.
+    fn forget(&mut self, position: usize, hasher: &RandomState) {
+        let oldest = self.ring[position];
+        let Ok(mut gap) = self.find(hasher.hash_one(oldest.id()), |slot| slot.id == oldest.id)
+        else {
+            return;
+        };
+        let mask = self.table.len() - 1;
+        let mut place = gap;
+        loop {
+            place = (place + 1) & mask;
+            let entry = self.table[place];
+            if entry == Entry::EMPTY {
+                break;
+            }
+            let way_from_home = place.wrapping_sub(entry.mark() as usize) & mask;
+            if way_from_home >= (place.wrapping_sub(gap) & mask) {
+                self.table[gap] = entry;
+                gap = place;
+            }
+        }
+        self.table[gap] = Entry::EMPTY;
     }
 }
 
@@ -189,16 +299,24 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
+    impl Shard {
+        fn len(&self) -> usize {
+            let count = self.table.iter().filter(|entry| **entry != Entry::EMPTY).count();
+            assert_eq!(count, self.ring.len(), "the table holds what the ring holds");
+            count
+        }
+    }
+
     impl IdWindow {
         fn len(&self) -> usize {
-            self.shards.iter().map(|shard| lock(shard).positions.len()).sum()
+            self.shards.iter().map(|shard| lock(shard).len()).sum()
         }
 
         /// What the window has allocated, without the allocator's own overhead.
         fn memory_bytes(&self) -> usize {
-            let of_shard = |shard: &Mutex<Shard>| {
+            let of_shard = |shard: &Locked| {
                 let shard = lock(shard);
-                shard.ring.capacity() * size_of::<Remembered>() + shard.positions.allocation_size()
+                shard.ring.capacity() * size_of::<Remembered>() + size_of_val(&*shard.table)
             };
             size_of_val(&*self.shards) + self.shards.iter().map(of_shard).sum::<usize>()
         }
@@ -258,20 +376,20 @@ mod tests {
     #[test]
     fn shards_are_filled_evenly_and_never_beyond_their_capacity() {
         let window = IdWindow::new(1_000_000);
-        assert_eq!(window.shards.len(), 280);
+        assert_eq!(window.shards.len(), 349);
         assert!(window.memory_bytes() < 64 * 1024, "nothing is allocated ahead");
         for number in 0..100_000 {
             window.admit(id(number), Cents(1));
         }
         assert_eq!(window.len(), 100_000);
         for shard in &window.shards {
-            let count = lock(shard).positions.len();
-            assert!((230..500).contains(&count), "{count} of about 357");
+            let count = lock(shard).len();
+            assert!((170..430).contains(&count), "{count} of about 287");
         }
         for number in 0..1_100_000 {
             window.admit(id(number), Cents(1));
         }
-        assert_eq!(window.len(), 1_000_160, "every shard is full");
+        assert_eq!(window.len(), 1_000_234, "every shard is full");
     }
 
     #[test]

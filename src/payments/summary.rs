@@ -19,7 +19,8 @@ use crate::payments::{Processor, Settlement, Totals, Window};
 /// most one, both cheap with 512 entries of 12 bytes; and a block's own 64 bytes are spread thin.
 const BLOCK_ENTRIES_MAX: usize = 512;
 
-/// A block grows by so many entries at a time: doubling would waste a quarter of the memory.
+/// A block that is not the last grows by so many entries at a time: doubling would waste a quarter of
+/// the memory.
 const BLOCK_GROWTH_ENTRIES: usize = 32;
 
 /// Debug builds check each answer against a plain sum, but no longer than that takes no time.
@@ -90,7 +91,8 @@ struct History<const ENTRIES_MAX: usize> {
 impl<const ENTRIES_MAX: usize> History<ENTRIES_MAX> {
     fn record(&mut self, at_ms: i64, cents: i64) {
         let index = self.make_room(at_ms);
-        self.blocks[index].insert(at_ms, cents);
+        let is_last = index + 1 == self.blocks.len();
+        self.blocks[index].insert(at_ms, cents, is_last);
         let one = Totals { count: 1, amount: Total(i128::from(cents)) };
         for later in &mut self.blocks[index + 1..] {
             later.before += one;
@@ -232,14 +234,16 @@ impl<const ENTRIES_MAX: usize> Block<ENTRIES_MAX> {
         self.entries.len() < ENTRIES_MAX && span_ms <= u64::from(u32::MAX)
     }
 
-    /// Adds an entry behind those of the same time. There must be room for it.
-    fn insert(&mut self, at_ms: i64, cents: i64) {
+    /// Adds an entry behind those of the same time. There must be room for it. `is_last`: no block
+    /// is later, so that this one will most likely be filled soon.
+    fn insert(&mut self, at_ms: i64, cents: i64, is_last: bool) {
         assert!(self.has_room_for(at_ms));
         if at_ms < self.first_ms {
             self.rebase(at_ms);
         }
         if self.entries.len() == self.entries.capacity() {
-            let growth = BLOCK_GROWTH_ENTRIES.min(ENTRIES_MAX - self.entries.len());
+            let left = ENTRIES_MAX - self.entries.len();
+            let growth = if is_last { left } else { BLOCK_GROWTH_ENTRIES.min(left) };
             self.entries.reserve_exact(growth);
         }
         let after_first_ms = self.after_first_ms(at_ms);
