@@ -483,7 +483,7 @@ mod tests {
     #[test]
     fn answers_that_are_sent_in_part_are_sent_in_full() {
         const LENGTH: usize = 8 << 20;
-        for driver in [Driver::detect(), Driver::Epoll("as a test".into())] {
+        for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (accepted, _) = listener.accept().unwrap();

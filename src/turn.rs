@@ -177,7 +177,7 @@ mod tests {
 
     /// On either driver, each on a fresh thread, as in the product.
     fn on_loops<F: Future>(main: impl Fn() -> F + Send + Clone + 'static) {
-        for driver in [Driver::detect(), Driver::Epoll("as a test".into())] {
+        for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
             let main = main.clone();
             std::thread::spawn(move || drop(driver.block_on(main()).unwrap())).join().unwrap();
         }
@@ -233,9 +233,9 @@ mod tests {
             while reports.borrow().len() < 2 {
                 monoio::time::sleep(MS).await;
             }
-            let of = |since, count| Answers { since, count };
+            let of = |since, batches, count| Answers { since, batches, count };
             let expected =
-                [(vec![of(since, 3), of(earlier, 1)], true), (vec![of(since, 1)], false)];
+                [(vec![of(since, 2, 3), of(earlier, 1, 1)], true), (vec![of(since, 1, 1)], false)];
             assert_eq!(*reports.borrow(), expected);
         });
     }

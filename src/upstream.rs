@@ -461,7 +461,7 @@ mod tests {
 
     fn on_loops<F: Future>(main: impl Fn() -> F + Send + Clone + 'static) {
         use crate::runtime::Driver;
-        for driver in [Driver::detect(), Driver::Epoll("as a test".into())] {
+        for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
             let main = main.clone();
             std::thread::spawn(move || drop(driver.block_on(main()).unwrap())).join().unwrap();
         }
