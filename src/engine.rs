@@ -38,6 +38,8 @@ pub struct Engine {
     idle: [RefCell<Vec<Rc<Lane>>>; 2],
     lanes: [Cell<usize>; 2],
     watcher: RefCell<Option<Waker>>,
+    /// A request has ended since the last pump.
+    has_room: Cell<bool>,
     /// Accepted in place of the peer, which is away: handed over when it is back, or driven from
     /// here if it does not come back.
     guests: RefCell<VecDeque<Payment>>,
@@ -63,6 +65,7 @@ impl Engine {
             idle: Default::default(),
             lanes: Default::default(),
             watcher: RefCell::new(None),
+            has_room: Cell::new(false),
             guests: RefCell::default(),
             starts: RefCell::default(),
             last_state: [Cell::new(State::Up), Cell::new(State::Up)],
@@ -78,7 +81,7 @@ impl Engine {
             self.fetch();
             self.pump();
             let node = &self.node;
-            node.queue.ready(|| !node.controls.is_empty()).await;
+            node.queue.ready(|| self.has_room.take() || !node.controls.is_empty()).await;
         }
     }
 
@@ -212,9 +215,11 @@ impl Engine {
             };
             self.finished(&start, outcome, begun);
             self.idle[index].borrow_mut().push(lane.clone());
-            // Answers make room: often the next request goes out on this same lane.
-            self.fetch();
-            self.pump();
+            // Answers make room: often the next request goes out on this same lane. Decided when
+            // all answers of this turn have been looked at, with one write to the journal.
+            if !self.has_room.replace(true) {
+                self.node.queue.wake();
+            }
         }
         self.idle[index].borrow_mut().retain(|idle| !Rc::ptr_eq(idle, &lane));
         self.lanes[index].set(self.lanes[index].get() - 1);

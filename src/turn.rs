@@ -27,6 +27,8 @@ struct Turn {
     answers: RefCell<Vec<Answers>>,
     accepted: Cell<bool>,
     attendant: RefCell<Option<Waker>>,
+    /// It has been woken, and has not run since.
+    is_called: Cell<bool>,
 }
 
 /// Answers to requests that were looked at in the same turn.
@@ -91,7 +93,7 @@ pub async fn attend(report: impl Fn(&[Answers], bool)) -> io::Result<()> {
         let mut handed_over = pin!(probe.writable(true));
         poll_fn(|context| {
             // Called to the end of a later turn, perhaps.
-            TURN.with(|turn| turn.now.set(None));
+            TURN.with(Turn::close);
             handed_over.as_mut().poll(context)
         })
         .await?;
@@ -101,15 +103,27 @@ pub async fn attend(report: impl Fn(&[Answers], bool)) -> io::Result<()> {
 }
 
 impl Turn {
+    /// Makes the attendant run behind the tasks of this turn. False if there is none.
     fn call_attendant(&self) -> bool {
         let attendant = self.attendant.borrow();
-        attendant.as_ref().map(Waker::wake_by_ref).is_some()
+        if let Some(attendant) = &*attendant
+            && !self.is_called.replace(true)
+        {
+            attendant.wake_by_ref();
+        }
+        attendant.is_some()
+    }
+
+    /// The attendant runs: what comes now belongs to the next turn.
+    fn close(&self) {
+        self.now.set(None);
+        self.is_called.set(false);
     }
 
     /// Runs behind the tasks of a turn. Ready when there are answers to report, which change places
     /// with those in `reported`, and with whether they accepted payments.
     fn end(&self, context: &mut Context<'_>, reported: &mut Vec<Answers>) -> Poll<bool> {
-        self.now.set(None);
+        self.close();
         let mut attendant = self.attendant.borrow_mut();
         if attendant.is_none() {
             *attendant = Some(context.waker().clone());
