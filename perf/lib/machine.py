@@ -154,14 +154,14 @@ def pair(processors, *arguments, sockets=None, each=((), ())):
 
 def haproxy(port, sockets, alone=False):
     """The balancer as the contest uses it; `alone` it answers 202 by itself."""
-    text = open(f"{ROOT}/perf/contest/haproxy-local.cfg").read()
+    text = open(f"{ROOT}/haproxy.cfg").read()
     if alone:
         text = text.split("\nbackend instances")[0] + "\n"
         text = text.replace("default_backend instances", "http-request return status 202")
     path = f"{sockets}/haproxy.cfg"
     with open(path, "w") as file:
         file.write(text)
-    env = {"ENTRY_PORT": str(port), "SOCKETS": sockets}
+    env = {"ENTRY": f"127.0.0.1:{port}", "SOCKETS": sockets}
     child = start("haproxy", "-db", "-f", path, env=env, announces=False)
 
     def answers():
