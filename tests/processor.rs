@@ -1,4 +1,4 @@
-//! `galo processor` against its contract (spec/payments-2025.md, "Endpoints of a processor"), on
+//! `galo processor` against its contract (the contest of 2025), on
 //! the real binary over raw sockets. One test or more for each row of the table and each fault.
 
 mod support;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// The contest's client gives up after this long, connecting included.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
-/// What the processors' admin calls want at first (spec/payments-2025.md); the demo leaves it so.
+/// What the processors' admin calls want at first (the contest of 2025); the demo leaves it so.
 pub const ADMIN_TOKEN: &str = "123";
 /// A connection idle for longer is not used again: the server may be closing it just now.
 const IDLE_MAX: Duration = Duration::from_secs(15);

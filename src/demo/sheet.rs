@@ -98,7 +98,7 @@ pub struct Score {
 const FINE_PERCENT: u64 = 35;
 
 impl Sheet {
-    /// `(gross − fees) × (1 + bonus − fine)` (spec/payments-2025.md, "Score"), rounded once, to
+    /// `(gross − fees) × (1 + bonus − fine)` ("Score" in its rules), rounded once, to
     /// cents. `None` if the processors' totals are unknown.
     pub fn score(&self) -> Option<Score> {
         let held = self.held?;
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// Results of the contest's final as published (spec/payments-2025.md, the table at its end):
+    /// Results of the contest's final as published (its repository, the table):
     /// payments at default and at fallback, p99, score in whole units.
     #[test]
     fn the_published_scores_come_out() {

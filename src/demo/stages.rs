@@ -1,6 +1,6 @@
 //! What the processors go through, and when: the demo's own story and the two contests.
 //!
-//! Data only, copied from spec/payments-2025.md; nothing here makes a call.
+//! Data only, copied from the rules of the contest of 2025; nothing here makes a call.
 
 use super::text::grouped;
 use crate::money::Cents;

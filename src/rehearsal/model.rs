@@ -1,5 +1,5 @@
 //! A payment processor in virtual time: the concurrency limiter, the delay, the failure switch and
-//! a database with few connections, in that order (spec/payments-2025.md, behaviour of the code).
+//! a database with few connections, in that order, as the original.
 //!
 //! Knows nothing of events: it says when things happen, the play makes them happen.
 

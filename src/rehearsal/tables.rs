@@ -1,6 +1,6 @@
 //! The stage tables that are played: what each processor does when, and what hindsight makes of it.
 //!
-//! Two come from the contest (spec/payments-2025.md), any number are drawn at random. Everything a
+//! Two come from the contest (its rules), any number are drawn at random. Everything a
 //! table leads to depends on the table and a seed alone.
 
 use crate::money::Cents;

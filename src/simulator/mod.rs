@@ -1,5 +1,5 @@
 //! `galo processor`: one of the contest's payment processors, simulated faithfully
-//! (spec/payments-2025.md, "Endpoints of a processor"), so that nothing else is needed to try or
+//! (the contest of 2025), so that nothing else is needed to try or
 //! test the system, and misbehaving on demand as no real one would.
 //!
 //! | file | what lives here |
