@@ -32,10 +32,10 @@ const fn load_max(places: usize) -> usize {
 }
 
 /// The places in the first table of a shard.
-const TABLE_PLACES_MIN: usize = 32;
+const TABLE_PLACES_MIN: usize = 256;
 
-/// A ring grows by a quarter at a time, by at least this many ids.
-const RING_GROWTH_MIN: usize = 16;
+/// A ring doubles, from this many ids: a window that fills allocates once in 300 ids or so.
+const RING_GROWTH_MIN: usize = 128;
 
 /// What is known of an id at the moment it is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ impl Shard {
                 place = self.empty_place(mark(hash));
             }
             if position == self.ring.capacity() {
-                let growth = (position / 4).max(RING_GROWTH_MIN).min(self.capacity() - position);
+                let growth = position.max(RING_GROWTH_MIN).min(self.capacity() - position);
                 self.ring.reserve_exact(growth);
             }
             self.ring.push(new);
