@@ -112,8 +112,9 @@ impl Node {
     /// # Errors
     /// If a journal cannot be opened or does not fit to the accounts, in one line.
     pub fn new(config: Config) -> Result<Arc<Node>, String> {
-        let (journal, recovered) = open_journal(&config).map_err(|error| error.to_string())?;
+        // The smaller one first: once open, a journal takes space ahead, which the other may need.
         let (ledger, ledger_journal) = open_ledger(&config)?;
+        let (journal, recovered) = open_journal(&config).map_err(|error| error.to_string())?;
         let ids = IdWindow::new(config.ids_remembered);
         for (id, amount) in &recovered.ids {
             ids.admit(*id, *amount);
