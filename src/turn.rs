@@ -72,18 +72,23 @@ pub fn sent(since: Moment, count: u32, accepted: bool) {
 }
 
 /// Reports the answers of turn after turn when they have been handed to the kernel, and whether
-/// they accepted payments. Runs as long as the thread; to be spawned before any connection.
+/// they accepted payments. If `report` asks for it, by saying true, it is called again after the
+/// next turn, even if there were no answers. Runs as long as the thread; to be spawned before any
+/// connection.
 ///
 /// # Errors
 /// If the process may not open two more files.
-pub async fn attend(report: impl Fn(&[Answers], bool)) -> io::Result<()> {
+pub async fn attend(mut report: impl FnMut(&[Answers], bool) -> bool) -> io::Result<()> {
     // Always writable: asking whether it is comes back as soon as the kernel has been asked, behind
     // everything that was submitted before.
     let (probe, _other_end) = monoio::net::UnixStream::pair()?;
     // Two lists change places, so that none is ever allocated anew.
     let mut answers = Vec::new();
+    let mut again = false;
     loop {
-        let accepted = poll_fn(|context| TURN.with(|turn| turn.end(context, &mut answers))).await;
+        if !again {
+            poll_fn(|context| TURN.with(|turn| turn.end(context))).await;
+        }
         let mut handed_over = pin!(probe.writable(true));
         poll_fn(|context| {
             // Called to the end of a later turn, perhaps.
@@ -91,7 +96,8 @@ pub async fn attend(report: impl Fn(&[Answers], bool)) -> io::Result<()> {
             handed_over.as_mut().poll(context)
         })
         .await?;
-        report(&answers, accepted);
+        TURN.with(|turn| std::mem::swap(&mut *turn.answers.borrow_mut(), &mut answers));
+        again = report(&answers, TURN.with(|turn| turn.accepted.take()));
         answers.clear();
     }
 }
@@ -114,19 +120,14 @@ impl Turn {
         self.is_called.set(false);
     }
 
-    /// Runs behind the tasks of a turn. Ready when there are answers to report, which change places
-    /// with those in `reported`, and with whether they accepted payments.
-    fn end(&self, context: &mut Context<'_>, reported: &mut Vec<Answers>) -> Poll<bool> {
+    /// Runs behind the tasks of a turn. Ready if there are answers to report.
+    fn end(&self, context: &mut Context<'_>) -> Poll<()> {
         self.close();
         let mut attendant = self.attendant.borrow_mut();
         if attendant.is_none() {
             *attendant = Some(context.waker().clone());
         }
-        if self.answers.borrow().is_empty() {
-            return Poll::Pending;
-        }
-        std::mem::swap(&mut *self.answers.borrow_mut(), reported);
-        Poll::Ready(self.accepted.take())
+        if self.answers.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn the_clock_is_read_once_a_turn_and_again_in_the_next() {
         on_loops(|| async {
-            monoio::spawn(async { attend(|_, _| {}).await.unwrap() });
+            monoio::spawn(async { attend(|_, _| false).await.unwrap() });
             monoio::time::sleep(MS).await;
             let in_the_same_turn = monoio::spawn(async { now().0 });
             let (first, _) = now();
@@ -219,7 +220,8 @@ mod tests {
             let reports = Rc::new(RefCell::new(Vec::new()));
             let seen = reports.clone();
             let report = move |answers: &[Answers], accepted| {
-                seen.borrow_mut().push((answers.to_vec(), accepted))
+                seen.borrow_mut().push((answers.to_vec(), accepted));
+                accepted
             };
             monoio::spawn(async move { attend(report).await.unwrap() });
             monoio::time::sleep(MS).await;
@@ -236,12 +238,15 @@ mod tests {
                 monoio::time::sleep(MS).await;
             }
             sent(since, 1, false);
-            while reports.borrow().len() < 2 {
+            while reports.borrow().len() < 3 {
                 monoio::time::sleep(MS).await;
             }
             let of = |since, count| Answers { since, count };
-            let expected =
-                [(vec![of(since, 3), of(earlier, 1)], true), (vec![of(since, 1)], false)];
+            let expected = [
+                (vec![of(since, 3), of(earlier, 1)], true),
+                (vec![], false),
+                (vec![of(since, 1)], false),
+            ];
             assert_eq!(*reports.borrow(), expected);
         });
     }
