@@ -328,8 +328,12 @@ impl Engine {
         };
         let mut greet_at = clock::moment();
         loop {
-            if self.node.phase() != Phase::Starting && !self.node.is_current() {
-                peer.forget();
+            let asked_at = clock::moment();
+            if self.node.phase() != Phase::Starting {
+                match self.node.is_current() {
+                    true => self.node.set_current(asked_at),
+                    false => peer.forget(),
+                }
             }
             // One that is not there is greeted at every turn: the sooner it is found, the fewer
             // payments are taken in its place.
@@ -342,7 +346,7 @@ impl Engine {
                 greet_at = clock::moment() + PEER_HELLO_EVERY;
             }
             if !peer.is_unknown() {
-                self.node.set_current();
+                self.node.set_current(asked_at);
                 self.node.enter(Phase::Serving);
             }
             if peer.is_up() {
@@ -373,6 +377,11 @@ impl Engine {
     /// Gives the guests to their home, oldest first, for as long as it takes them.
     async fn hand_over(&self, peer: &Peer) {
         loop {
+            let asked_at = clock::moment();
+            // Who has stood still asks first.
+            if !self.node.is_current() {
+                return;
+            }
             let Some(guest) = self.guests.borrow_mut().pop_front() else { return };
             match peer.offer(guest.id, guest.amount).await {
                 Ok(Accepted::New | Accepted::Repeated) => {
@@ -389,7 +398,7 @@ impl Engine {
             }
             self.node.journal.append_forwarded(guest.id, guest.amount);
             self.node.queue.release(1);
-            self.node.set_current();
+            self.node.set_current(asked_at);
         }
     }
 

@@ -211,9 +211,10 @@ impl Node {
         self.peer.is_none() || clock::moment().since(known_at) <= limit
     }
 
-    /// The peer has just been asked, or is known to be away.
-    pub fn set_current(&self) {
-        self.known_at.store(clock::moment().0, Ordering::Relaxed);
+    /// The peer was asked at that time, or is known to have been away then. Not when its answer was
+    /// read: who stands still between the two reads an answer from before.
+    pub fn set_current(&self, asked_at: Moment) {
+        self.known_at.store(asked_at.0, Ordering::Relaxed);
     }
 
     /// Whether the peer has been away for long enough to drive its payments from here: it neither
