@@ -209,8 +209,6 @@ impl Engine {
             };
             let outcome = match held {
                 Some(outcome) => outcome,
-                // Looked at last: we may have stood still since this was decided.
-                None if !self.node.is_current() => Outcome::NotRecorded(Refusal::Unconfirmed),
                 None => self.ask(&start, &alarm, &mut link).await,
             };
             self.finished(&start, outcome, begun);
@@ -248,6 +246,18 @@ impl Engine {
         let connect = self.node.config.connect_timeout;
         let deadline = turn::now().0 + timeout;
         let attempt = &start.attempt;
+        if let Err(failure) = link.open(alarm, connect, deadline).await {
+            return match start.question {
+                Question::Pay => unanswered(failure),
+                Question::Look => Outcome::Unknown,
+            };
+        }
+        // Looked at last: since this was decided, or while we connected, we may have stood still, or
+        // even learned by now that somebody else has driven it meanwhile.
+        let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
+        if !self.node.is_current() || (start.question == Question::Pay && !is_ours) {
+            return Outcome::NotRecorded(Refusal::Unconfirmed);
+        }
         if start.question == Question::Pay {
             let answer = link
                 .exchange(alarm, connect, deadline, |out, host| {

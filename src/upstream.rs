@@ -178,17 +178,11 @@ impl Link {
         deadline: Moment,
         write: impl FnOnce(&mut Vec<u8>, &str),
     ) -> Result<Answer<'_>, Failure> {
+        self.open(alarm, connect_timeout, deadline).await?;
+        let mut wire = self.wire.take().ok_or(Failure::NotSent)?;
         self.buffers.request.clear();
         self.buffers.request.reserve(REQUEST_BUFFER);
         write(&mut self.buffers.request, &self.target.authority);
-        let mut wire = match self.reusable_wire().await {
-            Some(wire) => wire,
-            None => {
-                let connect_by = deadline.min(clock::moment() + connect_timeout);
-                let connected = alarm.until(connect_by, self.target.connect()).await.flatten();
-                Wire::new(self.target.clone(), connected.ok_or(Failure::NotSent)?)
-            }
-        };
         let asked = Buffers {
             request: std::mem::take(&mut self.buffers.request),
             received: std::mem::take(&mut self.buffers.received),
@@ -209,10 +203,28 @@ impl Link {
         Ok(Answer { status, body: body.unwrap_or_default(), reusable, retry_after_s })
     }
 
-    /// The open connection, unless the other side has closed it or said something unasked.
-    async fn reusable_wire(&mut self) -> Option<Wire> {
-        let mut wire = self.wire.take()?;
-        wire.is_quiet().await.then_some(wire)
+    /// Makes sure that there is an open connection, which the other side has not closed and on which
+    /// it has said nothing unasked. For whoever has to look at something last, before he asks.
+    ///
+    /// # Errors
+    /// [`Failure::NotSent`] if none can be made.
+    pub async fn open(
+        &mut self,
+        alarm: &Alarm,
+        connect_timeout: Duration,
+        deadline: Moment,
+    ) -> Result<(), Failure> {
+        if let Some(wire) = &mut self.wire
+            && wire.is_quiet().await
+        {
+            return Ok(());
+        }
+        // Closed first, so that a server which counts connections sees one.
+        self.wire = None;
+        let connect_by = deadline.min(clock::moment() + connect_timeout);
+        let connected = alarm.until(connect_by, self.target.connect()).await.flatten();
+        self.wire = Some(Wire::new(self.target.clone(), connected.ok_or(Failure::NotSent)?));
+        Ok(())
     }
 }
 

@@ -332,7 +332,7 @@ impl Dispatcher {
     /// What was disowned is let go of as soon as its processor is known not to hold it.
     fn unless_disowned(&mut self, flight: &Flight, outcome: Outcome) -> Outcome {
         let id = flight.attempt.payment.id;
-        if self.disowned.is_empty() || !self.disowned.contains(&id) {
+        if !self.is_disowned(id) {
             return outcome;
         }
         let outcome = match outcome {
@@ -465,6 +465,11 @@ impl Dispatcher {
         let open = held.chain(sent).map(|attempt| attempt.payment.id);
         self.disowned.extend(open.filter(|id| ids.contains(id)));
         disowned
+    }
+
+    /// Whether somebody else drives a payment that is in flight or in doubt here.
+    pub fn is_disowned(&self, id: PaymentId) -> bool {
+        !self.disowned.is_empty() && self.disowned.contains(&id)
     }
 
     fn flight(&self, id: FlightId) -> Option<&Flight> {
