@@ -36,6 +36,12 @@ pub fn read<'a, T: Deserialize<'a>>(document: &'a [u8]) -> Result<T, JsonError> 
     })
 }
 
+/// Without leading JSON white space (RFC 8259, 2).
+pub fn skip_space(text: &[u8]) -> &[u8] {
+    let blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    &text[text.iter().take_while(blank).count()..]
+}
+
 /// How deep the brackets outside of strings are nested, at the deepest. Right for any JSON, and no
 /// less than what a parser would follow in anything else.
 fn depth(document: &[u8]) -> usize {

@@ -6,7 +6,7 @@
 
 use super::{Description, History, Kind, Transaction};
 use crate::clock::Micros;
-use crate::json::{self, JsonError};
+use crate::json::{self, JsonError, skip_space};
 use crate::money::Cents;
 use serde::Deserialize;
 use sonic_rs::LazyValue;
@@ -30,34 +30,29 @@ pub fn read(body: &[u8]) -> Result<Transaction, &'static str> {
 
 /// The usual shape: these three fields, in this order, no escapes. `None` means "not sure".
 fn scan(body: &[u8]) -> Option<Transaction> {
-    let rest = member(space(body).strip_prefix(b"{")?, b"\"valor\"")?;
+    let rest = member(skip_space(body).strip_prefix(b"{")?, b"\"valor\"")?;
     let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     let (value, rest) = rest.split_at(end);
     let value = read_value(value)?;
-    let rest = member(space(rest).strip_prefix(b",")?, b"\"tipo\"")?;
+    let rest = member(skip_space(rest).strip_prefix(b",")?, b"\"tipo\"")?;
     let (kind, rest) = rest.split_at_checked(3)?;
     let kind = match kind {
         b"\"c\"" => Kind::Credit,
         b"\"d\"" => Kind::Debit,
         _ => return None,
     };
-    let rest = member(space(rest).strip_prefix(b",")?, b"\"descricao\"")?.strip_prefix(b"\"")?;
+    let rest =
+        member(skip_space(rest).strip_prefix(b",")?, b"\"descricao\"")?.strip_prefix(b"\"")?;
     let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..=0x1f))?;
     let (text, rest) = rest.split_at(end);
     let description = Description::new(std::str::from_utf8(text).ok()?)?;
-    let rest = space(space(rest.strip_prefix(b"\"")?).strip_prefix(b"}")?);
+    let rest = skip_space(skip_space(rest.strip_prefix(b"\"")?).strip_prefix(b"}")?);
     rest.is_empty().then_some(Transaction { kind, value, description })
 }
 
 /// What is behind a member's name and colon.
 fn member<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    Some(space(space(space(text).strip_prefix(name)?).strip_prefix(b":")?))
-}
-
-/// Without leading JSON white space (RFC 8259, 2).
-fn space(text: &[u8]) -> &[u8] {
-    let blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    &text[text.iter().take_while(blank).count()..]
+    Some(skip_space(skip_space(skip_space(text).strip_prefix(name)?).strip_prefix(b":")?))
 }
 
 fn read_any(body: &[u8]) -> Result<Transaction, &'static str> {

@@ -4,7 +4,7 @@
 //! recognise at once goes to sonic-rs, which alone decides what is an error.
 
 use super::PaymentId;
-use crate::json::{self, JsonError};
+use crate::json::{self, JsonError, skip_space};
 use crate::money::{Cents, MoneyError};
 use serde::Deserialize;
 use sonic_rs::LazyValue;
@@ -33,23 +33,17 @@ pub fn read(body: &[u8]) -> Result<(PaymentId, Cents), Refused> {
 
 /// The usual shape: these two fields, in this order, no escapes. `None` means "not sure".
 fn scan(body: &[u8]) -> Option<(PaymentId, Cents)> {
-    let rest = space(space(body).strip_prefix(b"{")?);
-    let rest = space(space(rest.strip_prefix(b"\"correlationId\"")?).strip_prefix(b":")?);
+    let rest = skip_space(skip_space(body).strip_prefix(b"{")?);
+    let rest = skip_space(skip_space(rest.strip_prefix(b"\"correlationId\"")?).strip_prefix(b":")?);
     let (id, rest) = rest.strip_prefix(b"\"")?.split_at_checked(36)?;
     let id = PaymentId::parse(id)?;
-    let rest = space(space(rest.strip_prefix(b"\"")?).strip_prefix(b",")?);
-    let rest = space(space(rest.strip_prefix(b"\"amount\"")?).strip_prefix(b":")?);
+    let rest = skip_space(skip_space(rest.strip_prefix(b"\"")?).strip_prefix(b",")?);
+    let rest = skip_space(skip_space(rest.strip_prefix(b"\"amount\"")?).strip_prefix(b":")?);
     let end = rest.iter().position(|byte| matches!(byte, b'}' | b' ' | b'\n' | b'\r' | b'\t'))?;
     let (number, rest) = rest.split_at(end);
     let amount = Cents::parse(number).ok().filter(|amount| amount.0 > 0)?;
-    let rest = space(space(rest).strip_prefix(b"}")?);
+    let rest = skip_space(skip_space(rest).strip_prefix(b"}")?);
     rest.is_empty().then_some((id, amount))
-}
-
-/// Without leading JSON white space (RFC 8259, 2).
-fn space(text: &[u8]) -> &[u8] {
-    let blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    &text[text.iter().take_while(blank).count()..]
 }
 
 fn read_any(body: &[u8]) -> Result<(PaymentId, Cents), Refused> {

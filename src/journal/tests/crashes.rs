@@ -150,7 +150,7 @@ fn every_crash_leaves_a_prefix_with_all_that_was_promised() {
 
 /// `SEEDS=1000..50000 cargo test --release many_more_crashes -- --ignored`; one seed: `SEEDS=7..8`.
 #[test]
-#[ignore = "as long as one likes"]
+#[ignore = "runs for minutes or hours, as many seeds as one asks for"]
 fn many_more_crashes() {
     let seeds = std::env::var("SEEDS").unwrap_or("1000..20000".into());
     let (first, end) = seeds.split_once("..").expect("FIRST..END");
