@@ -1,4 +1,4 @@
-//! Time-outs for the many: one sweeper a thread looks at all of them ten times a second.
+//! Time-outs for the many: one sweeper a thread looks at all of them, at most ten times a second.
 //!
 //! A timer a read would cost work in the timer wheel for every request; this costs two stores. The
 //! price is precision: a time-out fires up to [`TICK`] late, which is nothing for limits of seconds.
@@ -13,8 +13,11 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// How often the sweeper looks.
+/// The sweeper looks no more often than this.
 pub const TICK: Duration = Duration::from_millis(100);
+/// And no less often. While all deadlines are far away, every look in between would only wake an
+/// instance that nobody uses.
+const TICK_MAX: Duration = Duration::from_secs(1);
 
 const NEVER: Moment = Moment(u64::MAX);
 
@@ -34,10 +37,13 @@ struct Entry {
 struct Sweeper {
     entries: RefCell<Vec<Rc<Entry>>>,
     running: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 thread_local! {
     static SWEEPER: Sweeper = Sweeper::default();
+    /// When the sweeper looks next.
+    static NEXT_LOOK: Cell<Moment> = const { Cell::new(NEVER) };
 }
 
 impl Alarm {
@@ -65,6 +71,9 @@ impl Alarm {
     pub async fn until<F: Future>(&self, deadline: Moment, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         self.entry.deadline.set(deadline);
+        if deadline < NEXT_LOOK.get() {
+            look_sooner();
+        }
         let result = poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
@@ -99,23 +108,56 @@ impl Drop for Alarm {
     }
 }
 
+/// A deadline comes before the next look.
+fn look_sooner() {
+    let soon = clock::moment() + TICK;
+    if soon < NEXT_LOOK.get() {
+        NEXT_LOOK.set(soon);
+        SWEEPER.with(|sweeper| sweeper.waker.take()).map(Waker::wake);
+    }
+}
+
 /// Runs as long as any alarm is registered on this thread.
 async fn sweep() {
     loop {
-        monoio::time::sleep(TICK).await;
         let now = clock::moment();
-        let go_on = SWEEPER.with(|sweeper| {
+        let first = SWEEPER.with(|sweeper| {
             let entries = sweeper.entries.borrow();
-            for entry in entries.iter().filter(|entry| entry.deadline.get() <= now) {
-                entry.deadline.set(NEVER);
-                if let Some(waker) = entry.waker.borrow_mut().take() {
-                    waker.wake();
-                }
-            }
             sweeper.running.set(!entries.is_empty());
-            !entries.is_empty()
+            entries.iter().map(|entry| fire_or_keep(entry, now)).min()
         });
-        if !go_on {
+        let Some(first) = first else {
+            return NEXT_LOOK.set(NEVER);
+        };
+        NEXT_LOOK.set(first.clamp(now + TICK, now + TICK_MAX));
+        next_look().await;
+    }
+}
+
+/// Ends the time-out if its deadline has passed. The deadline that is left.
+fn fire_or_keep(entry: &Entry, now: Moment) -> Moment {
+    if entry.deadline.get() <= now {
+        entry.deadline.set(NEVER);
+        if let Some(waker) = entry.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+    entry.deadline.get()
+}
+
+/// Sleeps until [`NEXT_LOOK`], which may come closer meanwhile.
+async fn next_look() {
+    loop {
+        let until = NEXT_LOOK.get();
+        let mut sleep = pin!(monoio::time::sleep(until.since(clock::moment())));
+        let is_over = poll_fn(|context| {
+            if sleep.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            SWEEPER.with(|sweeper| *sweeper.waker.borrow_mut() = Some(context.waker().clone()));
+            if NEXT_LOOK.get() < until { Poll::Ready(false) } else { Poll::Pending }
+        });
+        if is_over.await {
             return;
         }
     }
@@ -140,6 +182,24 @@ mod tests {
             assert_eq!(alarm.until(soon, std::future::pending::<()>()).await, None);
             assert!(clock::moment().since(started) < Duration::from_secs(5));
             assert_eq!(alarm.until(NEVER, async { 8 }).await, Some(8), "usable again");
+        });
+    }
+
+    #[test]
+    fn a_sweeper_that_sleeps_long_is_called_for_a_near_deadline() {
+        on_a_loop(|| async {
+            let (far, near) = (Alarm::new(), Alarm::new());
+            let late = clock::moment() + 100 * TICK_MAX;
+            monoio::spawn(async move { far.until(late, std::future::pending::<()>()).await });
+            // Right after a look, the next one is as far away as it gets.
+            let first = NEXT_LOOK.get();
+            while NEXT_LOOK.get() == first || NEXT_LOOK.get() < clock::moment() + TICK_MAX / 2 {
+                monoio::time::sleep(TICK / 100).await;
+            }
+            let planned = NEXT_LOOK.get();
+            let soon = clock::moment() + TICK / 100;
+            assert_eq!(near.until(soon, std::future::pending::<()>()).await, None);
+            assert!(clock::moment() < planned);
         });
     }
 

@@ -112,9 +112,9 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_SHARE_PORT")]
     pub share_port: bool,
 
-    /// Event loops, one a thread. With 2 or more, the last one drives the payments and the others
-    /// serve; with 1, one loop does both.
-    #[arg(long, env = "GALO_THREADS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Event loops, one a thread. With 1, one loop does everything, which costs least; with 2 or
+    /// more, the last one drives the payments and the others serve.
+    #[arg(long, env = "GALO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
 
     /// The default payment processor.

@@ -496,7 +496,9 @@ fn unanswered(failure: Failure) -> Outcome {
 
 /// The processors allow one call in any window of 5 s, whoever calls; the rest is for jitter.
 const HEALTH_EVERY: Duration = Duration::from_millis(5_050);
-const HEALTH_LEAD_CHECK_EVERY: Duration = Duration::from_millis(250);
+/// How soon a call that is due is made, and how soon a follower notices that it leads.
+const HEALTH_DUE_WITHIN: Duration = Duration::from_millis(250);
+const HEALTH_LEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The endpoint answers at once, or waits for the next window if the budget was spent elsewhere.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -506,8 +508,9 @@ pub async fn poll_health(node: Arc<Node>, which: Processor) {
     let alarm = Alarm::new();
     let mut link = Link::new(node.processors[which as usize].clone());
     loop {
-        monoio::time::sleep(HEALTH_LEAD_CHECK_EVERY).await;
-        if !node.may_call_health(which, HEALTH_EVERY) {
+        let due_in = HEALTH_EVERY.saturating_sub(node.since_health_call(which));
+        monoio::time::sleep(due_in.clamp(HEALTH_DUE_WITHIN, HEALTH_LEAD_CHECK_EVERY)).await;
+        if !node.leads_health() || node.since_health_call(which) < HEALTH_EVERY {
             continue;
         }
         node.health_called(which);

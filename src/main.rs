@@ -163,7 +163,8 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
         .collect()
 }
 
-/// Starts the event loops, each on a thread of its own; the last one drives the payments.
+/// Starts the event loops, each on a thread of its own; the last one drives the payments, and serves
+/// only if it is alone.
 fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> Result<(), String> {
     let threads = node.config.threads;
     let serving = if threads == 1 { 1 } else { threads - 1 };
@@ -179,7 +180,8 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
     for (index, listeners) in sets.into_iter().enumerate() {
         let drives = index == threads - 1;
         let (node, driver) = (node.clone(), driver.clone());
-        let name = if drives { "galo-dispatcher".into() } else { format!("galo-server-{index}") };
+        let serves = !listeners.is_empty();
+        let name = if serves { format!("galo-server-{index}") } else { "galo-dispatcher".into() };
         std::thread::Builder::new()
             .name(name)
             .spawn(move || {

@@ -341,12 +341,17 @@ impl Node {
         sent
     }
 
-    /// Whether it is this instance's turn to call a health endpoint: it leads, and neither
-    /// instance has called within `every`.
-    pub fn may_call_health(&self, which: Processor, every: Duration) -> bool {
-        let leads = self.peer.as_ref().is_none_or(|peer| peer.follows());
-        let called = self.health_called[which as usize].load(Ordering::Relaxed);
-        leads && (called == 0 || clock::moment().since(Moment(called - 1)) >= every)
+    /// Whether this instance is the one of the two that calls the health endpoints.
+    pub fn leads_health(&self) -> bool {
+        self.peer.as_ref().is_none_or(|peer| peer.follows())
+    }
+
+    /// How long ago either instance called a health endpoint.
+    pub fn since_health_call(&self, which: Processor) -> Duration {
+        match self.health_called[which as usize].load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            called => clock::moment().since(Moment(called - 1)),
+        }
     }
 
     /// A health endpoint is being called, by us or by the peer.

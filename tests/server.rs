@@ -229,7 +229,7 @@ fn settings_may_come_from_the_environment() {
 #[test]
 fn metrics_tell_what_happened() {
     let mut processors = Processor::both();
-    let instance = Instance::start(addresses(&processors), &[]);
+    let instance = Instance::start(addresses(&processors), &["--threads", "2"]);
     let mut client = instance.client();
     for (payment, status) in [
         (payment(&id(1), "19.90"), 202),

@@ -38,6 +38,8 @@ def measure(seconds, *arguments):
         child, entry, door = machine.galo([port, machine.free_port()], *durable, env=env)
         with machine.running(child):
             at_start = counts(path)[0]
+            # As many connections to the processor, and as much room, as any pause below can ask for.
+            steady(entry, 4 * RATE, 1, connections=256)
             with machine.beside(lambda: steady(entry, RATE, seconds + 3)):
                 # By then all connections are open and used.
                 time.sleep(1.5)
