@@ -113,7 +113,9 @@ fn look_sooner() {
     let soon = clock::moment() + TICK;
     if soon < NEXT_LOOK.get() {
         NEXT_LOOK.set(soon);
-        SWEEPER.with(|sweeper| sweeper.waker.take()).map(Waker::wake);
+        if let Some(waker) = SWEEPER.with(|sweeper| sweeper.waker.take()) {
+            waker.wake();
+        }
     }
 }
 

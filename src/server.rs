@@ -30,9 +30,8 @@ const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Without free descriptors or memory, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// With so many answers a turn, or more, payments are handed to the dispatcher less often than that.
+/// With so many answers a turn, or more, payments are not handed over at each turn.
 const CROWD: u32 = 2;
-const WAKE_EVERY: Duration = Duration::from_millis(1);
 /// Answers that are not known to have gone out are looked after so soon, even if the client sends
 /// nothing more.
 const SENT_WITHIN: Duration = Duration::from_millis(100);
@@ -178,21 +177,15 @@ async fn pause_after(error: &io::Error) {
 
 /// Sees to what is to be done when the answers of a turn are out. Runs as long as the thread.
 pub async fn attend(node: Arc<Node>) {
-    let (mut is_due, mut woken_at) = (false, Moment::default());
+    let mut is_due = false;
     let ended = turn::attend(|answers, accepted| {
         let now = clock::moment();
         for Answers { since, batches, count } in answers {
             node.stats.entry.record_many(now.since(*since), u64::from(*count));
             node.answering.fetch_sub(*batches, Ordering::SeqCst);
         }
-        // Only now, and not at each turn while there is a crowd: a wake-up costs the waker, and
-        // whom it interrupts, some 10 µs.
-        is_due |= accepted;
         let is_crowd = answers.iter().map(|answers| answers.count).sum::<u32>() >= CROWD;
-        if is_due && !(is_crowd && now.since(woken_at) < WAKE_EVERY) {
-            node.queue.wake();
-            (is_due, woken_at) = (false, now);
-        }
+        is_due = (is_due || accepted) && !node.queue.hand_over(now, is_crowd);
         is_due
     });
     // Nobody would wake the dispatcher any more.
@@ -287,6 +280,11 @@ impl<S: Stream> Client<S> {
             {
                 self.out.extend_from_slice(response::CONTINUE);
                 continued = true;
+            }
+            if accepted && node.config.threads == 1 {
+                // The dispatcher runs in this very turn: one write to the journal, and one call of
+                // the kernel, for the answer and the request to the processor.
+                node.queue.hand_over(since, true);
             }
             if promised && node.has_journal() {
                 turn::written([&node.journal, &node.ledger_journal]).await;

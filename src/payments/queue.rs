@@ -6,11 +6,16 @@
 //! outstanding payments (accepted and not settled).
 
 use super::Payment;
+use crate::clock::Moment;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
+
+/// A wake-up costs the waker, and whom it interrupts, some 10 µs.
+const WAKE_EVERY: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub struct Queue {
@@ -18,6 +23,8 @@ pub struct Queue {
     counts: Counts,
     outstanding_max: usize,
     waker: AtomicWaker,
+    /// When the dispatcher was last woken for payments (µs).
+    handed_over_at: AtomicU64,
 }
 
 /// Both are written for every payment: on a cache line that holds nothing else.
@@ -42,6 +49,7 @@ impl Queue {
             counts: Counts::default(),
             outstanding_max,
             waker: AtomicWaker::new(),
+            handed_over_at: AtomicU64::new(0),
         }
     }
 
@@ -70,10 +78,24 @@ impl Queue {
         self.counts.outstanding.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// Wakes the dispatcher if it sleeps. Called once a turn, after the turn's answers are out:
-    /// waking an idle thread costs the waker about 10 µs.
+    /// Wakes the dispatcher if it sleeps.
     pub fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Wakes the dispatcher if payments wait for it, but in a crowd of requests not more often than
+    /// once in [`WAKE_EVERY`]. False if that is still to be done.
+    pub fn hand_over(&self, now: Moment, is_crowd: bool) -> bool {
+        if self.ring.is_empty() {
+            return true;
+        }
+        let handed_over_at = Moment(self.handed_over_at.load(Ordering::Relaxed));
+        if is_crowd && now.since(handed_over_at) < WAKE_EVERY {
+            return false;
+        }
+        self.handed_over_at.store(now.0, Ordering::Relaxed);
+        self.wake();
+        true
     }
 
     /// Takes all payments out, in the order of the pushes. Their places are counted as free a
@@ -153,6 +175,19 @@ mod tests {
         queue.release(1);
         assert!(queue.reserve().is_some());
         assert_eq!(queue.outstanding(), 2);
+    }
+
+    #[test]
+    fn a_crowd_is_handed_over_now_and_then_and_single_ones_at_once() {
+        let queue = Queue::new(2, 2);
+        let at = |us: u64| Moment(1_000_000 + us);
+        assert!(queue.hand_over(at(0), true), "there is nothing");
+        queue.reserve().unwrap().push(payment(1));
+        assert!(queue.hand_over(at(0), true), "the first after a pause");
+        assert!(!queue.hand_over(at(999), true));
+        assert!(queue.hand_over(at(999), false));
+        assert!(!queue.hand_over(at(1_000), true));
+        assert!(queue.hand_over(at(1_999), true));
     }
 
     #[test]
