@@ -41,14 +41,16 @@ class Sheet:
         self.notes.append(f"{self.current}: {text}")
         self.say(f"  note: {text}")
 
-    def figure(self, name, values, unit="", goal=None, better="lower"):
-        """`values`: one a round. `goal`: ("<=" or ">=" or "<" or "=", number)."""
+    def figure(self, name, values, unit="", goal=None, better="lower", why=""):
+        """`values`: one a round. `goal`: ("<=" or ">=" or "<" or "=", number). `why` is told where the
+        goal is missed."""
         values = [float(value) for value in (values if isinstance(values, (list, tuple)) else [values])]
         median = statistics.median(values)
         met = None if goal is None else judge(median, *goal)
         self.figures.append({
             "part": self.current, "name": name, "unit": unit, "better": better, "median": median,
-            "rounds": [round(value, 6) for value in values], "goal": goal, "met": met})
+            "rounds": [round(value, 6) for value in values], "goal": goal, "met": met,
+            "why": "" if met is not False else why})
         spread = ""
         if len(values) > 1:
             spread = f"{number(min(values))} to {number(max(values))} in {len(values)}"
@@ -61,12 +63,12 @@ class Sheet:
     def unmeasured(self, name, goal, why):
         self.figures.append({
             "part": self.current, "name": name, "unit": "", "better": "lower", "median": None,
-            "rounds": [], "goal": goal, "met": False})
+            "rounds": [], "goal": goal, "met": False, "why": why})
         self.say(f"  {name:<66} {'-':>14}   {'':<26} goal {goal[0]} {number(goal[1])}  MISSED: {why}")
 
-    def ratio(self, name, ours, theirs, goal=None, better="lower"):
+    def ratio(self, name, ours, theirs, goal=None, better="lower", why=""):
         """Round by round, so that what disturbs a whole round disturbs both sides."""
-        return self.figure(name, [a / b for a, b in zip(ours, theirs)], "x", goal, better)
+        return self.figure(name, [a / b for a, b in zip(ours, theirs)], "x", goal, better, why)
 
     def curve(self, name, x, y, lines, log_x=True, log_y=False):
         """`lines`: {label: [[x, y], …]}; kept as numbers and drawn."""
@@ -108,6 +110,8 @@ class Sheet:
             goal = f"{it['goal'][0]} {number(it['goal'][1], it['unit'])}"
             self.say(f"  {'met   ' if it['met'] else 'MISSED'} {it['part'] + ': ' + it['name']:<84}"
                      f" {number(it['median'], it['unit']):>12}   goal {goal}")
+            if it["why"]:
+                self.say(f"         {it['why']}")
 
     def store(self, folder):
         """table.txt, figures.json and a picture for each curve."""

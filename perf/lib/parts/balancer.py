@@ -42,7 +42,7 @@ def measure(name, seconds):
 
 
 def run(sheet, quick):
-    rounds, seconds = (1, 2) if quick else (5, 6)
+    rounds, seconds = (1, 2) if quick else (9, 5)
     found = {name: [] for name in NAMES}
     for _, name in alternating(NAMES, rounds):
         found[name].append(measure(name, seconds))
@@ -54,8 +54,10 @@ def run(sheet, quick):
         sheet.figure(f"{name}: CPU a request", each(name, "cpu"), "us")
         sheet.figure(f"{name}: of which HAProxy", each(name, "front"), "us")
     alone, floor, taking, galo = NAMES
+    cold = ("Each payment wakes an instance whose code and data have left the caches meanwhile: it runs "
+            "two and a half times the floor's instructions (forwarding: five times), and as many misses.")
     sheet.ratio("HAProxy + two instances / HAProxy + floor: CPU a request, both only taking",
-                each(taking, "cpu"), each(floor, "cpu"), ("<=", 1.15))
+                each(taking, "cpu"), each(floor, "cpu"), ("<=", 1.15), why=cold)
     sheet.ratio("the same with the payments forwarded and settled, which the floor does not do",
                 each(galo, "cpu"), each(floor, "cpu"))
     histograms = {name: pooled(found[name]) for name in NAMES}
@@ -63,8 +65,9 @@ def run(sheet, quick):
     sheet.table("all rounds, ms", [label for label, _ in shares] + ["max"], {
         name: [quantile(histograms[name], share) / 1000 for _, share in shares]
         + [max(each(name, "max")) / 1000] for name in NAMES})
-    sheet.ratio("HAProxy + galo / HAProxy alone: p99", each(galo, "p99"), each(alone, "p99"),
-                ("<=", 1.25))
-    sheet.ratio("HAProxy + galo / HAProxy alone: p99.9", each(galo, "p999"), each(alone, "p999"),
-                ("<=", 1.5))
+    hop = "HAProxy alone has no second hop, and no second process to wake; see the floor's line above."
+    for label, what, goal in (("p99", "p99", 1.25), ("p99.9", "p999", 1.5)):
+        for name, limit in ((floor, None), (galo, ("<=", goal))):
+            sheet.ratio(f"{name} / HAProxy alone: {label}", each(name, what), each(alone, what), limit,
+                        why=hop)
     sheet.latency_curve("latency at 600 a second", histograms)
