@@ -112,8 +112,8 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_SHARE_PORT")]
     pub share_port: bool,
 
-    /// Event loops, one a thread. With 1, one loop does everything, which costs least; with 2 or
-    /// more, the last one drives the payments and the others serve.
+    /// Event loops, one a thread, up to 64. With 1, one loop does everything, which costs least;
+    /// with 2 or more, the last one drives the payments and the others serve.
     #[arg(long, env = "GALO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
 
@@ -162,7 +162,7 @@ pub struct ServeArgs {
     pub allow_purge: bool,
 
     /// The accounts of the ledger: a file of lines ID,LIMIT with limits in cents. Without it, the
-    /// five of the contest.
+    /// five of the contest, 1 to 5.
     #[arg(long, env = "GALO_ACCOUNTS")]
     pub accounts: Option<PathBuf>,
 

@@ -127,7 +127,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     for address in addresses {
         announce(&address);
     }
-    log::info!("serving on {} event loops", node.config.threads);
+    log::info!("serving, event loops: {}", node.config.threads);
     Ok(wait_for_the_end(&node, signals))
 }
 

@@ -29,6 +29,12 @@ galo_binary = os.environ.get("GALO", os.path.join(TARGET, "release/galo"))
 children = []
 
 
+def help_wanted(text):
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(text.strip())
+        sys.exit(0)
+
+
 def need(*tools):
     missing = [tool for tool in tools if not shutil.which(tool)]
     if missing:
@@ -37,7 +43,11 @@ def need(*tools):
 
 
 def build_galo():
-    if "GALO" not in os.environ:
+    if "GALO" in os.environ:
+        if not os.access(galo_binary, os.X_OK):
+            sys.exit(f"GALO={galo_binary}: there is no such program")
+    else:
+        print("building, if need be", file=sys.stderr)
         subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
 
 

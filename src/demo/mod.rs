@@ -194,6 +194,9 @@ impl Demo {
             say(format_args!("  {name:<20} http://{peer:<22} process {id:<9} GET /metrics"));
         }
         say(format_args!("  {:<20} http://{entry:<22} both instances share it", "entry"));
+        if self.contest.is_some() {
+            return say("\nLeave the entry alone: payments of others spoil the score.\n");
+        }
         let payment = concat!(
             r#"{\"correlationId\":\"$(cat /proc/sys/kernel/random/uuid)\","#,
             r#"\"amount\":19.90}"#

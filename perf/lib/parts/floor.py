@@ -88,8 +88,8 @@ def run(sheet, quick):
         for name in NAMES})
     draw(sheet, found)
     base = each("floor", "cpu")
-    own = ("Beyond the floor's: strict parsing, the id's place in memory (a TLB miss), the ring; see "
-           "perf/tried.md and perf/flamegraph payments.")
+    own = ("Beyond the floor's: strict parsing, the id's place in memory (a TLB miss), the ring, the "
+           "journal's write; see perf/tried.md and perf/flamegraph payments.")
     sheet.ratio("none / floor: CPU a payment", each("galo none", "cpu"), base, ("<=", 1.15), why=own)
     sheet.ratio("process / floor: CPU a payment", each("galo process", "cpu"), base, ("<=", 1.30),
                 why=own)
