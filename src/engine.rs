@@ -137,7 +137,7 @@ impl Engine {
     fn pump(self: &Rc<Self>) {
         if self.node.phase() == Phase::Starting || !self.node.is_current() {
             // The peer may be driving payments of ours; it is asked before anything is sent.
-            return;
+            return self.keep_watch();
         }
         let journal = &self.node.journal;
         // What is left when the process ends is in the journal, if there is one.
@@ -158,12 +158,18 @@ impl Engine {
         // One write for all of them, and for what was settled since the last.
         journal.flush();
         starts.drain(..).for_each(|job| self.assign(job));
-        if !dispatcher.is_idle()
+        self.publish(&dispatcher);
+        drop(dispatcher);
+        self.keep_watch();
+    }
+
+    /// What waits or is under way is looked after again soon, also if no event comes.
+    fn keep_watch(&self) {
+        if !self.dispatcher.borrow().is_idle()
             && let Some(watcher) = self.watcher.borrow_mut().take()
         {
             watcher.wake();
         }
-        self.publish(&dispatcher);
     }
 
     fn assign(self: &Rc<Self>, job: (Start, Position)) {
@@ -256,7 +262,7 @@ impl Engine {
         // even learned by now that somebody else has driven it meanwhile.
         let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
         if !self.node.is_current() || (start.question == Question::Pay && !is_ours) {
-            return Outcome::NotRecorded(Refusal::Unconfirmed);
+            return Outcome::NotRecorded(Refusal::Withheld);
         }
         if start.question == Question::Pay {
             let answer = link
@@ -342,7 +348,11 @@ impl Engine {
             if self.node.phase() != Phase::Starting {
                 match self.node.is_current() {
                     true => self.node.set_current(asked_at),
-                    false => peer.forget(),
+                    false => {
+                        // It may have called meanwhile.
+                        Processor::ALL.into_iter().for_each(|it| self.node.health_called(it));
+                        peer.forget();
+                    }
                 }
             }
             // One that is not there is greeted at every turn: the sooner it is found, the fewer
@@ -382,6 +392,7 @@ impl Engine {
         }
         self.node.journal.flush();
         self.node.queue.release(disowned.len());
+        self.keep_watch();
     }
 
     /// Gives the guests to their home, oldest first, for as long as it takes them.
@@ -528,4 +539,49 @@ async fn call_health(node: &Node, alarm: &Alarm, link: &mut Link) -> Option<Repo
     let connect = node.config.connect_timeout;
     let answer = link.exchange(alarm, connect, deadline, processor::write_health).await.ok()?;
     processor::read_health(answer.status, answer.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, ServeArgs};
+    use crate::runtime::Driver;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    /// It was fetched when nothing could be sent yet, and no event comes after.
+    #[test]
+    fn what_came_before_the_peer_was_asked_is_sent_afterwards() {
+        const NOBODY: &str = "http://127.0.0.1:1";
+        // It takes connections, and says nothing.
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = format!("http://{}", mute.local_addr().unwrap());
+        let words = ["galo", "--default-url", NOBODY, "--fallback-url", NOBODY, "--peer", &peer];
+        let own = ["--peer-listen", "127.0.0.1:0", "--peer-token", "a-long-secret"];
+        let serve = Command::parse_from(words.into_iter().chain(own)).serve;
+        let node = Node::new(Config::new(serve).unwrap()).unwrap();
+        let (accepted, accepted_at) = (clock::moment(), clock::now());
+        let id = PaymentId(7);
+        let payment = Payment { id, amount: Cents(1), accepted, accepted_at, guest: false };
+        let drive = async {
+            monoio::spawn(Engine::new(node.clone()).run());
+            // All of its tasks have gone to sleep.
+            monoio::time::sleep(WATCH_EVERY).await;
+            node.queue.reserve().unwrap().push(payment);
+            node.queue.wake();
+            assert_eq!(node.phase(), Phase::Starting);
+            let give_up_at = clock::moment() + Duration::from_secs(20);
+            // An attempt that found nobody.
+            while node.stats.again.load(Ordering::Relaxed) == 0 {
+                assert!(clock::moment() < give_up_at, "it was forgotten");
+                monoio::time::sleep(WATCH_EVERY).await;
+            }
+        };
+        Driver::detect(1).block_on(drive).unwrap();
+    }
 }

@@ -102,7 +102,8 @@ pub struct Node {
     known_at: AtomicU64,
     /// Payments of the peer's that we drove while it was away, the oldest first.
     adopted: Mutex<Vec<(PaymentId, Cents)>>,
-    /// Per processor, when its health endpoint was last called by either instance (µs + 1).
+    /// Per processor, when its health endpoint was last called by either instance (µs). A new process
+    /// takes it to have been at its start: its peer, or the process before it, may have called.
     health_called: [AtomicU64; 2],
 }
 
@@ -143,7 +144,7 @@ impl Node {
             heard_at: AtomicU64::new(0),
             known_at: AtomicU64::new(0),
             adopted: Mutex::new(recovered.adopted),
-            health_called: Default::default(),
+            health_called: [clock::moment().0; 2].map(AtomicU64::new),
             config,
         }))
     }
@@ -343,20 +344,18 @@ impl Node {
 
     /// Whether this instance is the one of the two that calls the health endpoints.
     pub fn leads_health(&self) -> bool {
-        self.peer.as_ref().is_none_or(|peer| peer.follows())
+        self.is_current() && self.peer.as_ref().is_none_or(|peer| peer.follows())
     }
 
     /// How long ago either instance called a health endpoint.
     pub fn since_health_call(&self, which: Processor) -> Duration {
-        match self.health_called[which as usize].load(Ordering::Relaxed) {
-            0 => Duration::MAX,
-            called => clock::moment().since(Moment(called - 1)),
-        }
+        let called = self.health_called[which as usize].load(Ordering::Relaxed);
+        clock::moment().since(Moment(called))
     }
 
     /// A health endpoint is being called, by us or by the peer.
     pub fn health_called(&self, which: Processor) {
-        self.health_called[which as usize].store(clock::moment().0 + 1, Ordering::Relaxed);
+        self.health_called[which as usize].store(clock::moment().0, Ordering::Relaxed);
     }
 
     /// A processor goes up or down, as seen from here.

@@ -158,6 +158,8 @@ fn a_home_that_stood_still_pays_nothing_that_was_driven_in_its_place() {
     let instances = pair(addresses(&processors), &[&QUICK[..], &["--adopt-after", "4s"]].concat());
     processors.iter_mut().for_each(|processor| processor.set_failing(true));
     let mut accepted = pay_all(&instances[1..], 1..2);
+    // By now a quarter of a second passes between two attempts: none is half-way into the kernel.
+    wait_until("it has tried", || instances[1].metric("galo_attempts_repeated_total") >= 8);
     instances[1].galo.freeze();
     accepted.extend(pay_all(&instances[..1], 0..8));
     assert_eq!(instances[0].outstanding(), 8);

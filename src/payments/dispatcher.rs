@@ -388,7 +388,8 @@ impl Dispatcher {
             (Question::Pay, Outcome::NotRecorded(Refusal::Unreachable) | Outcome::Unknown) => {
                 seen.failed(flight.started, false, now, jitter);
             }
-            (Question::Pay, Outcome::NotRecorded(Refusal::Unconfirmed) | Outcome::Absent) => {}
+            (Question::Pay, Outcome::NotRecorded(Refusal::Unconfirmed | Refusal::Withheld))
+            | (Question::Pay, Outcome::Absent) => {}
         }
         if !was_up && seen.state() == State::Up {
             // What is still in flight from before tells nothing about the processor as it is now.

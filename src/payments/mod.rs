@@ -175,6 +175,8 @@ pub enum Refusal {
     Rejected { status: u16 },
     /// Not sent: whether the other processor holds this guest could not be found out.
     Unconfirmed,
+    /// Not sent: this instance has stood still, and does not know how things stand.
+    Withheld,
 }
 
 /// A payment that a processor holds.

@@ -167,6 +167,17 @@ fn no_attempt_claims_a_time_before_its_payment_was_accepted() {
 }
 
 #[test]
+fn what_was_withheld_is_due_again_at_once_and_tells_nothing_of_the_processor() {
+    let mut bench = Bench::with_payments(1);
+    for _ in 0..10 {
+        let start = bench.next().expect("at once");
+        assert_eq!(start.attempt.processor, Processor::Default);
+        let withheld = Outcome::NotRecorded(Refusal::Withheld);
+        assert_eq!(bench.finish(start, withheld), End::Released);
+    }
+}
+
+#[test]
 fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
     let mut bench = Bench::with_payments(1);
     let first = bench.next().unwrap();
