@@ -281,11 +281,6 @@ impl<S: Stream> Client<S> {
                 self.out.extend_from_slice(response::CONTINUE);
                 continued = true;
             }
-            if accepted && node.config.threads == 1 {
-                // The dispatcher runs in this very turn: one write to the journal, and one call of
-                // the kernel, for the answer and the request to the processor.
-                node.queue.hand_over(since, true);
-            }
             if promised && node.has_journal() {
                 turn::written([&node.journal, &node.ledger_journal]).await;
             }

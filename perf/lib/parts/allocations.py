@@ -35,7 +35,9 @@ def measure(seconds, *arguments):
         env = {"LD_PRELOAD": shim, "GALO_ALLOCATIONS": path}
         durable = ["--data", f"{folder}/data", *arguments] if arguments else []
         os.makedirs(f"{folder}/data")
-        child, entry, door = machine.galo([port, machine.free_port()], *durable, env=env)
+        # As many ids as it will ever remember, after a second: their table has its final size.
+        small = ["--queue-capacity", "4096", "--ids-remembered", "4096"]
+        child, entry, door = machine.galo([port, machine.free_port()], *small, *durable, env=env)
         with machine.running(child):
             at_start = counts(path)[0]
             # As many connections to the processor, and as much room, as any pause below can ask for.

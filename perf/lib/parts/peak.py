@@ -9,7 +9,7 @@ from lib.machine import Cost
 from lib.parts import alternating
 
 TITLE = "600 payments/s: an instance's share of a core, and its own p99, also when processors are slow"
-NEEDS = {"tools": [], "yardsticks": ["steady"]}
+NEEDS = {"tools": [], "yardsticks": ["floor", "steady"]}
 
 
 def pair_at_peak(sheet, seconds):
@@ -80,14 +80,17 @@ def slow_processor(sheet, seconds):
 
 
 def durabilities(sheet, rounds, seconds):
-    """Latency at each durability; in the instance's own buckets, and as a client sees it."""
+    """Latency at each durability, payments forwarded and settled; in the instance's own buckets, and
+    as a client sees it."""
     modes = ["none", "process", "disk"]
     inside, outside = {mode: [] for mode in modes}, {mode: [] for mode in modes}
     for _, mode in alternating(modes, rounds):
         with machine.directory() as data:
             durable = [] if mode == "none" else ["--data", data, "--durability", mode]
-            child, entry, door = machine.galo([machine.free_port(), machine.free_port()], *durable)
-            with machine.running(child):
+            port = machine.free_port()
+            started = machine.floor(port, answer="processor")
+            child, entry, door = machine.galo([port, machine.free_port()], *durable)
+            with machine.running(child, started):
                 steady(entry, 600, 0.5)
                 before = machine.metrics(door)
                 outside[mode].append(steady(entry, 600, seconds))
