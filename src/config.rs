@@ -351,7 +351,7 @@ fn journal_of(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use clap::Parser;
 
@@ -361,7 +361,8 @@ mod tests {
         serve: ServeArgs,
     }
 
-    fn config(arguments: &str) -> Result<Config, String> {
+    /// What `galo serve` makes of these words.
+    pub fn config(arguments: &str) -> Result<Config, String> {
         let words = std::iter::once("galo").chain(arguments.split_whitespace());
         let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
         Config::new(command.serve)

@@ -544,15 +544,8 @@ async fn call_health(node: &Node, alarm: &Alarm, link: &mut Link) -> Option<Repo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ServeArgs};
+    use crate::config::tests::config;
     use crate::runtime::Driver;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        serve: ServeArgs,
-    }
 
     /// It was fetched when nothing could be sent yet, and no event comes after.
     #[test]
@@ -560,11 +553,12 @@ mod tests {
         const NOBODY: &str = "http://127.0.0.1:1";
         // It takes connections, and says nothing.
         let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = format!("http://{}", mute.local_addr().unwrap());
-        let words = ["galo", "--default-url", NOBODY, "--fallback-url", NOBODY, "--peer", &peer];
-        let own = ["--peer-listen", "127.0.0.1:0", "--peer-token", "a-long-secret"];
-        let serve = Command::parse_from(words.into_iter().chain(own)).serve;
-        let node = Node::new(Config::new(serve).unwrap()).unwrap();
+        let peer = mute.local_addr().unwrap();
+        let arguments = format!(
+            "--default-url {NOBODY} --fallback-url {NOBODY} --peer http://{peer} \
+             --peer-listen 127.0.0.1:0 --peer-token a-long-secret"
+        );
+        let node = Node::new(config(&arguments).unwrap()).unwrap();
         let (accepted, accepted_at) = (clock::moment(), clock::now());
         let id = PaymentId(7);
         let payment = Payment { id, amount: Cents(1), accepted, accepted_at, guest: false };

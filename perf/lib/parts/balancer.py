@@ -54,8 +54,8 @@ def run(sheet, quick):
         sheet.figure(f"{name}: CPU a request", each(name, "cpu"), "us")
         sheet.figure(f"{name}: of which HAProxy", each(name, "front"), "us")
     alone, floor, taking, galo = NAMES
-    cold = ("Each payment wakes an instance whose code and data have left the caches meanwhile: it runs "
-            "two and a half times the floor's instructions (forwarding: five times), and as many misses.")
+    cold = ("A payment wakes a sleeping instance each time: user space runs two and a half times the "
+            "floor's instructions (forwarding: five times) at a fifth of the pace of full speed.")
     sheet.ratio("HAProxy + two instances / HAProxy + floor: CPU a request, both only taking",
                 each(taking, "cpu"), each(floor, "cpu"), ("<=", 1.15), why=cold)
     sheet.ratio("the same with the payments forwarded and settled, which the floor does not do",
