@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-/// A wake-up costs the waker, and whom it interrupts, some 10 µs.
+/// In a crowd the dispatcher is woken no more often: on another thread that costs the waker, and whom
+/// it interrupts, some 10 µs; on the same one fewer and larger turns are cheaper.
 const WAKE_EVERY: Duration = Duration::from_millis(1);
 
 /// See the module.

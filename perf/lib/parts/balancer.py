@@ -65,7 +65,8 @@ def run(sheet, quick):
     sheet.table("all rounds, ms", [label for label, _ in shares] + ["max"], {
         name: [quantile(histograms[name], share) / 1000 for _, share in shares]
         + [max(each(name, "max")) / 1000] for name in NAMES})
-    hop = "HAProxy alone has no second hop, and no second process to wake; the floor behind HAProxy, measured above, pays that as well."
+    hop = ("HAProxy alone has no second hop, and no second process to wake; the floor behind HAProxy, "
+           "measured above, pays that as well.")
     for label, what, goal in (("p99", "p99", 1.25), ("p99.9", "p999", 1.5)):
         for name, limit in ((floor, None), (galo, ("<=", goal))):
             sheet.ratio(f"{name} / HAProxy alone: {label}", each(name, what), each(alone, what), limit,
