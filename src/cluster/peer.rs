@@ -3,16 +3,16 @@
 //! This side asks; what the peer's questions are answered with is in `routes.rs`. The invariant:
 //! an answer that is late, wrong or missing is an error, never a guess.
 
-use crate::alarm::Alarm;
-use crate::clock::{self, Moment};
-use crate::config::{LEDGER_ASK_AGAIN, LEDGER_PATIENCE, PEER_PATIENCE, PEER_TIMEOUT};
-use crate::json;
+use crate::base::clock::{self, Moment};
+use crate::base::json;
+use crate::base::limits::{LEDGER_ASK_AGAIN, LEDGER_PATIENCE, PEER_PATIENCE, PEER_TIMEOUT};
+use crate::base::money::{Cents, Total};
 use crate::ledger::{AccountId, Key, Transaction, contract};
-use crate::money::{Cents, Total};
+use crate::net::client::{Link, Target};
+use crate::net::pipelined::{self, Pipe, Reason, Reply, Unheard};
+use crate::net::timeouts::Alarm;
 use crate::payments::observed::Report;
 use crate::payments::{Accepted, Instance, PaymentId, Processor, Totals, Window};
-use crate::pipe::{self, Pipe, Reason, Reply, Unheard};
-use crate::upstream::{Link, Target};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fmt;
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// So many questions in a row without a usable answer, and the peer is taken to be gone.
 const MISSES_TO_LOST: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
-const _: () = assert!(pipe::SILENCE_MAX.as_millis() < LEDGER_PATIENCE.as_millis());
+const _: () = assert!(pipelined::SILENCE_MAX.as_millis() < LEDGER_PATIENCE.as_millis());
 /// Connections to the peer kept open by each thread.
 const IDLE_LINKS_MAX: usize = 16;
 

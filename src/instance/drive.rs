@@ -5,19 +5,19 @@
 //! until it is given a request. Lanes are made on demand, so in a steady state nothing is
 //! allocated, and the most recently used one is taken first, so that spare ones can go idle.
 
-use crate::alarm::Alarm;
-use crate::clock::{self, Moment};
-use crate::config::{GUESTS_EVERY, PEER_HELLO_EVERY};
-use crate::http::response::Answer;
+use crate::base::clock::{self, Moment};
+use crate::base::limits::{GUESTS_EVERY, PEER_HELLO_EVERY};
+use crate::base::money::Cents;
+use crate::cluster::peer::{Greeting, Peer};
+use crate::instance::node::{Control, Node, Phase};
+use crate::instance::turn;
 use crate::journal::Position;
-use crate::money::Cents;
-use crate::node::{Control, Node, Phase};
+use crate::net::client::{Failure, Link};
+use crate::net::http::response::Answer;
+use crate::net::timeouts::Alarm;
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::{Report, State};
 use crate::payments::{Accepted, Outcome, Payment, PaymentId, Processor, Refusal, processor};
-use crate::peer::{Greeting, Peer};
-use crate::turn;
-use crate::upstream::{Failure, Link};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -544,8 +544,8 @@ async fn call_health(node: &Node, alarm: &Alarm, link: &mut Link) -> Option<Repo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::config;
-    use crate::runtime::Driver;
+    use crate::instance::config::tests::config;
+    use crate::net::runtime::Driver;
 
     /// It was fetched when nothing could be sent yet, and no event comes after.
     #[test]
@@ -561,7 +561,8 @@ mod tests {
         let node = Node::new(config(&arguments).unwrap()).unwrap();
         let (accepted, accepted_at) = (clock::moment(), clock::now());
         let id = PaymentId(7);
-        let payment = Payment { id, amount: Cents(1), accepted, accepted_at, guest: false };
+        let payment =
+            Payment { id, amount: Cents(1), accepted, accepted_at, guest: false, verify: false };
         let drive = async {
             monoio::spawn(Engine::new(node.clone()).run());
             // All of its tasks have gone to sleep.

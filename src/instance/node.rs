@@ -4,23 +4,24 @@
 //! only then is the payment pushed. In any other order a repeated request could be answered 202
 //! for a payment that then finds no place.
 
-use crate::clock::{self, Moment};
-use crate::config::{
-    ADOPTED_MAX, ADOPTED_PAGE, CONTROLS_CAPACITY, Config, RING_CAPACITY, STOOD_STILL_MIN,
+use crate::base::clock::{self, Moment};
+use crate::base::limits::{
+    ADOPTED_MAX, ADOPTED_PAGE, CONTROLS_CAPACITY, RING_CAPACITY, STOOD_STILL_MIN,
 };
+use crate::base::money::Cents;
+use crate::cluster::peer::{self, HelloMessage, Peer};
+use crate::instance::config::Config;
+use crate::instance::stats::{Stats, Surroundings};
+use crate::instance::turn;
 use crate::journal::{self, Journal, Options, Recovered};
 use crate::ledger::book::{Ledger, Outcome, Past, Ticket};
 use crate::ledger::{AccountId, Transaction};
-use crate::money::Cents;
+use crate::net::client::Target;
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::observed::{Report, State};
 use crate::payments::queue::Queue;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Processor, Totals, Window};
-use crate::peer::{self, HelloMessage, Peer};
-use crate::stats::{Stats, Surroundings};
-use crate::turn;
-use crate::upstream::Target;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
@@ -285,7 +286,7 @@ impl Node {
         match self.ids.admit_with(id, amount, write) {
             Admission::New => {
                 let guest = !self.is_home(id);
-                place.push(Payment { id, amount, accepted, accepted_at, guest });
+                place.push(Payment { id, amount, accepted, accepted_at, guest, verify: guest });
                 Accepted::New
             }
             Admission::Same => Accepted::Repeated,

@@ -3,15 +3,16 @@
 //! Knows HTTP's framing and nothing of payments but when to wake their dispatcher. Every wait has
 //! an end: for the next request, for the rest of one, for the client to take its answer.
 
-use crate::alarm::Alarm;
-use crate::clock::{self, Moment};
-use crate::config::{LINGER, ListenAddress, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT};
-use crate::http::Connection;
-use crate::http::request::{self, Method, Need, Parsed};
-use crate::http::response::{self, Response};
-use crate::node::Node;
-use crate::routes::{self, Door, Frame, Then};
-use crate::turn::{self, Answers};
+use crate::base::clock::{self, Moment};
+use crate::base::limits::{LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT};
+use crate::instance::api::{self, Door, Frame, Then};
+use crate::instance::config::ListenAddress;
+use crate::instance::node::Node;
+use crate::instance::turn::{self, Answers};
+use crate::net::http::Connection;
+use crate::net::http::request::{self, Method, Need, Parsed};
+use crate::net::http::response::{self, Response};
+use crate::net::timeouts::Alarm;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Split, Splitable};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -204,7 +205,7 @@ fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
             client.converse(&node, door).await;
         } else {
             let frame = Frame { connection: Connection::Close, head_only: false };
-            routes::turn_away(&mut client.out, frame, "There are too many connections.");
+            api::turn_away(&mut client.out, frame, "There are too many connections.");
             client.farewell().await;
         }
         connections.fetch_sub(1, Ordering::Relaxed);
@@ -327,7 +328,7 @@ impl<S: Stream> Client<S> {
                     answered += 1;
                     let connection = request.connection();
                     let frame = Frame { connection, head_only: request.method == Method::Head };
-                    match routes::handle(node, door, &request, frame, &mut self.out) {
+                    match api::handle(node, door, &request, frame, &mut self.out) {
                         Then::Answered => {}
                         Then::Accepted => (accepted, promised) = (true, true),
                         Then::Promised => promised = true,
@@ -477,7 +478,7 @@ async fn write_rest<S: AsyncWriteRent>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::Driver;
+    use crate::net::runtime::Driver;
     use std::io::{Read as _, Write as _};
 
     /// What does not fit into the socket's buffer goes out when there is room, though the client

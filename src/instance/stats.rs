@@ -2,8 +2,8 @@
 //!
 //! Nothing here decides anything; exact totals of money come from the summary alone.
 
-use crate::metrics::{Histogram, write_counters, write_gauges, write_histograms};
-use crate::money::Fee;
+use crate::base::histogram::{Histogram, write_counters, write_gauges, write_histograms};
+use crate::base::money::Fee;
 use crate::payments::Processor;
 use std::sync::atomic::{AtomicU64, Ordering};
 

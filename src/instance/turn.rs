@@ -6,7 +6,7 @@
 //! appended to the journals and wakes those whose answers wait for it; [`attend`] waits until the
 //! answers of the turn have been handed over, and reports them together.
 
-use crate::clock::{self, Moment, Timestamp};
+use crate::base::clock::{self, Moment, Timestamp};
 use crate::journal::Journal;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -183,7 +183,7 @@ pub async fn write(journals: [&Journal; 2]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::Driver;
+    use crate::net::runtime::Driver;
     use std::future::Future;
     use std::rc::Rc;
     use std::time::Duration;

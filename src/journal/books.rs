@@ -14,9 +14,9 @@
 use super::JournalError;
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::record::Record;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::money::Cents;
 use crate::ledger::Entry;
-use crate::money::Cents;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{PaymentId, Processor};
 

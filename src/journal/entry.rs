@@ -16,9 +16,9 @@
 //! ```
 
 use super::record::ALIGNMENT;
-use crate::clock::Micros;
+use crate::base::clock::Micros;
+use crate::base::money::Cents;
 use crate::ledger::{AccountId, DESCRIPTION_BYTES_MAX, Description, Entry, Key, Kind, Transaction};
-use crate::money::Cents;
 use std::fmt;
 
 const ACCOUNT_AT: usize = 0;

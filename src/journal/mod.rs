@@ -61,9 +61,9 @@ mod tests;
 pub use recover::Recovered;
 use recover::Torn;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::money::Cents;
 use crate::ledger::Entry;
-use crate::money::Cents;
 use crate::payments::{Attempt, PaymentId, Settlement};
 use record::Record;
 use std::fmt;

@@ -34,9 +34,9 @@
 //! allocated ahead and read as zeros. No record begins with them, since none is of length zero.
 
 use super::{Position, entry};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::money::Cents;
 use crate::ledger::{Entry, Key};
-use crate::money::Cents;
 use crate::payments::{PaymentId, Processor};
 use std::fmt;
 
@@ -382,7 +382,7 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Micros;
+    use crate::base::clock::Micros;
     use crate::ledger::{AccountId, Description, Kind, Transaction};
     use proptest::prelude::*;
 

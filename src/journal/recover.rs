@@ -29,9 +29,9 @@ use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::storage::Storage;
 use super::writer::{Outstanding, Payments, Writer};
 use super::{JournalError, Options, Position};
-use crate::clock::Moment;
+use crate::base::clock::Moment;
+use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
-use crate::money::Cents;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Attempt, Payment, PaymentId, Settlement};
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -351,7 +351,14 @@ impl Replay {
         let (mut waiting, mut doubts) = (Vec::new(), Vec::new());
         for (id, Outstanding { amount, accepted_at, attempt, .. }) in &self.payments {
             let (accepted_at, accepted) = (*accepted_at, Moment(0));
-            let payment = Payment { id: *id, amount: *amount, accepted, accepted_at, guest: false };
+            let payment = Payment {
+                id: *id,
+                amount: *amount,
+                accepted,
+                accepted_at,
+                guest: false,
+                verify: false,
+            };
             match *attempt {
                 None => waiting.push(payment),
                 Some((processor, requested_at)) => {

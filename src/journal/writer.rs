@@ -24,8 +24,8 @@ use super::record::{
 use super::segment::Segment;
 use super::storage::Storage;
 use super::{Options, Position};
-use crate::clock::Timestamp;
-use crate::money::Cents;
+use crate::base::clock::Timestamp;
+use crate::base::money::Cents;
 use crate::payments::{Attempt, PaymentId, Processor};
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;

@@ -4,7 +4,7 @@
 //! lines and what follows a `#` do not count. Whatever else is in it refuses the whole file.
 
 use super::AccountId;
-use crate::money::Cents;
+use crate::base::money::Cents;
 use std::collections::HashMap;
 use std::path::Path;
 

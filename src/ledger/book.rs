@@ -7,8 +7,8 @@
 
 use super::accounts::Limits;
 use super::{AccountId, Entry, History, Key, Kind, Transaction};
-use crate::clock::{Micros, Moment};
-use crate::money::Cents;
+use crate::base::clock::{Micros, Moment};
+use crate::base::money::Cents;
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use std::collections::VecDeque;

@@ -5,9 +5,9 @@
 //! which alone decides what is an error.
 
 use super::{Description, History, Kind, Transaction};
-use crate::clock::Micros;
-use crate::json::{self, JsonError, skip_space};
-use crate::money::Cents;
+use crate::base::clock::Micros;
+use crate::base::json::{self, JsonError, skip_space};
+use crate::base::money::Cents;
 use serde::Deserialize;
 use sonic_rs::LazyValue;
 use std::io::Write;

@@ -9,8 +9,8 @@ pub mod accounts;
 pub mod book;
 pub mod contract;
 
-use crate::clock::Micros;
-use crate::money::Cents;
+use crate::base::clock::Micros;
+use crate::base::money::Cents;
 use crate::payments::Instance;
 use std::collections::VecDeque;
 

@@ -4,9 +4,9 @@
 //! a time-out, an error, or bytes nobody asked for it is closed. Whether a failed request may have
 //! been carried out is part of the result's type, because money hangs on it.
 
-use crate::alarm::Alarm;
-use crate::clock::{self, Moment};
-use crate::http::response::{self, Answer, Parsed};
+use crate::base::clock::{self, Moment};
+use crate::net::http::response::{self, Answer, Parsed};
+use crate::net::timeouts::Alarm;
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, Splitable};
 use monoio::net::TcpStream;
@@ -472,7 +472,7 @@ mod tests {
     }
 
     fn on_loops<F: Future>(main: impl Fn() -> F + Send + Clone + 'static) {
-        use crate::runtime::Driver;
+        use crate::net::runtime::Driver;
         for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
             let main = main.clone();
             std::thread::spawn(move || drop(driver.block_on(main()).unwrap())).join().unwrap();

@@ -5,9 +5,9 @@
 //! answer past reading closes the connection, and whoever waits learns whether the request may have
 //! been carried out. The next request opens another one.
 
-use crate::clock::{self, Moment};
-use crate::http::response::{self, Parsed};
-use crate::upstream::Target;
+use crate::base::clock::{self, Moment};
+use crate::net::client::Target;
+use crate::net::http::response::{self, Parsed};
 use monoio::io::{
     CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf, OwnedWriteHalf,
     Splitable,

@@ -5,7 +5,7 @@
 //! A connection on which one has fired is closed, never used again (the dropped operation may
 //! still take bytes).
 
-use crate::clock::{self, Moment};
+use crate::base::clock::{self, Moment};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -94,6 +94,12 @@ impl Alarm {
     }
 }
 
+impl Default for Alarm {
+    fn default() -> Alarm {
+        Alarm::new()
+    }
+}
+
 impl Drop for Alarm {
     fn drop(&mut self) {
         // At the end of a thread the list may be gone already; then there is nothing to do.
@@ -168,7 +174,7 @@ async fn next_look() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::Driver;
+    use crate::net::runtime::Driver;
 
     fn on_a_loop<F: Future>(main: impl FnOnce() -> F + Send + 'static) {
         std::thread::spawn(|| drop(Driver::detect(1).block_on(main()).unwrap())).join().unwrap();

@@ -8,7 +8,7 @@
 use super::observed::{Observed, Report, State};
 use super::router::{self, Decision, Policy};
 use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal, Settlement};
-use crate::clock::{Moment, Timestamp};
+use crate::base::clock::{Moment, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::time::Duration;

@@ -15,7 +15,7 @@
 //! Knows nothing of queues or requests. It is a window, not a history: a repetition that comes more
 //! than the window's length of payments later is taken for a new payment.
 
-use crate::money::Cents;
+use crate::base::money::Cents;
 use crate::payments::PaymentId;
 use foldhash::quality::RandomState;
 use std::hash::BuildHasher;

@@ -4,8 +4,8 @@
 //! recognise at once goes to sonic-rs, which alone decides what is an error.
 
 use super::PaymentId;
-use crate::json::{self, JsonError, skip_space};
-use crate::money::{Cents, MoneyError};
+use crate::base::json::{self, JsonError, skip_space};
+use crate::base::money::{Cents, MoneyError};
 use serde::Deserialize;
 use sonic_rs::LazyValue;
 
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_deepest_body_that_fits_is_refused_calmly() {
-        let deep = "[".repeat(crate::http::BODY_SIZE_MAX);
+        let deep = "[".repeat(crate::net::http::BODY_SIZE_MAX);
         assert_eq!(read(deep.as_bytes()), Err(Refused::TooDeep));
         let field = format!(r#"{{"x":{}"#, "[".repeat(4_000));
         assert_eq!(read(field.as_bytes()), Err(Refused::TooDeep));

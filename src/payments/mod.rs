@@ -16,8 +16,8 @@ pub mod queue;
 pub mod router;
 pub mod summary;
 
-use crate::clock::{Moment, Timestamp};
-use crate::money::{Cents, Total};
+use crate::base::clock::{Moment, Timestamp};
+use crate::base::money::{Cents, Total};
 use std::fmt;
 
 /// The id a client gives a payment: a UUID, whatever its version. Displays in canonical lower case.
@@ -96,9 +96,33 @@ pub struct Payment {
     pub accepted: Moment,
     /// … and on the wall clock (which bookings can be ours: none from before).
     pub accepted_at: Timestamp,
-    /// Accepted in place of its home instance, which is away. It may hold the same payment, and
-    /// may have sent it to a processor before it went: so ask before paying.
+    /// Accepted in place of its home instance, which is away.
     pub guest: bool,
+    /// It may have been driven elsewhere: by the other instance, or by this one at a time of which
+    /// its journal knows nothing any more. Before it is paid at one processor, every other one must
+    /// have said that it does not hold it.
+    pub verify: bool,
+}
+
+/// Which processors may be sent payments now. An instance that is not in touch with its peer cannot
+/// know what that one does, and neither can the peer; both then use one and the same processor, so
+/// that it is the processor that books a payment once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Alone, or sure that the peer drives nothing of ours.
+    Every,
+    /// Only the cheaper one.
+    Cheaper,
+}
+
+/// A payment that no processor will take: each it may go to has refused it a bounded number of
+/// times. It is out of the queue, written down and listed, and people decide about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub id: PaymentId,
+    pub amount: Cents,
+    /// Per processor, the status of its last refusal; 0 if it was not asked.
+    pub statuses: [u16; 2],
 }
 
 /// What became of a payment that was offered to an instance.

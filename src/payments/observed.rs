@@ -4,7 +4,7 @@
 //! is far older than the norm), answers, and the processor's own health endpoint. Knows nothing of
 //! payments, connections or the other processor.
 
-use crate::clock::Moment;
+use crate::base::clock::Moment;
 use std::time::Duration;
 
 /// So many failures in a row, with no success between, and the processor is down. One alone may

@@ -4,8 +4,8 @@
 
 use super::observed::Report;
 use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
-use crate::clock::{Rounding, Timestamp};
-use crate::json;
+use crate::base::clock::{Rounding, Timestamp};
+use crate::base::json;
 use serde::Deserialize;
 use std::io::Write;
 use std::time::Duration;
@@ -137,8 +137,8 @@ pub fn by_name(name: &str) -> Option<Processor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Moment;
-    use crate::money::Cents;
+    use crate::base::clock::Moment;
+    use crate::base::money::Cents;
 
     fn attempt() -> Attempt {
         let payment = Payment {
@@ -147,6 +147,7 @@ mod tests {
             accepted: Moment(0),
             accepted_at: Timestamp(1_594_384_496_000),
             guest: false,
+            verify: false,
         };
         let requested_at = Timestamp(1_594_384_496_123);
         Attempt { payment, processor: Processor::Default, requested_at }

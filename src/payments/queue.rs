@@ -6,7 +6,7 @@
 //! outstanding payments (accepted and not settled).
 
 use super::Payment;
-use crate::clock::Moment;
+use crate::base::clock::Moment;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::future::poll_fn;
@@ -149,14 +149,21 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Moment, Timestamp};
-    use crate::money::Cents;
+    use crate::base::clock::{Moment, Timestamp};
+    use crate::base::money::Cents;
     use crate::payments::PaymentId;
     use std::sync::atomic::AtomicBool;
 
     fn payment(id: u128) -> Payment {
         let (accepted, accepted_at) = (Moment(0), Timestamp(0));
-        Payment { id: PaymentId(id), amount: Cents(1), accepted, accepted_at, guest: false }
+        Payment {
+            id: PaymentId(id),
+            amount: Cents(1),
+            accepted,
+            accepted_at,
+            guest: false,
+            verify: false,
+        }
     }
 
     #[test]

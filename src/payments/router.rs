@@ -7,7 +7,7 @@
 
 use super::Processor;
 use super::observed::{Observed, State};
-use crate::clock::Moment;
+use crate::base::clock::Moment;
 use std::time::Duration;
 
 /// Both down for so long, and it is no hiccup: slow ones are tried as well.

@@ -11,8 +11,8 @@
 //! Knows nothing of payments that are not settled, nor of the other instance, whose totals are
 //! added to these by whoever asks.
 
-use crate::clock::Timestamp;
-use crate::money::{Cents, Total};
+use crate::base::clock::Timestamp;
+use crate::base::money::{Cents, Total};
 use crate::payments::{Processor, Settlement, Totals, Window};
 
 /// Entries in a full block. A query sums at most two blocks per processor and an insert moves at

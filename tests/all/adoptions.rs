@@ -1,12 +1,12 @@
 //! Payments of an instance that was away, driven by the other one, when either is killed and
 //! started again on its journal: each is paid once and counted once all the same.
 
-mod support;
-
+use crate::support::journals::{Scratch, open_attempts};
+use crate::support::system::{
+    Instance, Processor, QUICK, addresses, assert_books_balance, id, pair_with,
+};
+use crate::support::{PATIENCE, wait_until, wait_until_within};
 use std::collections::HashMap;
-use support::journals::{Scratch, open_attempts};
-use support::system::{Instance, Processor, QUICK, addresses, assert_books_balance, id, pair_with};
-use support::{PATIENCE, wait_until, wait_until_within};
 
 /// The payment of these tests: its home is the second instance.
 const GUEST: u64 = 1;

@@ -1,8 +1,7 @@
 //! `galo demo` as somebody at a terminal meets it: the real binary, its output, its exit status,
 //! and what it leaves behind.
 
-mod support;
-
+use crate::support::wait_until;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -10,7 +9,6 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use support::wait_until;
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;

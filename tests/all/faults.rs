@@ -2,14 +2,12 @@
 //! accepted payment ends in the books of exactly one processor, under an amount and a time that the
 //! summary knows, and no payment is lost in doubt.
 
-mod support;
-
-use std::collections::HashMap;
-use support::system::{
+use crate::support::system::{
     Instance, Processor, QUICK, TOKEN, addresses, assert_books_balance, free_address, id, pair,
     payment,
 };
-use support::wait_until;
+use crate::support::wait_until;
+use std::collections::HashMap;
 
 /// Two processors, two instances with short time-outs, and what these have accepted.
 struct Scene {
@@ -60,7 +58,7 @@ fn pay_at(instances: &[Instance], count: u64, accepted: &mut HashMap<String, i12
     for _ in 0..count {
         let number = accepted.len() as u64;
         let cents = i128::from(number) * 37 + 1;
-        let amount = support::system::decimal(cents);
+        let amount = crate::support::system::decimal(cents);
         let client = &mut clients[number as usize % instances.len()];
         assert_eq!(client.call(payment(&id(number), &amount)).status, 202);
         accepted.insert(id(number), cents);

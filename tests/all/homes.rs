@@ -1,14 +1,12 @@
 //! One payment per id over both instances: whoever is asked, however often, whoever is away.
 
-mod support;
-
+use crate::support::system::{
+    Instance, Processor, QUICK, SIGKILL, addresses, assert_books_balance, id, pair,
+};
+use crate::support::{PATIENCE, wait_until, wait_until_within};
 use std::collections::HashMap;
 use std::sync::Barrier;
 use std::thread;
-use support::system::{
-    Instance, Processor, QUICK, SIGKILL, addresses, assert_books_balance, id, pair,
-};
-use support::{PATIENCE, wait_until, wait_until_within};
 
 /// Ids end in their number, so even ones have their home at the first instance, odd at the second.
 fn pay_all(instances: &[Instance], numbers: std::ops::Range<u64>) -> HashMap<String, i128> {
@@ -33,7 +31,7 @@ fn the_same_id_at_both_instances_at_once_is_paid_once_while_processors_fail_over
                 start.wait();
                 let mut client = instances[client % 2].client();
                 for number in 0..200 {
-                    let answer = client.call(support::system::payment(&id(number), "1.50"));
+                    let answer = client.call(crate::support::system::payment(&id(number), "1.50"));
                     assert_eq!(answer.status, 202, "{answer:?}");
                 }
             });
@@ -142,9 +140,9 @@ fn two_first_instances_are_one_too_many() {
     let instances = pair(addresses(&processors), &[]);
     let peer = format!("http://{}", instances[0].peer_door);
     let args = ["serve", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
-    let twin = ["--instance", "1", "--peer", &peer, "--peer-token", support::system::TOKEN];
+    let twin = ["--instance", "1", "--peer", &peer, "--peer-token", crate::support::system::TOKEN];
     let urls = ["--default-url", &urls[0], "--fallback-url", &urls[1]];
-    let mut twin = support::Galo::start([&args[..], &twin, &urls].concat());
+    let mut twin = crate::support::Galo::start([&args[..], &twin, &urls].concat());
     let (status, stderr) = twin.wait();
     assert_eq!(status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("--instance"), "{stderr}");

@@ -1,13 +1,11 @@
 //! An instance as an HTTP server, on the real binary over raw sockets: framing, pipelining, the
 //! life and the end of connections, and everything that a slow or crowding client meets.
 
-mod support;
-
+use crate::support::system::{Instance, Summary, id, payment};
+use crate::support::{Answer, request, wait_until};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
-use support::system::{Instance, Summary, id, payment};
-use support::{Answer, request, wait_until};
 
 const CONTINUE: u16 = 100;
 
@@ -244,7 +242,7 @@ fn head_is_get_without_the_body() {
     );
 }
 
-fn assert_late(mut client: support::Client, since: Instant) {
+fn assert_late(mut client: crate::support::Client, since: Instant) {
     let answer = client.receive().unwrap();
     assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
     assert_eq!(answer.body, r#"{"error":"The request did not arrive in time."}"#);

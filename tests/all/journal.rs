@@ -1,15 +1,15 @@
 //! The journal's directory from outside: who may open it, what a start makes of damage, a full disk.
 
-mod support;
-
+use crate::support::journals::{Line, Mount, Scratch, journal, records};
+use crate::support::system::{
+    Instance, Processor, QUICK, addresses, assert_books_balance, id, payment,
+};
+use crate::support::{Galo, PATIENCE, request, wait_until, wait_until_within};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
-use support::journals::{Line, Mount, Scratch, journal, records};
-use support::system::{Instance, Processor, QUICK, addresses, assert_books_balance, id, payment};
-use support::{Galo, PATIENCE, request, wait_until, wait_until_within};
 
 /// A start that is refused: exit code 2, and one line, which is returned.
 fn refusal(args: &[&str]) -> String {

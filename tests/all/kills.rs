@@ -1,15 +1,13 @@
 //! One instance that is killed and started again on its journal: what it had promised is kept, once
 //! each, whatever was waiting, in flight or in doubt at that moment.
 
-mod support;
-
-use std::collections::HashMap;
-use support::journals::{Scratch, journal, open_attempts};
-use support::system::{
+use crate::support::journals::{Scratch, journal, open_attempts};
+use crate::support::system::{
     Instance, Processor, QUICK, Random, Summary, addresses, assert_books_balance,
     assert_windows_agree, decimal, id, payment,
 };
-use support::{request, wait_until};
+use crate::support::{request, wait_until};
+use std::collections::HashMap;
 
 const DURABILITIES: [&str; 2] = ["process", "disk"];
 
@@ -197,7 +195,7 @@ fn a_stop_in_order_leaves_nothing_to_ask_about() {
         let mut scene = Scene::new(durability, &[]);
         scene.both(|processor| processor.set_delay_ms(20));
         scene.pay(30);
-        scene.instance.galo.signal(support::system::SIGTERM);
+        scene.instance.galo.signal(crate::support::system::SIGTERM);
         let (code, stderr) = scene.instance.galo.wait_for_end();
         assert_eq!(code, Some(0), "{stderr}");
         let open = open_attempts(&scene.data);

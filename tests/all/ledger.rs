@@ -4,12 +4,10 @@
 //! What the contest of 2024/Q1 states and what it leaves open and was settled here. Random
 //! concurrency and kills are in `ledger_model.rs`, owners that are away in `ledger_away.rs`.
 
-mod support;
-
+use crate::support::ledger::{Balance, Bank, body, get, post};
+use crate::support::request;
+use crate::support::system::Random;
 use std::thread;
-use support::ledger::{Balance, Bank, body, get, post};
-use support::request;
-use support::system::Random;
 
 /// The contest's accounts: id and limit in cents.
 const CONTEST: [(u64, i64); 5] =
@@ -441,7 +439,7 @@ fn no_update_is_lost() {
 }
 
 /// The same request so many times, each on its own connection, half of them at each instance.
-fn at_once(bank: &Bank, count: usize, id: u64, body: &str) -> Vec<support::Answer> {
+fn at_once(bank: &Bank, count: usize, id: u64, body: &str) -> Vec<crate::support::Answer> {
     let request = post(id, body);
     let ready = std::sync::Barrier::new(count);
     thread::scope(|scope| {

@@ -1,11 +1,9 @@
 //! Where the ledger's accounts come from: `--accounts FILE`, and what is wrong with one.
 
-mod support;
-
-use support::Galo;
-use support::journals::Scratch;
-use support::ledger::{Balance, Statement, body, get, post};
-use support::system::{Instance, TOKEN, free_address, pair};
+use crate::support::Galo;
+use crate::support::journals::Scratch;
+use crate::support::ledger::{Balance, Statement, body, get, post};
+use crate::support::system::{Instance, TOKEN, free_address, pair};
 
 /// What `galo serve` says of this file when it refuses it.
 fn refusal(scratch: &Scratch, text: impl AsRef<[u8]>) -> String {

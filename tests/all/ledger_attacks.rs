@@ -1,15 +1,13 @@
 //! The ledger between two instances when what is between them breaks: answers that are swallowed,
 //! connections that are cut, a home that is killed and back, an end while answers are awaited.
 
-mod support;
-
+use crate::support::journals::Scratch;
+use crate::support::system::{Instance, SIGTERM, TOKEN, free_address, pair, pair_via};
+use crate::support::{Answer, request, wait_until};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use support::journals::Scratch;
-use support::system::{Instance, SIGTERM, TOKEN, free_address, pair, pair_via};
-use support::{Answer, request, wait_until};
 
 const CREDIT: &str = r#"{"valor":1,"tipo":"c","descricao":"pix"}"#;
 

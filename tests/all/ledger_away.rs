@@ -1,14 +1,14 @@
 //! The ledger when instances die, stand still and come back: what is kept, what is turned away and how
 //! soon, and that nothing happens later that was given up.
 
-mod support;
-
+use crate::support::journals::Scratch;
+use crate::support::ledger::{
+    Bank, Statement, body, get, post, wait_for_change, wait_for_statement,
+};
+use crate::support::proxy::{Mishap, Proxy};
+use crate::support::system::{Instance, free_address, pair_via, pair_with};
+use crate::support::{Answer, Client};
 use std::time::{Duration, Instant};
-use support::journals::Scratch;
-use support::ledger::{Bank, Statement, body, get, post, wait_for_change, wait_for_statement};
-use support::proxy::{Mishap, Proxy};
-use support::system::{Instance, free_address, pair_via, pair_with};
-use support::{Answer, Client};
 
 /// A client is told within 300 ms that an account's owner is away. What a busy machine adds to that
 /// is not ours, but a second is too long on any.
@@ -246,7 +246,7 @@ fn django_wrong_balance_after_a_restart() {
         }
         // Stopped in order it keeps as much.
         for instance in &mut bank.instances {
-            instance.galo.signal(support::system::SIGTERM);
+            instance.galo.signal(crate::support::system::SIGTERM);
             assert!(instance.galo.wait().0.success());
         }
         bank.instances.iter_mut().for_each(Instance::start_again);

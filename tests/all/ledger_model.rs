@@ -11,19 +11,17 @@
 //! seeds. `GALO_SEEDS=1000 cargo test --test ledger_model` runs the seeds 1 to 1000, `GALO_SEED=7`
 //! the seventh.
 
-mod support;
-
+use crate::support::journals::Scratch;
+use crate::support::ledger::{Balance, Statement, body, get, post, wait_for_statement};
+use crate::support::linearizable::{Event, Seen, explain};
+use crate::support::seeds::{StopAtEnd, play_seeds};
+use crate::support::system::{Instance, Random, free_address, pair_with};
+use crate::support::{Answer, Client, wait_until};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::journals::Scratch;
-use support::ledger::{Balance, Statement, body, get, post, wait_for_statement};
-use support::linearizable::{Event, Seen, explain};
-use support::seeds::{StopAtEnd, play_seeds};
-use support::system::{Instance, Random, free_address, pair_with};
-use support::{Answer, Client, wait_until};
 
 const SEEDS_BY_DEFAULT: u64 = 4;
 const RUNS_AT_ONCE: usize = 2;

@@ -1,14 +1,12 @@
 //! Payments through one instance, on the real binary with real processors: which are the same, what
 //! they are worth, when they were made, and how they are forgotten. To the cent and the millisecond.
 
-mod support;
-
-use std::collections::HashMap;
-use support::system::{
+use crate::support::system::{
     Booking, Instance, Processor, Summary, addresses, assert_books_balance, cents, decimal, id,
     iso, payment,
 };
-use support::{request, wait_until};
+use crate::support::{request, wait_until};
+use std::collections::HashMap;
 
 fn start(args: &[&str]) -> ([Processor; 2], Instance) {
     let processors = Processor::both();

@@ -1,15 +1,13 @@
 //! Two instances that share the payments: one summary, one purge, and what happens to each when the
 //! other is slow, gone, or back. On the real binary with real processors.
 
-mod support;
-
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
-use support::system::{
+use crate::support::system::{
     Instance, Processor, SIGKILL, SIGTERM, Summary, TOKEN, addresses, assert_books_balance, id,
     iso, pair, payment,
 };
-use support::{Answer, PATIENCE, request, wait_until, wait_until_within};
+use crate::support::{Answer, PATIENCE, request, wait_until, wait_until_within};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// A summary is answered within 300 ms whether it can or not. What a busy machine adds
 /// to that is not ours, but a second is too long on any.

@@ -1,14 +1,12 @@
 //! `galo processor` against its contract (the contest of 2025), on
 //! the real binary over raw sockets. One test or more for each row of the table and each fault.
 
-mod support;
-
+use crate::support::Client;
+use crate::support::system::Processor;
+use crate::support::{Answer, Galo, allow_open_files, request, wait_until};
 use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::Client;
-use support::system::Processor;
-use support::{Answer, Galo, allow_open_files, request, wait_until};
 
 const PROCESSED: &str = r#"{"message":"payment processed successfully"}"#;
 

@@ -1,10 +1,8 @@
 //! Every way an instance says no, on the real binary over raw sockets: the status, the JSON that
 //! names the reason, and whether the connection lives on.
 
-mod support;
-
-use support::system::{Instance, TOKEN, id, payment};
-use support::{Answer, Client, request};
+use crate::support::system::{Instance, TOKEN, id, payment};
+use crate::support::{Answer, Client, request};
 
 /// Every refusal has a JSON body with one field, which says why.
 fn reason(answer: &Answer) -> &str {

@@ -9,21 +9,19 @@
 //! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test restarts` runs the seeds
 //! 1 to 1000, `GALO_SEED=7` the seventh.
 
-mod support;
-
+use crate::support::journals::{Scratch, journal};
+use crate::support::seeds::{StopAtEnd, play_seeds};
+use crate::support::system::{
+    Booking, Instance, Processor, Random, addresses, assert_books_balance, assert_windows_agree,
+    decimal, pair_with, payment,
+};
+use crate::support::{Client, PATIENCE, wait_until_within};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use support::journals::{Scratch, journal};
-use support::seeds::{StopAtEnd, play_seeds};
-use support::system::{
-    Booking, Instance, Processor, Random, addresses, assert_books_balance, assert_windows_agree,
-    decimal, pair_with, payment,
-};
-use support::{Client, PATIENCE, wait_until_within};
 
 const SEEDS_BY_DEFAULT: u64 = 6;
 const RUNS_AT_ONCE: usize = 6;

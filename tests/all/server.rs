@@ -1,16 +1,14 @@
 //! An instance as a process: how it starts, what it refuses, where it listens, what it tells about
 //! itself, and how it ends. On the real binary over raw sockets.
 
-mod support;
-
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use support::system::{
+use crate::support::system::{
     Instance, Processor, QUICK, SIGKILL, SIGTERM, Summary, TOKEN, addresses, free_address, id,
     payment,
 };
-use support::{Client, Galo, PATIENCE, request, wait_until, wait_until_within};
+use crate::support::{Client, Galo, PATIENCE, request, wait_until, wait_until_within};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A directory of one test, removed with what is in it.
 struct Directory(PathBuf);

@@ -9,16 +9,14 @@
 //! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test simulation` runs the
 //! seeds 1 to 1000, `GALO_SEED=7` the seventh.
 
-mod support;
-
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
-use support::seeds::play_seeds;
-use support::system::{
+use crate::support::seeds::play_seeds;
+use crate::support::system::{
     Instance, Processor, Random, Summary, addresses, assert_books_balance, assert_windows_agree,
     decimal, pair, payment,
 };
-use support::{Client, request};
+use crate::support::{Client, request};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 const SEEDS_BY_DEFAULT: u64 = 8;
 /// Each is four processes that mostly wait.

@@ -4,12 +4,12 @@
 //! other instance is asked for there; whatever that answers is passed on as it came.
 
 use super::{Call, Frame, Then, error, json, turn_away, wrong_method};
-use crate::clock::{self, Moment};
-use crate::http::request::{Method, Request};
+use crate::base::clock::{self, Moment};
+use crate::cluster::peer::{Peer, Unanswered};
+use crate::instance::node::Node;
 use crate::ledger::book::{Outcome, Ticket};
 use crate::ledger::{AccountId, Key, Transaction, contract};
-use crate::node::Node;
-use crate::peer::{Peer, Unanswered};
+use crate::net::http::request::{Method, Request};
 use std::sync::atomic::Ordering;
 
 /// What there is under an account.

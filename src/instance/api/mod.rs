@@ -6,21 +6,21 @@
 
 mod ledger;
 
-use crate::clock::{Rounding, Timestamp};
-use crate::config::RETRY_AFTER_S;
-use crate::http::Connection;
-use crate::http::request::{Method, Request};
-use crate::http::response::{self, Extra, Response};
-use crate::json;
+use crate::base::clock::{Rounding, Timestamp};
+use crate::base::json;
+use crate::base::limits::RETRY_AFTER_S;
+use crate::base::money::Cents;
+use crate::cluster::peer::{
+    AdoptedMessage, HealthMessage, OfferMessage, OfferedMessage, PeerError, TotalsMessage,
+};
+use crate::instance::node::{Control, Done, Node, Phase};
 use crate::ledger::{AccountId, Transaction};
-use crate::money::Cents;
-use crate::node::{Control, Done, Node, Phase};
+use crate::net::http::Connection;
+use crate::net::http::request::{Method, Request};
+use crate::net::http::response::{self, Extra, Response};
 use crate::payments::intake::{self, Refused};
 use crate::payments::observed::Report;
 use crate::payments::{Accepted, PaymentId, Processor, Totals, Window, processor};
-use crate::peer::{
-    AdoptedMessage, HealthMessage, OfferMessage, OfferedMessage, PeerError, TotalsMessage,
-};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -424,7 +424,7 @@ pub fn turn_away(out: &mut Vec<u8>, frame: Frame, reason: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::Total;
+    use crate::base::money::Total;
 
     #[test]
     fn windows() {

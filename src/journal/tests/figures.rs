@@ -161,8 +161,14 @@ fn figures_of_a_start() {
         let (processor, amount) = (Processor::ALL[usize::from(number % 20 == 0)], Cents(1990));
         let at = Timestamp(1_750_000_000_000 + number as i64 - random.below(10_000) as i64);
         writer.append_accepted(id(number), amount, at).unwrap();
-        let payment =
-            Payment { id: id(number), amount, accepted: Moment(0), accepted_at: at, guest: false };
+        let payment = Payment {
+            id: id(number),
+            amount,
+            accepted: Moment(0),
+            accepted_at: at,
+            guest: false,
+            verify: false,
+        };
         writer.append_attempted(&Attempt { payment, processor, requested_at: at });
         let id = id(number);
         writer.append(Record::Settled { id, processor, amount, requested_at: at });

@@ -15,9 +15,9 @@ use super::recover::{self, Recovered, Replay};
 use super::simulated::{Random, Simulated};
 use super::writer::Writer;
 use super::{Durability, JournalError, Options, Position, Record};
-use crate::clock::{Micros, Moment, Timestamp};
+use crate::base::clock::{Micros, Moment, Timestamp};
+use crate::base::money::Cents;
 use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
-use crate::money::Cents;
 use crate::payments::{Attempt, Payment, PaymentId, Processor, Window};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -137,8 +137,14 @@ impl Model {
             Step::Attempt(id, processor, at) => {
                 let (cents, accepted_at, _) = open(id);
                 let (amount, accepted_at) = (Cents(cents), Timestamp(accepted_at));
-                let payment =
-                    Payment { id, amount, accepted: Moment(0), accepted_at, guest: false };
+                let payment = Payment {
+                    id,
+                    amount,
+                    accepted: Moment(0),
+                    accepted_at,
+                    guest: false,
+                    verify: false,
+                };
                 let requested_at = Timestamp(at);
                 writer.append_attempted(&Attempt { payment, processor, requested_at })
             }

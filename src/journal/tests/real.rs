@@ -140,8 +140,14 @@ fn threads_share_writes_and_syncs() {
                         assert!(journal.is_durable(position));
                     }
                     let (accepted, accepted_at) = (Moment(0), at);
-                    let payment =
-                        Payment { id, amount: Cents(10), accepted, accepted_at, guest: false };
+                    let payment = Payment {
+                        id,
+                        amount: Cents(10),
+                        accepted,
+                        accepted_at,
+                        guest: false,
+                        verify: false,
+                    };
                     let processor = Processor::Default;
                     journal.append_attempted(&Attempt { payment, processor, requested_at: at });
                     journal.flush();

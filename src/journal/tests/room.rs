@@ -22,8 +22,14 @@ fn accept_while_there_is_room(writer: &Writer, from: u128) -> u128 {
 
 fn attempt(id: u128) -> Attempt {
     let (accepted, accepted_at) = (Moment(0), Timestamp(0));
-    let payment =
-        Payment { id: PaymentId(id), amount: Cents(1), accepted, accepted_at, guest: false };
+    let payment = Payment {
+        id: PaymentId(id),
+        amount: Cents(1),
+        accepted,
+        accepted_at,
+        guest: false,
+        verify: false,
+    };
     Attempt { payment, processor: Processor::Default, requested_at: Timestamp(1) }
 }
 

@@ -2,7 +2,7 @@
 //! processors that lose answers, book late, fail and refuse.
 
 use super::*;
-use crate::money::Cents;
+use crate::base::money::Cents;
 use crate::payments::{PaymentId, Totals};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +47,14 @@ impl Bench {
     fn submit(&mut self, id: u64) {
         let (accepted, accepted_at) = (self.now(), self.at());
         let (id, amount) = (PaymentId(u128::from(id)), Cents(id as i64 + 1));
-        self.dispatcher.submit(Payment { id, amount, accepted, accepted_at, guest: false });
+        self.dispatcher.submit(Payment {
+            id,
+            amount,
+            accepted,
+            accepted_at,
+            guest: false,
+            verify: false,
+        });
     }
 
     fn next(&mut self) -> Option<Start> {
@@ -500,7 +507,8 @@ fn play_with_faults(seed: u64) {
             if let End::Settled(Settlement { processor, amount, requested_at }) =
                 bench.dispatcher.finished(start.flight, outcome, bench.now())
             {
-                let totals = Totals { count: 1, amount: crate::money::Total(amount.0.into()) };
+                let totals =
+                    Totals { count: 1, amount: crate::base::money::Total(amount.0.into()) };
                 settled[processor as usize] += totals;
                 assert_eq!(times.insert(id(start), requested_at), None, "settled once");
             }
@@ -521,8 +529,10 @@ fn assert_books_agree(
         let booked = &books[processor as usize].booked;
         let mut totals = Totals::default();
         for (id, attempt) in booked {
-            totals +=
-                Totals { count: 1, amount: crate::money::Total(attempt.payment.amount.0.into()) };
+            totals += Totals {
+                count: 1,
+                amount: crate::base::money::Total(attempt.payment.amount.0.into()),
+            };
             assert_eq!(times[id], attempt.requested_at, "seed {seed}");
         }
         assert_eq!(totals, settled[processor as usize], "seed {seed}");

@@ -6,8 +6,8 @@
 
 use super::client::ADMIN_TOKEN;
 use super::text::grouped;
-use crate::clock::{Rounding, Timestamp};
-use crate::money::{Cents, Total};
+use crate::base::clock::{Rounding, Timestamp};
+use crate::base::money::{Cents, Total};
 use crate::payments::{PaymentId, Processor, Totals, Window};
 use serde::Deserialize;
 use sonic_rs::LazyValue;

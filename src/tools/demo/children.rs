@@ -4,7 +4,7 @@
 //! never a stranger's.
 
 use super::text;
-use crate::clock;
+use crate::base::clock;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;

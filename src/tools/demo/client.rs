@@ -4,10 +4,10 @@
 //! from the exchange, because the contest's latency counts sending, waiting and receiving only.
 //! After a time-out or an error the connection is closed; nothing is ever sent twice.
 
-use crate::alarm::Alarm;
-use crate::clock::{self, Moment};
-use crate::http::response::{self, Parsed};
-use crate::money::{Cents, Total};
+use crate::base::clock::{self, Moment};
+use crate::base::money::{Cents, Total};
+use crate::net::http::response::{self, Parsed};
+use crate::net::timeouts::Alarm;
 use crate::payments::Totals;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};

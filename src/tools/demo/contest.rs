@@ -11,7 +11,7 @@ use super::sheet::{Latency, Sheet};
 use super::stages::{Contest, WELL};
 use super::system::Places;
 use super::text::say;
-use crate::clock::Moment;
+use crate::base::clock::Moment;
 use crate::payments::PaymentId;
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -7,9 +7,9 @@
 use super::books::Fate;
 use super::client::{Call, Client, Reply};
 use super::sheet::Posts;
-use crate::clock::{self, Moment};
-use crate::metrics::Histogram;
-use crate::money::Cents;
+use crate::base::clock::{self, Moment};
+use crate::base::histogram::Histogram;
+use crate::base::money::Cents;
 use crate::payments::PaymentId;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};

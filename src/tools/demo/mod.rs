@@ -30,10 +30,10 @@ mod status;
 mod system;
 mod text;
 
-use crate::clock::{self, Moment};
-use crate::money::Fee;
+use crate::base::clock::{self, Moment};
+use crate::base::money::Fee;
+use crate::net::runtime::Driver;
 use crate::payments::{Processor, Totals};
-use crate::runtime::Driver;
 use children::Child;
 use client::{Call, Client};
 use contest::Played;

@@ -9,7 +9,7 @@ use super::load::{Dice, Load, sleep_until};
 use super::sheet::Audits;
 use super::stages::{Condition, Contest, Stage};
 use super::text::say;
-use crate::clock::{self, Moment, Timestamp};
+use crate::base::clock::{self, Moment, Timestamp};
 use crate::payments::{Totals, Window};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -196,7 +196,7 @@ impl Audits {
 mod tests {
     use super::super::stages::{FINAL, PREVIEW};
     use super::*;
-    use crate::money::Total;
+    use crate::base::money::Total;
 
     #[test]
     fn audits_count_by_both_measures() {

@@ -226,7 +226,7 @@ impl fmt::Display for Sheet {
 mod tests {
     use super::super::stages::{FINAL, PREVIEW};
     use super::*;
-    use crate::money::Total;
+    use crate::base::money::Total;
 
     fn sheet(contest: &'static Contest, counts: [u64; 2], p99_hundredths_ms: u64) -> Sheet {
         let held = counts.map(|count| Totals {

@@ -3,8 +3,8 @@
 //! Data only, copied from the rules of the contest of 2025; nothing here makes a call.
 
 use super::text::grouped;
-use crate::money::Cents;
-use crate::money::Fee;
+use crate::base::money::Cents;
+use crate::base::money::Fee;
 use crate::payments::Processor;
 use std::fmt;
 

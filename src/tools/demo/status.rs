@@ -3,8 +3,8 @@
 //! Pure: text in, text out. Every number is one that an instance published or a request took.
 
 use super::text::{grouped, milliseconds, money};
-use crate::metrics::Histogram;
-use crate::money::Fee;
+use crate::base::histogram::Histogram;
+use crate::base::money::Fee;
 use crate::payments::Processor;
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ fn nanoseconds(seconds: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Stats, Surroundings};
+    use crate::instance::stats::{Stats, Surroundings};
     use std::sync::atomic::{AtomicU64, Ordering};
 
     fn metrics(accepted: u64, up: [u64; 2]) -> String {

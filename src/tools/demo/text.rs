@@ -2,7 +2,7 @@
 //!
 //! Nobody may be reading any more (`galo demo | head`): that must not be a panic, and is noted.
 
-use crate::money::Fee;
+use crate::base::money::Fee;
 use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

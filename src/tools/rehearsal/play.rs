@@ -7,7 +7,7 @@
 
 use super::model::{Arrival, Model, RETRY_AFTER_MS};
 use super::tables::{Hindsight, READ_AFTER_MS, Random, Table};
-use crate::clock::{Moment, Timestamp};
+use crate::base::clock::{Moment, Timestamp};
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::Report;
 use crate::payments::router::Policy;
@@ -267,6 +267,7 @@ impl Play<'_> {
             accepted: self.moment(),
             accepted_at: self.timestamp(),
             guest: false,
+            verify: false,
         };
         let accepted_ms = self.now_us / MS;
         self.entries.push(Entry { accepted_ms, instance, booked: [None; 2], known_us: u64::MAX });

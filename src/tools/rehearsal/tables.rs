@@ -3,7 +3,7 @@
 //! Two come from the contest (its rules), any number are drawn at random. Everything a
 //! table leads to depends on the table and a seed alone.
 
-use crate::money::Cents;
+use crate::base::money::Cents;
 use crate::payments::Processor;
 
 /// After the last post k6 still sleeps so long; then the processors' totals are read.

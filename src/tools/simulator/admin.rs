@@ -6,7 +6,7 @@ use super::api::{Processor, Settings};
 use super::connection::Call;
 use super::faults::Faults;
 use super::units::{MicroTimestamp, fee_on};
-use crate::json;
+use crate::base::json;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::Duration;

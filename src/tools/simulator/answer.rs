@@ -128,9 +128,9 @@ impl Body for AnswerBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::Cents;
+    use crate::base::money::Cents;
     use crate::payments::PaymentId;
-    use crate::simulator::units::MicroTimestamp;
+    use crate::tools::simulator::units::MicroTimestamp;
 
     fn books(rows: u128) -> Rc<RefCell<Books>> {
         let mut books = Books::default();

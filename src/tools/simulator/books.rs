@@ -4,7 +4,7 @@
 //! once or not at all, and [`Books::totals`] over all time is the sum of the rows.
 
 use super::units::MicroTimestamp;
-use crate::money::{Cents, Total};
+use crate::base::money::{Cents, Total};
 use crate::payments::{PaymentId, Totals};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;

@@ -3,7 +3,7 @@
 //! Knows nothing of HTTP, and of time only what it is told. All three are first in, first out, and
 //! a place that is dropped (because its client went away) goes to the next in line, never lost.
 
-use crate::clock::Moment;
+use crate::base::clock::Moment;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

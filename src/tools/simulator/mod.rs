@@ -22,8 +22,8 @@ mod faults;
 mod limits;
 mod units;
 
-use crate::money::Fee;
-use crate::runtime::Driver;
+use crate::base::money::Fee;
+use crate::net::runtime::Driver;
 use api::Processor;
 use atomic_waker::AtomicWaker;
 use connection::Connection;

@@ -4,8 +4,8 @@
 //! microsecond, so what it books needs a finer unit. No floats: a fee is a whole number of
 //! millionths, and every product with it is printed exactly.
 
-use crate::clock::{Rounding, Timestamp};
-use crate::money::{Fee, Total};
+use crate::base::clock::{Rounding, Timestamp};
+use crate::base::money::{Fee, Total};
 use std::fmt;
 
 /// Microseconds since 1970-01-01T00:00:00Z. Displays as ISO 8601 with the trailing zeros of the

@@ -133,11 +133,6 @@ impl Bank {
         Bank { instances, clients }
     }
 
-    /// The instance that keeps an account.
-    pub fn home(id: u64) -> usize {
-        (id % 2) as usize
-    }
-
     /// Connects again, as to instances that were started again.
     pub fn reconnect(&mut self) {
         self.clients = self.instances.each_ref().map(Instance::client);

@@ -3,8 +3,6 @@
 //! Knows nothing of what is under test. On failure everything the child wrote on standard error is
 //! printed, so that no run has to be repeated to see it.
 
-#![allow(dead_code)] // each test file uses its own part
-
 pub mod journals;
 pub mod ledger;
 pub mod linearizable;

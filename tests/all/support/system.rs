@@ -95,13 +95,6 @@ impl Processor {
         assert_eq!(listing.status, 200);
         listing.body.lines().map(Booking::read).collect()
     }
-
-    /// The end of this processor, and the address it leaves.
-    pub fn kill(mut self) -> SocketAddr {
-        self.galo.signal(SIGKILL);
-        self.galo.wait();
-        self.address
-    }
 }
 
 /// One payment in a processor's books.

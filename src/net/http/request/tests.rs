@@ -1,7 +1,7 @@
 //! Requests: every prefix, every malformed head, every limit.
 
 use super::*;
-use crate::http::{
+use crate::net::http::{
     CHUNK_FRAMING_SIZE_MAX, CHUNK_LINE_SIZE_MAX, HEAD_SIZE_MAX, REQUEST_SIZE_MAX, TRAILERS_SIZE_MAX,
 };
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! Answers: written and read back, cut anywhere, reused or not.
 
 use super::*;
-use crate::http::{HEAD_SIZE_MAX, request};
+use crate::net::http::{HEAD_SIZE_MAX, request};
 use proptest::prelude::*;
 
 /// A scratch for one call. Leaked, so that an answer may be compared in the same expression.

@@ -1,0 +1,47 @@
+//! Every limit that is not a setting: each with its unit and its reason, and asserted against the
+//! others where they hang together. Settings are in `instance/config.rs`.
+
+use std::time::Duration;
+
+/// Payments on their way from a serving thread to the dispatcher. More than arrive while the
+/// dispatcher's thread is throttled for one period of 100 ms at 200,000/s.
+pub const RING_CAPACITY: usize = 32_768;
+/// Messages to the dispatcher other than payments.
+pub const CONTROLS_CAPACITY: usize = 64;
+/// A connection that sends requests without end is answered at least this often, in bytes.
+pub const RESPONSES_SIZE_MAX: usize = 16 * 1024;
+/// The first size of a connection's read buffer: several requests as HAProxy sends them.
+pub const READ_BUFFER_SIZE: usize = 2 * 1024;
+/// A client that takes its answer more slowly than this is cut off.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a closing answer: how long we go on reading, so that the kernel does not answer late
+/// bytes with a reset that would destroy the answer on its way (RFC 9112, 9.6).
+pub const LINGER: Duration = Duration::from_secs(1);
+/// How long the peer may take to give its totals. With the parsing on both sides and the sweep of
+/// a timer, a summary is answered within 300 ms whether it can or not.
+pub const PEER_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the peer may take to answer for one of its accounts. Whatever came of it, the client is
+/// told within 300 ms.
+pub const LEDGER_PATIENCE: Duration = Duration::from_millis(250);
+/// How soon the peer is asked again what came of a transaction whose answer was lost.
+pub const LEDGER_ASK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the peer may take for anything else: to be offered a payment, to say hello. Longer, since
+/// a payment that is not answered for by its home has to be taken in the home's place.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(1);
+/// How often the peer is asked whether it is there.
+pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
+/// Payments that this instance drove in place of its absent peer, kept to be told to it.
+pub const ADOPTED_MAX: usize = 262_144;
+/// So many of them are told at a time.
+pub const ADOPTED_PAGE: usize = 500;
+/// An instance that has not run for half of `--adopt-after`, but at least for so long, has stood still.
+pub const STOOD_STILL_MIN: Duration = Duration::from_secs(2);
+/// How often guests are looked after while there are any.
+pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
+/// What a client that meets a full queue or a draining instance is told to wait, in seconds.
+pub const RETRY_AFTER_S: u32 = 1;
+/// The shortest token between the instances.
+pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
+
+const _: () = assert!(PEER_TIMEOUT.as_millis() + 50 <= 300);
+const _: () = assert!(LEDGER_PATIENCE.as_millis() + 50 <= 300);

@@ -1,0 +1,9 @@
+//! What everything may use: money, time, JSON, histograms.
+//!
+//! Knows nothing of payments, of files or of the network.
+
+pub mod clock;
+pub mod histogram;
+pub mod json;
+pub mod limits;
+pub mod money;

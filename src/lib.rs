@@ -1,0 +1,28 @@
+//! galo: payments and a ledger on io_uring. Nothing accepted is lost, nothing is paid twice.
+//!
+//! The rooms, in reading order; each may use only those before it (`tests/all/tidy.rs` holds that).
+//!
+//! | room | what lives there | what decides, without doing |
+//! | --- | --- | --- |
+//! | [`base`] | money, time, JSON, histograms: what everything may use | |
+//! | [`net`] | the event loop, HTTP both ways, connections, time-outs | `net::http` |
+//! | [`payments`] | a payment from its acceptance to its settlement | `dispatcher`, `router`, `observed`, `processor` |
+//! | [`ledger`] | accounts, their limits and their statements | `book` |
+//! | [`journal`] | what has been promised survives | `recover` |
+//! | [`cluster`] | the two instances: who owns what, who may pay | `membership` |
+//! | [`instance`] | one running instance: settings, doors, loops | |
+//! | [`tools`] | a simulated processor, the demo, the rehearsal | |
+//!
+//! The way of a payment: `instance::server` reads a request, `instance::api` says what it means,
+//! `payments::intake` reads its body, `payments::ids` tells whether it is new, `journal` keeps it,
+//! `payments::queue` hands it over, `payments::dispatcher` decides when it is sent where,
+//! `instance::drive` sends it, and `payments::summary` counts it.
+
+pub mod base;
+pub mod net;
+pub mod payments;
+pub mod ledger;
+pub mod journal;
+pub mod cluster;
+pub mod instance;
+pub mod tools;

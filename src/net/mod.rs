@@ -1,0 +1,9 @@
+//! The event loop and what goes over sockets: HTTP both ways, connections to others, time-outs.
+//!
+//! Knows bytes and time, and nothing of what they mean: no payments, no accounts, no other instance.
+
+pub mod client;
+pub mod http;
+pub mod pipelined;
+pub mod runtime;
+pub mod timeouts;

@@ -1,0 +1,8 @@
+//! What stands around an instance: a processor of the contest, simulated; the demo, which is the
+//! whole system at work; the rehearsal, which plays the routing in virtual time.
+//!
+//! Uses instances as anybody else would, over their sockets.
+
+pub mod demo;
+pub mod rehearsal;
+pub mod simulator;

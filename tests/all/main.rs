@@ -1,0 +1,25 @@
+//! Everything that is tried on the real binary from outside, in one binary of its own: linked once,
+//! and its parts run beside each other. One part alone: `cargo test --test all kills::`.
+
+mod support;
+
+mod adoptions;
+mod demo;
+mod faults;
+mod homes;
+mod http;
+mod journal;
+mod kills;
+mod ledger;
+mod ledger_accounts;
+mod ledger_attacks;
+mod ledger_away;
+mod ledger_model;
+mod payments;
+mod peers;
+mod processor;
+mod refusals;
+mod restarts;
+mod server;
+mod simulation;
+mod tidy;
