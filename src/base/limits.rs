@@ -28,13 +28,23 @@ pub const LEDGER_ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the peer may take for anything else: to be offered a payment, to say hello. Longer, since
 /// a payment that is not answered for by its home has to be taken in the home's place.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a greeting may take. Two in a row without an answer, and the peer is taken to be away.
+pub const GREETING_PATIENCE: Duration = Duration::from_millis(500);
+/// A connection to the peer for what is answered at once is given up when its oldest question has no
+/// answer after so long; and a question that had little time left takes nothing from the others.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_millis(200);
 /// How often the peer is asked whether it is there.
 pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
-/// Payments that this instance drove in place of its absent peer, kept to be told to it.
+/// Payments that this instance drove in place of its absent peer and that the peer has not written
+/// down yet. Beyond it no more are driven before it has.
 pub const ADOPTED_MAX: usize = 262_144;
+/// So many payments are adopted with one write to the journal.
+pub const ADOPT_BATCH: usize = 4_096;
+/// So many payments are offered to their home at a time.
+pub const OFFERS_AT_ONCE: usize = 64;
 /// So many of them are told at a time.
 pub const ADOPTED_PAGE: usize = 500;
-/// An instance that has not run for half of `--adopt-after`, but at least for so long, has stood still.
+/// An instance that has not looked after its peer for so long has stood still.
 pub const STOOD_STILL_MIN: Duration = Duration::from_secs(2);
 /// How often guests are looked after while there are any.
 pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
@@ -43,5 +53,8 @@ pub const RETRY_AFTER_S: u32 = 1;
 /// The shortest token between the instances.
 pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
 
+const _: () = assert!(STOOD_STILL_MIN.as_millis() > PEER_PATIENCE.as_millis());
+const _: () = assert!(PEER_SILENCE_MAX.as_millis() < LEDGER_PATIENCE.as_millis());
+const _: () = assert!(PEER_SILENCE_MAX.as_millis() < PEER_TIMEOUT.as_millis());
 const _: () = assert!(PEER_TIMEOUT.as_millis() + 50 <= 300);
 const _: () = assert!(LEDGER_PATIENCE.as_millis() + 50 <= 300);

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod histogram;
+pub mod instance;
 pub mod json;
 pub mod limits;
 pub mod money;

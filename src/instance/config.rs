@@ -3,13 +3,14 @@
 //!
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
+use crate::base::instance::Instance;
 use crate::base::limits::PEER_TOKEN_LENGTH_MIN;
 use crate::base::money::Fee;
 use crate::journal;
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
+use crate::payments::Processor;
 use crate::payments::router::Policy;
-use crate::payments::{Instance, Processor};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -106,9 +107,10 @@ pub struct ServeArgs {
     pub instance: u8,
 
     /// After the other instance has been away for so long, payments accepted in its place are
-    /// driven from here. Longer than its requests can still be under way at a processor; with less
-    /// than 4 s, one that stands still for a moment may pay them as well.
-    #[arg(long, env = "GALO_ADOPT_AFTER", default_value = "10s", value_parser = humantime::parse_duration)]
+    /// driven from here. For the first half of it an instance pays its own wherever it likes; from
+    /// then on, until it sees its peer again, both pay at the cheaper processor only. A processor is
+    /// taken to book a request within half of it, or never.
+    #[arg(long, env = "GALO_ADOPT_AFTER", default_value = "30s", value_parser = humantime::parse_duration)]
     pub adopt_after: Duration,
 
     /// The secret that both instances share, at least 8 characters.

@@ -2,10 +2,15 @@
 //!
 //! Does what the other rooms decide, and is the only one that knows all of them.
 
+pub mod accounts;
 pub mod api;
 pub mod config;
 pub mod drive;
+pub mod health;
+pub mod lifecycle;
 pub mod node;
+pub mod payments;
+pub mod peering;
 pub mod server;
 pub mod stats;
 pub mod turn;
@@ -16,7 +21,8 @@ use crate::payments::Processor;
 use api::Door;
 use config::{Config, ServeArgs};
 use drive::Engine;
-use node::{Node, Phase};
+use lifecycle::Phase;
+use node::Node;
 use server::Listener;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
@@ -51,7 +57,7 @@ pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
     start_loops(&node, &driver, listeners)?;
     while node.phase() == Phase::Starting {
-        if let Some(refusal) = node.refusal() {
+        if let Some(refusal) = node.lifecycle.refusal() {
             return Err(refusal.into());
         }
         std::thread::sleep(LOOK_EVERY);
@@ -130,14 +136,16 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
 
 async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
     let writes = node.clone();
-    monoio::spawn(async move { turn::write([&writes.journal, &writes.ledger_journal]).await });
+    monoio::spawn(async move {
+        turn::write([&writes.payments.journal, &writes.accounts.journal]).await
+    });
     monoio::spawn(server::attend(node.clone()));
     for listener in listeners {
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }
     if drives {
         for which in Processor::ALL {
-            monoio::spawn(drive::poll_health(node.clone(), which));
+            monoio::spawn(health::poll(node.clone(), which));
         }
         Engine::new(node).run().await;
     }
@@ -148,18 +156,18 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
 /// signal ends at once.
 fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signals) -> ExitCode {
     signals.forever().next();
-    log::info!("stopping: {} payments to settle", node.queue.outstanding());
-    node.enter(Phase::Leaving);
+    log::info!("stopping: {} payments to settle", node.payments.queue.outstanding());
+    node.lifecycle.enter(Phase::Leaving);
     let told = clock::moment();
     let elapsed = || clock::moment().since(told);
     while elapsed() < node.config.drain_notice && signals.pending().next().is_none() {
         std::thread::sleep(LOOK_EVERY);
     }
-    node.enter(Phase::Draining);
+    node.lifecycle.enter(Phase::Draining);
     // Whoever has been asked something is told what came of it. A client may ask again and again,
     // so this ends when all that was asked before has been answered.
     let draining = clock::moment();
-    while node.answering.load(Ordering::SeqCst) > 0
+    while node.lifecycle.answering.load(Ordering::SeqCst) > 0
         && clock::moment().since(draining) < ANSWERS_WITHIN
     {
         std::thread::sleep(LOOK_EVERY);
@@ -168,9 +176,9 @@ fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signal
     while node.unfinished() > 0 && elapsed() < limit && signals.pending().next().is_none() {
         std::thread::sleep(LOOK_EVERY);
     }
-    node.journal.flush();
-    node.ledger_journal.flush();
-    match (node.queue.outstanding(), node.has_journal()) {
+    node.payments.journal.flush();
+    node.accounts.journal.flush();
+    match (node.payments.queue.outstanding(), node.has_journal()) {
         (0, _) => log::info!("stopped"),
         (left, true) => log::info!("stopped; {left} payments to settle are in the journal"),
         (left, false) => {

@@ -183,10 +183,10 @@ pub async fn attend(node: Arc<Node>) {
         let now = clock::moment();
         for Answers { since, batches, count } in answers {
             node.stats.entry.record_many(now.since(*since), u64::from(*count));
-            node.answering.fetch_sub(*batches, Ordering::SeqCst);
+            node.lifecycle.answering.fetch_sub(*batches, Ordering::SeqCst);
         }
         let is_crowd = answers.iter().map(|answers| answers.count).sum::<u32>() >= CROWD;
-        is_due = (is_due || accepted) && !node.queue.hand_over(now, is_crowd);
+        is_due = (is_due || accepted) && !node.payments.queue.hand_over(now, is_crowd);
         is_due
     });
     // Nobody would wake the dispatcher any more.
@@ -271,7 +271,7 @@ impl<S: Stream> Client<S> {
         loop {
             let (since, _) = turn::now();
             // Before the phase is looked at, as the end of the process looks at this after it.
-            node.answering.fetch_add(1, Ordering::SeqCst);
+            node.lifecycle.answering.fetch_add(1, Ordering::SeqCst);
             let Batch { turn, accepted, promised, answered } = self.turn(node, door).await;
             if answered > 0 {
                 continued = false;
@@ -283,13 +283,13 @@ impl<S: Stream> Client<S> {
                 continued = true;
             }
             if promised && node.has_journal() {
-                turn::written([&node.journal, &node.ledger_journal]).await;
+                turn::written([&node.payments.journal, &node.accounts.journal]).await;
             }
             if answered > 0 {
                 let counted = if door == Door::Entry { answered } else { 0 };
                 turn::sent(since, counted, accepted);
             } else {
-                node.answering.fetch_sub(1, Ordering::SeqCst);
+                node.lifecycle.answering.fetch_sub(1, Ordering::SeqCst);
             }
             match turn {
                 Turn::Close => return self.farewell().await,
@@ -334,7 +334,7 @@ impl<S: Stream> Client<S> {
                         Then::Promised => promised = true,
                         Then::Call(call) => {
                             if accepted {
-                                node.queue.wake();
+                                node.payments.queue.wake();
                             }
                             let then = call.answer(node, frame, &mut self.out).await;
                             accepted |= matches!(then, Then::Accepted);

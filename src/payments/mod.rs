@@ -47,18 +47,6 @@ impl fmt::Display for PaymentId {
     }
 }
 
-/// Which of the two instances: 1 or 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instance(pub u8);
-
-impl PaymentId {
-    /// The one instance that decides about this id: the first if its last hex digit is even, else
-    /// the second. A rule a balancer can follow from the text alone.
-    pub fn home(self) -> Instance {
-        if self.0.is_multiple_of(2) { Instance(1) } else { Instance(2) }
-    }
-}
-
 /// One of the two payment processors; the first is the cheaper one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Processor {

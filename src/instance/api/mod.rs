@@ -10,10 +10,12 @@ use crate::base::clock::{Rounding, Timestamp};
 use crate::base::json;
 use crate::base::limits::RETRY_AFTER_S;
 use crate::base::money::Cents;
-use crate::cluster::peer::{
-    AdoptedMessage, HealthMessage, OfferMessage, OfferedMessage, PeerError, TotalsMessage,
+use crate::cluster::messages::{
+    AdoptedMessage, HealthMessage, Hello, OfferMessage, OfferedMessage, TotalsMessage,
 };
-use crate::instance::node::{Control, Done, Node, Phase};
+use crate::cluster::peer::{PeerError, PurgeError};
+use crate::instance::lifecycle::Phase;
+use crate::instance::node::{Control, Done, Node};
 use crate::ledger::{AccountId, Transaction};
 use crate::net::http::Connection;
 use crate::net::http::request::{Method, Request};
@@ -117,10 +119,11 @@ fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Th
             return Then::Answered;
         }
     };
-    if !node.is_home(id) && node.peer.as_ref().is_some_and(|peer| peer.is_up()) {
+    let is_home = node.cluster.is_home(id);
+    if !is_home && node.cluster.peer_up().is_some() {
         return Then::Call(Call::Offer(id, amount));
     }
-    answer_payment(node, node.accept(id, amount), frame, out)
+    answer_payment(node, node.payments.accept(id, amount, !is_home), frame, out)
 }
 
 fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8>) -> Then {
@@ -149,7 +152,7 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
             (&stats.turned_away, Then::Answered)
         }
         Accepted::Closed => {
-            turn_away(out, frame, "This instance is starting, stopping, or has stood still.");
+            turn_away(out, frame, "This instance is starting or stopping.");
             (&stats.turned_away, Then::Answered)
         }
     };
@@ -168,7 +171,7 @@ fn accepted(out: &mut Vec<u8>, frame: Frame) {
 
 fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
     match node.phase() {
-        Phase::Serving if !node.is_current() => {
+        Phase::Serving if !node.cluster.is_current() => {
             turn_away(out, frame, "This instance has stood still, and asks what it missed.");
         }
         Phase::Serving => json(out, frame, 200, b"{\"status\":\"ok\"}"),
@@ -202,37 +205,47 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
         (path, _) if path.starts_with(ACCOUNTS) => {
             return ledger::handle_peer(node, &path[ACCOUNTS.len()..], request, frame, out);
         }
-        (b"/peer/hello", Get) => message(out, frame, &node.hello()),
+        (b"/peer/hello", Post) => greeted(node, request.body, frame, out),
         (b"/peer/payments", Post) => return take_offer(node, request.body, frame, out),
         (b"/peer/adopted", Get) => {
             let query = request.query.and_then(|query| std::str::from_utf8(query).ok());
-            let after = query.and_then(|query| query.strip_prefix("after=")?.parse().ok());
-            let page = node.adopted_after(after.unwrap_or(0));
+            let from = query.and_then(|query| query.strip_prefix("from=")?.parse().ok());
+            let from = from.unwrap_or(0);
+            let (from, page) = node.cluster.with(|membership| membership.adopted_page(from));
             let adopted = page.into_iter().map(|(id, amount)| (id.to_string(), amount.0)).collect();
-            message(out, frame, &AdoptedMessage { adopted });
+            message(out, frame, &AdoptedMessage { from, adopted });
         }
         (b"/peer/totals", Get) => match read_window(request.query) {
-            Ok(window) => message(out, frame, &TotalsMessage::new(node.totals(window))),
+            Ok(window) => message(out, frame, &TotalsMessage::new(node.payments.totals(window))),
             Err(reason) => error(out, frame, 400, None, reason),
         },
         (b"/peer/health", Post) => match read_health(request.body) {
             Some((which, report)) => {
-                node.health_called(which);
+                node.health_calls.called(which);
                 node.control(Control::Reported(which, report));
                 json(out, frame, 200, b"{}");
             }
             None => error(out, frame, 400, None, "The body is not a health message."),
         },
-        (b"/peer/purge", Post) => return Then::Call(Call::Purge { pass_on: false }),
-        (b"/peer/hello" | b"/peer/totals" | b"/peer/adopted", _) => {
-            wrong_method(out, frame, "GET");
+        (b"/peer/purge", Post) if !node.config.allow_purge => {
+            error(out, frame, 403, None, "This instance does not allow a purge.");
         }
-        (b"/peer/health" | b"/peer/purge" | b"/peer/payments", _) => {
+        (b"/peer/purge", Post) => return Then::Call(Call::Purge { pass_on: false }),
+        (b"/peer/totals" | b"/peer/adopted", _) => wrong_method(out, frame, "GET"),
+        (b"/peer/hello" | b"/peer/health" | b"/peer/purge" | b"/peer/payments", _) => {
             wrong_method(out, frame, "POST")
         }
         _ => error(out, frame, 404, None, "There is nothing at this path."),
     }
     Then::Answered
+}
+
+/// Somebody says that it is the other instance.
+fn greeted(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) {
+    let Ok(theirs) = json::read::<Hello>(body) else {
+        return error(out, frame, 400, None, "The body is not a greeting.");
+    };
+    message(out, frame, &node.cluster.heard(&theirs));
 }
 
 /// A payment that the peer's client has sent there, and whose home we are.
@@ -246,7 +259,7 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
         error(out, frame, 400, None, "The body is not a payment.");
         return Then::Answered;
     };
-    let outcome = node.accept(id, amount);
+    let outcome = node.payments.accept(id, amount, !node.cluster.is_home(id));
     message(out, frame, &OfferedMessage { accepted: outcome.name().into() });
     match outcome {
         Accepted::New | Accepted::Repeated => Then::Accepted,
@@ -283,15 +296,19 @@ impl Call {
                 return answer_payment(node, offer(node, id, amount).await, frame, out);
             }
             Call::Transact(id, transaction) => {
-                let peer = node.peer.as_deref();
+                let peer = node.cluster.peer_up();
                 ledger::pass_on_transaction(peer, id, transaction, frame, out).await;
             }
             Call::Statement(id) => {
-                ledger::pass_on_statement(node.peer.as_deref(), id, frame, out).await;
+                ledger::pass_on_statement(node.cluster.peer_up(), id, frame, out).await;
             }
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
-                Err(reason) => turn_away(out, frame, reason),
+                Err(NotPurged::Refused) => {
+                    let reason = "The other instance does not allow a purge: nothing was purged.";
+                    error(out, frame, 403, None, reason);
+                }
+                Err(NotPurged::Unable(reason)) => turn_away(out, frame, reason),
             },
         }
         Then::Answered
@@ -301,42 +318,53 @@ impl Call {
 /// Offers a payment to its home, and takes it in the home's place if that does not answer. If the
 /// home has it all the same, it will say so when the payment is handed over.
 async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
-    if let Some(peer) = &node.peer {
+    if let Some(peer) = node.cluster.peer_up() {
         match peer.offer(id, amount).await {
             Ok(Accepted::Closed) | Err(_) => {}
             Ok(outcome) => return outcome,
         }
     }
-    node.accept(id, amount)
+    node.payments.accept(id, amount, true)
 }
 
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
 async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
-    let mut totals = node.totals(window);
-    if let Some(peer) = &node.peer {
+    let mut totals = node.payments.totals(window);
+    if let Some(peer) = node.cluster.peer() {
         let theirs = peer.totals(window).await?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
     }
     Ok(totals)
 }
 
-async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
+/// Why nothing was purged here.
+enum NotPurged {
+    /// The other instance does not allow it.
+    Refused,
+    Unable(&'static str),
+}
+
+/// Forgets all payments, in the other instance first: it may not allow it.
+async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
+    if let Some(peer) = node.cluster.peer().filter(|_| pass_on) {
+        peer.purge().await.map_err(|error| match error {
+            PurgeError::Refused => NotPurged::Refused,
+            PurgeError::Unknown => NotPurged::Unable(
+                "The other instance has not said whether it has purged; here nothing was. Try again.",
+            ),
+        })?;
+    }
     let done = Arc::new(Done::default());
     if !node.control(Control::Purge(done.clone())) {
-        return Err("Too many purges at once.");
+        return Err(NotPurged::Unable("Too many purges at once."));
     }
     if !done.wait().await {
-        return Err("The disk is full: nothing was purged.");
+        return Err(NotPurged::Unable("The disk is full: nothing was purged."));
     }
-    node.journal.wait(node.journal.appended()).await;
-    match &node.peer {
-        Some(peer) if pass_on => {
-            let purged = peer.purge().await;
-            purged.map_err(|_| "Purged here, but the other instance has not answered; try again.")
-        }
-        _ => Ok(()),
-    }
+    let journal = &node.payments.journal;
+    journal.wait(journal.appended()).await;
+    Ok(())
 }
 
 fn summary_body(totals: [Totals; 2]) -> String {
