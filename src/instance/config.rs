@@ -260,6 +260,7 @@ impl Config {
             patience: args.patience,
             attempt_latency_max: args.attempt_latency_max,
             processor_concurrency: args.processor_concurrency as usize,
+            books_within: args.adopt_after / 2,
         };
         Ok(Config {
             listen: args.listen,

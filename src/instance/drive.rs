@@ -17,7 +17,9 @@ use crate::net::http::response::Answer;
 use crate::net::timeouts::Alarm;
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::State;
-use crate::payments::{Attempt, Outcome, Payment, PaymentId, Processor, Reach, Refusal, processor};
+use crate::payments::{
+    Attempt, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection, processor,
+};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -28,6 +30,9 @@ use std::time::Duration;
 
 /// A lane unused for longer closes its connection and ends.
 const LANE_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Odd answers of one processor are told so often.
+const ODD_ANSWERS_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Engine {
@@ -41,8 +46,16 @@ pub struct Engine {
     has_room: Cell<bool>,
     /// Requests decided on in one pump, with where the journal holds them.
     starts: RefCell<Vec<(Start, Position)>>,
+    odd: [Odd; 2],
     /// State of each processor at the last look, to see it flip.
     last_state: [Cell<State>; 2],
+}
+
+/// The answers of one processor that are in no table.
+#[derive(Default)]
+struct Odd {
+    told_at: Cell<Option<Moment>>,
+    untold: Cell<u64>,
 }
 
 struct Lane {
@@ -63,6 +76,7 @@ impl Engine {
             watcher: RefCell::new(None),
             has_room: Cell::new(false),
             starts: RefCell::default(),
+            odd: Default::default(),
             last_state: [Cell::new(State::Up), Cell::new(State::Up)],
         })
     }
@@ -134,6 +148,7 @@ impl Engine {
         let mut dispatcher = self.dispatcher.borrow_mut();
         let mut starts = self.starts.borrow_mut();
         let (now, at) = turn::now();
+        dispatcher.set_reach(self.node.cluster.reach(now));
         while !leaves_the_rest
             && journal.has_room_for_attempt()
             && let Some(start) = dispatcher.next(now, at)
@@ -188,7 +203,6 @@ impl Engine {
         let index = lane.processor as usize;
         let alarm = Alarm::new();
         let mut link = Link::new(self.node.processors[index].clone());
-        let mut other = Link::new(self.node.processors[1 - index].clone());
         loop {
             let idle_until = turn::now().0 + LANE_IDLE_MAX;
             let Some((start, position)) = alarm.until(idle_until, lane.next_job()).await else {
@@ -198,14 +212,8 @@ impl Engine {
             // taken for free, and could be paid at the other processor as well.
             self.node.payments.journal.wait(position).await;
             let (begun, _) = turn::now();
-            let held = match start.attempt.payment.guest {
-                true => self.held_elsewhere(&start, &alarm, &mut other).await,
-                false => None,
-            };
-            let outcome = match held {
-                Some(outcome) => outcome,
-                None => self.ask(&start, &alarm, &mut link).await,
-            };
+            self.dispatcher.borrow_mut().sent(start.flight, begun);
+            let outcome = self.ask(&start, &alarm, &mut link).await;
             self.finished(&start, outcome, begun);
             self.idle[index].borrow_mut().push(lane.clone());
             // Answers make room: often the next request goes out on this same lane. Decided when
@@ -216,24 +224,6 @@ impl Engine {
         }
         self.idle[index].borrow_mut().retain(|idle| !Rc::ptr_eq(idle, &lane));
         self.lanes[index].set(self.lanes[index].get() - 1);
-    }
-
-    /// Before a guest is paid at one processor, the other one is asked: the peer may have paid it
-    /// there before it went away. `None` if it has not.
-    async fn held_elsewhere(
-        &self,
-        start: &Start,
-        alarm: &Alarm,
-        other: &mut Link,
-    ) -> Option<Outcome> {
-        if start.question == Question::Look {
-            return None;
-        }
-        match self.look(&start.attempt.payment, alarm, other).await {
-            Outcome::Absent => None,
-            Outcome::Recorded(_) | Outcome::Foreign => Some(Outcome::Foreign),
-            _ => Some(Outcome::NotRecorded(Refusal::Unconfirmed)),
-        }
     }
 
     async fn ask(&self, start: &Start, alarm: &Alarm, link: &mut Link) -> Outcome {
@@ -252,33 +242,27 @@ impl Engine {
         if start.question == Question::Pay && !self.may_send(attempt) {
             return Outcome::NotRecorded(Refusal::Withheld);
         }
-        if start.question == Question::Pay {
-            let answer = link
-                .exchange(alarm, connect, deadline, |out, host| {
-                    processor::write_pay(out, host, attempt);
-                })
-                .await;
-            let outcome = match answer {
-                Err(failure) => Some(unanswered(failure)),
-                Ok(answer) => {
-                    let Answer { status, body, retry_after_s, reusable } = answer;
-                    processor::read_pay(status, body, retry_after_s, reusable, attempt)
-                }
-            };
-            if let Some(outcome) = outcome {
-                return outcome;
+        let answer = link.exchange(alarm, connect, deadline, |out, host| match start.question {
+            Question::Pay => processor::write_pay(out, host, attempt),
+            Question::Look => processor::write_look(out, host, attempt.payment.id),
+        });
+        let answer = match (answer.await, start.question) {
+            (Ok(answer), _) => answer,
+            (Err(failure), Question::Pay) => return unanswered(failure),
+            (Err(_), Question::Look) => return Outcome::Unknown,
+        };
+        let Answer { status, body, retry_after_s, reusable } = answer;
+        let outcome = match start.question {
+            Question::Pay => processor::read_pay(status, body, retry_after_s, reusable, attempt),
+            Question::Look => {
+                let paired = self.node.cluster.peer().is_some();
+                processor::read_look(status, body, retry_after_s, attempt, paired)
             }
+        };
+        if processor::is_odd(outcome) {
+            self.tell_odd(start, status, body);
         }
-        let outcome = self.look(&attempt.payment, alarm, link).await;
-        match outcome {
-            // Held under another time it was booked, and is counted, by the other instance.
-            Outcome::Recorded(at)
-                if self.node.cluster.peer().is_some() && at != attempt.requested_at =>
-            {
-                Outcome::Foreign
-            }
-            outcome => outcome,
-        }
+        outcome
     }
 
     /// Still ours to pay, and at that processor.
@@ -288,20 +272,24 @@ impl Engine {
         is_ours && (is_cheaper || self.node.cluster.reach(clock::moment()) == Reach::Every)
     }
 
-    /// Asks a processor whether it holds a payment.
-    async fn look(&self, payment: &Payment, alarm: &Alarm, link: &mut Link) -> Outcome {
-        let deadline = clock::moment() + self.node.config.processor_timeout;
-        let connect = self.node.config.connect_timeout;
-        let answer = link.exchange(alarm, connect, deadline, |out, host| {
-            processor::write_look(out, host, payment.id);
-        });
-        match answer.await {
-            // Not even asked: nothing is known.
-            Err(_) => Outcome::Unknown,
-            Ok(answer) => {
-                processor::read_look(answer.status, answer.body, answer.retry_after_s, payment)
-            }
+    /// Somebody should see what a processor answers that is not in the table; not every time.
+    fn tell_odd(&self, start: &Start, status: u16, body: &[u8]) {
+        let Odd { told_at, untold } = &self.odd[start.attempt.processor as usize];
+        let (now, _) = turn::now();
+        if told_at.get().is_some_and(|told_at| now.since(told_at) < ODD_ANSWERS_EVERY) {
+            return untold.set(untold.get() + 1);
         }
+        told_at.set(Some(now));
+        let name = start.attempt.processor.name();
+        let question = match start.question {
+            Question::Pay => "POST",
+            Question::Look => "GET",
+        };
+        let (excerpt, more) = (processor::excerpt(body), untold.take());
+        log::warn!(
+            "processor {name} answers a {question} with {status} \"{excerpt}\" \
+             ({more} more such answers untold)"
+        );
     }
 
     fn finished(&self, start: &Start, outcome: Outcome, begun: Moment) {
@@ -327,13 +315,15 @@ impl Engine {
                 self.node.payments.journal.append_released(id);
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
+            End::Kept => {}
             End::InDoubt => {
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
             End::Rejected(rejection) => {
-                // Once the journal knows rejections.
-                log::error!("payment {id} is rejected: {:?}", rejection.statuses);
+                self.node.payments.journal.append_rejected(&rejection);
                 self.node.payments.queue.release(1);
+                stats.rejected.fetch_add(1, Ordering::Relaxed);
+                tell_rejected(&rejection);
             }
             End::Purged => {}
         }
@@ -406,6 +396,19 @@ impl Lane {
             }
         })
         .await
+    }
+}
+
+fn tell_rejected(rejection: &Rejection) {
+    let Rejection { id, amount, statuses: [default, fallback] } = rejection;
+    match rejection.reason() {
+        Reason::Refused => log::error!(
+            "payment {id} over {amount} is rejected: default {default}, fallback {fallback}"
+        ),
+        Reason::OtherAmount(processor) => log::error!(
+            "payment {id} over {amount} is rejected: {} holds it under another amount",
+            processor.name()
+        ),
     }
 }
 

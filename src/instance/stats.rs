@@ -24,6 +24,8 @@ pub struct Stats {
     /// Attempts after which the payment needs another.
     pub again: AtomicU64,
     pub foreign: AtomicU64,
+    /// Payments that no processor will take, or one holds under another amount.
+    pub rejected: AtomicU64,
     /// Payments accepted in place of the peer and given to it when it was back …
     pub handed_over: AtomicU64,
     /// … or, there, found to be known with another amount.
@@ -139,6 +141,11 @@ impl Stats {
                 "galo_foreign_total",
                 "Payments a processor held already, not booked by us.",
                 &self.foreign,
+            ),
+            (
+                "galo_rejected_total",
+                "Payments no processor takes, or one holds under another amount.",
+                &self.rejected,
             ),
         ];
         for (name, help, counter) in counters {

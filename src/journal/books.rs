@@ -18,7 +18,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::summary::SummaryIndex;
-use crate::payments::{PaymentId, Processor};
+use crate::payments::{PaymentId, Processor, Rejection};
 
 pub const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
 pub const ID_BYTES: usize = size_of::<u128>() + size_of::<i64>();
@@ -37,6 +37,8 @@ pub struct Books {
     pub ids: Vec<(PaymentId, Cents)>,
     /// Not kept in these files: written again in a newer segment.
     pub adopted: Vec<(PaymentId, Cents)>,
+    /// So are these.
+    pub rejected: Vec<Rejection>,
     /// Not kept in these files either: the accounts come of them. With their offsets.
     pub entries: Vec<(usize, Entry)>,
 }
@@ -49,6 +51,7 @@ impl Books {
             }
             Record::Accepted { id, amount, .. } => self.ids.push((id, amount)),
             Record::Adopted { id, amount } => self.adopted.push((id, amount)),
+            Record::Rejected(rejection) => self.rejected.push(rejection),
             Record::Entry(entry) => self.entries.push((offset, entry)),
             Record::Purged => *self = Books { stands_alone: true, ..Books::default() },
             _ => {}

@@ -177,6 +177,9 @@ fn check_whole(directory: &Directory, out: &mut impl Write) -> io::Result<bool> 
     let (waiting, doubts) = replay.outstanding();
     writeln!(out, "outstanding: {} waiting, {} in doubt", waiting.len(), doubts.len())?;
     writeln!(out, "ids: {}", replay.ids.len())?;
+    if !replay.rejected.is_empty() {
+        writeln!(out, "rejected: {}", replay.rejected.len())?;
+    }
     if !replay.accounts.is_empty() {
         let (count, entries) = (replay.accounts.len(), entries_of(&replay.accounts));
         writeln!(out, "accounts: {count}, {entries} entries, {} with a key", replay.keys.len())?;

@@ -8,6 +8,7 @@
 use super::accounts::States;
 use super::books::Books;
 use super::head::Kind;
+use super::record::Record;
 use super::segment::{Contents, Ending, UNFINISHED};
 use super::storage::Storage;
 use super::writer::{Writer, is_full, locked};
@@ -90,12 +91,8 @@ impl Writer {
             Err(error) => self.fail(&error.to_string()),
         };
         drop(bytes);
-        if !books.adopted.is_empty() {
-            if self.append_adopted(&books.adopted).is_none() {
-                return false;
-            }
-            self.flush();
-            self.sync();
+        if !self.write_again(number, &books) {
+            return false;
         }
         // A purge has removed those from before it, so they go together.
         let had_accounts = keeping.accounts;
@@ -128,6 +125,23 @@ impl Writer {
             "journal: segment {number} rewritten as books of {settled} settlements and {entries} \
              entries"
         );
+        true
+    }
+
+    /// What no file but a segment holds goes into a newer one. False if there is no room for it.
+    fn write_again(&self, number: u32, books: &Books) -> bool {
+        let adopted = books.adopted.iter().map(|(id, amount)| (*id, *amount));
+        let adopted = adopted.map(|(id, amount)| Record::Adopted { id, amount });
+        let rejected = books.rejected.iter().map(|it| Record::Rejected(*it));
+        let records: Vec<Record> = adopted.chain(rejected).collect();
+        if records.is_empty() {
+            return true;
+        }
+        if self.append_again(number, records.into_iter()).is_none() {
+            return false;
+        }
+        self.flush();
+        self.sync();
         true
     }
 

@@ -64,7 +64,7 @@ use recover::Torn;
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
-use crate::payments::{Attempt, PaymentId, Settlement};
+use crate::payments::{Attempt, PaymentId, Rejection, Settlement};
 use record::Record;
 use std::fmt;
 use std::io;
@@ -359,7 +359,14 @@ impl Journal {
     /// once this is durable. `None` if the disk is full: then nothing was done.
     pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
         let Some(open) = &self.open else { return Some(Position::NONE) };
-        open.writer.append_adopted(adopted)
+        let record =
+            |(id, amount): &(PaymentId, Cents)| Record::Adopted { id: *id, amount: *amount };
+        open.writer.append_all(adopted.iter().map(record))
+    }
+
+    /// No processor takes the payment: it is over, and kept for people to decide about.
+    pub fn append_rejected(&self, rejection: &Rejection) -> Position {
+        self.append(Record::Rejected(*rejection))
     }
 
     /// A transaction was carried out on an account of the ledger. Call it under the account's lock,

@@ -25,7 +25,10 @@
 //!    8  Synced          16  position 8: the offset in the lower half, the segment in the upper
 //!    9  End              8  -
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
-//!   11  Adopted     32  id 16, amount in cents 8
+//!   11  Adopted         32  id 16, amount in cents 8
+//!   12  Rejected        40  id 16, amount in cents 8, status of each processor's last refusal
+//!                           2 + 2 (0: not asked), 4 zero; the detail is 0: refused. Kept: 1 for
+//!                           one that was booked with another amount
 //!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
 //! 65…127 kept for the ledger
 //! ```
@@ -37,7 +40,7 @@ use super::{Position, entry};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::{Entry, Key};
-use crate::payments::{PaymentId, Processor};
+use crate::payments::{PaymentId, Processor, Rejection};
 use std::fmt;
 
 const LENGTH_AT: usize = size_of::<u32>();
@@ -57,10 +60,13 @@ pub const SETTLED_BYTES: usize = AFTER_AMOUNT + size_of::<i64>();
 pub const FOREIGN_BYTES: usize = AFTER_ID;
 pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
 pub const ADOPTED_BYTES: usize = AFTER_AMOUNT;
+pub const REJECTED_BYTES: usize = AFTER_AMOUNT + 2 * size_of::<u16>() + PADDING_BYTES;
 pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
 pub const CARRIED_BYTES: usize = ACCEPTED_BYTES + size_of::<i64>();
+/// Behind what a Rejected says: room for more, and up to a multiple of [`ALIGNMENT`].
+const PADDING_BYTES: usize = 4;
 /// The longest record of a payment.
 const PAYMENT_BYTES_MAX: usize = CARRIED_BYTES;
 pub const ENTRY_BYTES_MAX: usize = HEAD_BYTES + entry::PAYLOAD_BYTES_MAX;
@@ -75,6 +81,7 @@ const _: () = assert!(RELEASED_BYTES == 24 && SETTLED_BYTES == 40 && FORWARDED_B
 const _: () = assert!(CARRIED_BYTES == 48 && CARRIED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(SYNCED_BYTES == 16 && ACCEPTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ATTEMPTED_BYTES.is_multiple_of(ALIGNMENT) && SETTLED_BYTES <= ACCEPTED_BYTES);
+const _: () = assert!(REJECTED_BYTES == 40 && REJECTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ENTRY_BYTES_MAX == 112 && ENTRY_BYTES_MAX.is_multiple_of(ALIGNMENT));
 
 /// The number of the kind of a ledger's entry.
@@ -110,6 +117,8 @@ pub enum Record {
     },
     /// Accepted in place of the other instance and driven from here: it is told so when it is back.
     Adopted { id: PaymentId, amount: Cents },
+    /// No processor takes it, and people decide about it. It is over, and not forgotten.
+    Rejected(Rejection),
     /// The segment is full; what follows is in the next one. Always its last record.
     End,
     /// A transaction on an account of the ledger.
@@ -163,6 +172,7 @@ impl Record {
             Record::End => END_BYTES,
             Record::Carried { .. } => CARRIED_BYTES,
             Record::Adopted { .. } => ADOPTED_BYTES,
+            Record::Rejected(_) => REJECTED_BYTES,
             Record::Entry(entry) => HEAD_BYTES + entry::payload_bytes(entry),
         }
     }
@@ -179,6 +189,7 @@ impl Record {
             Record::Synced { .. } => (8, 0),
             Record::End => (9, 0),
             Record::Adopted { .. } => (11, 0),
+            Record::Rejected(_) => (12, 0),
             Record::Entry(entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
             Record::Carried { attempt: None, .. } => (10, 0),
             Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
@@ -238,6 +249,12 @@ impl Record {
                 put(bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
                 let requested_at = attempt.map_or(0, |(_, requested_at)| requested_at.0);
                 put(bytes, ACCEPTED_BYTES, requested_at.to_le_bytes());
+            }
+            Record::Rejected(Rejection { id, amount, statuses }) => {
+                put_id(id);
+                put(bytes, AFTER_ID, amount.0.to_le_bytes());
+                put(bytes, AFTER_AMOUNT, statuses[0].to_le_bytes());
+                put(bytes, AFTER_AMOUNT + size_of::<u16>(), statuses[1].to_le_bytes());
             }
             Record::Purged | Record::End | Record::Entry(_) => {}
         }
@@ -309,6 +326,12 @@ impl Record {
                 }
                 9 => Record::End,
                 11 => Record::Adopted { id: id()?, amount: Cents(number(AFTER_ID)?) },
+                12 if detail == 0 => {
+                    let status = |at| take(bytes, at).map(u16::from_le_bytes);
+                    let statuses = [status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + 2)?];
+                    let amount = Cents(number(AFTER_ID)?);
+                    Record::Rejected(Rejection { id: id()?, amount, statuses })
+                }
                 10 => Record::Carried {
                     id: id()?,
                     amount: Cents(number(AFTER_ID)?),
@@ -355,6 +378,9 @@ impl fmt::Display for Record {
             Record::Foreign { id } => write!(f, "Foreign {id}"),
             Record::Forwarded { id, amount } => write!(f, "Forwarded {id} {amount}"),
             Record::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
+            Record::Rejected(Rejection { id, amount, statuses: [default, fallback] }) => {
+                write!(f, "Rejected {id} {amount}, default {default}, fallback {fallback}")
+            }
             Record::Purged => write!(f, "Purged"),
             Record::Synced { until } => {
                 write!(f, "Synced until {} in segment {}", until.offset(), until.segment())
@@ -409,7 +435,7 @@ mod tests {
 
     fn any_payment_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
-        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..11_u8);
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..12_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
             let processor = Processor::ALL[usize::from(flag)];
@@ -424,6 +450,10 @@ mod tests {
                 7 => Record::Synced { until: Position(amount.0 as u64) },
                 8 => Record::End,
                 9 => Record::Adopted { id, amount },
+                10 => {
+                    let statuses = [at.0 as u16, (at.0 >> 16) as u16];
+                    Record::Rejected(Rejection { id, amount, statuses })
+                }
                 _ => {
                     let attempt = flag.then_some((Processor::ALL[amount.0 as usize % 2], at));
                     Record::Carried { id, amount, accepted_at: at, attempt }

@@ -33,7 +33,7 @@ use crate::base::clock::Moment;
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
 use crate::payments::summary::SummaryIndex;
-use crate::payments::{Attempt, Payment, PaymentId, Settlement};
+use crate::payments::{Attempt, Payment, PaymentId, Rejection, Settlement};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub struct Recovered {
     pub ids: Vec<(PaymentId, Cents)>,
     /// Driven here in place of the other instance, in that order.
     pub adopted: Vec<(PaymentId, Cents)>,
+    /// Refused by every processor they may go to, in that order: people decide about them.
+    pub rejected: Vec<Rejection>,
     /// Everything settled.
     pub summary: SummaryIndex,
     /// Every account of the ledger that has an entry.
@@ -94,6 +96,7 @@ pub struct Replay {
     pub payments: Payments,
     pub ids: VecDeque<(PaymentId, Cents)>,
     pub adopted: Vec<(PaymentId, Cents)>,
+    pub rejected: Vec<Rejection>,
     pub summary: SummaryIndex,
     /// So many of the settlements are in books.
     settled_in_books: usize,
@@ -234,6 +237,7 @@ impl Replay {
             payments: Payments::default(),
             ids: VecDeque::new(),
             adopted: Vec::new(),
+            rejected: Vec::new(),
             summary: SummaryIndex::new(),
             settled_in_books: 0,
             accounts: Accounts::default(),
@@ -282,6 +286,8 @@ impl Replay {
                 replay.ids.push_front(id);
             }
         }
+        without_repetitions(&mut replay.adopted, |(id, _)| *id);
+        without_repetitions(&mut replay.rejected, |it| it.id);
         Ok(replay)
     }
 
@@ -325,11 +331,16 @@ impl Replay {
                 self.payments.clear();
                 self.ids.clear();
                 self.adopted.clear();
+                self.rejected.clear();
                 self.summary.clear();
                 self.accounts.clear();
                 self.keys.clear();
             }
             Record::Adopted { id, amount } => self.adopted.push((id, amount)),
+            Record::Rejected(rejection) => {
+                self.payments.remove(&rejection.id);
+                self.rejected.push(rejection);
+            }
             Record::Synced { .. } | Record::End => {}
         }
         Ok(())
@@ -429,7 +440,8 @@ pub fn open(
         waiting,
         doubts,
         ids: replay.ids.into(),
-        adopted: without_repetitions(replay.adopted),
+        adopted: replay.adopted,
+        rejected: replay.rejected,
         summary: replay.summary,
         accounts: replay.accounts,
         keys: replay.keys.into(),
@@ -439,9 +451,9 @@ pub fn open(
 }
 
 /// One that was carried over may be there twice, if the removal of the old segment was cut short.
-fn without_repetitions(adopted: Vec<(PaymentId, Cents)>) -> Vec<(PaymentId, Cents)> {
+fn without_repetitions<T>(all: &mut Vec<T>, id: impl Fn(&T) -> PaymentId) {
     let mut seen = HashSet::new();
-    adopted.into_iter().filter(|(id, _)| seen.insert(*id)).collect()
+    all.retain(|one| seen.insert(id(one)));
 }
 
 /// Makes the files say what was read from them. Returns the number of the next segment.

@@ -18,7 +18,7 @@
 
 use super::head::FILE_HEAD_BYTES;
 use super::record::{
-    ADOPTED_BYTES, ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, Record,
+    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, Record,
     SETTLED_BYTES, SYNCED_BYTES,
 };
 use super::segment::Segment;
@@ -26,7 +26,7 @@ use super::storage::Storage;
 use super::{Options, Position};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
-use crate::payments::{Attempt, PaymentId, Processor};
+use crate::payments::{Attempt, PaymentId, Processor, Rejection};
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -38,6 +38,7 @@ use std::task::Waker;
 const ROOM_TO_SETTLE: usize = SETTLED_BYTES + SYNCED_BYTES;
 /// What an outstanding payment may still need, see the module. Carrying it over needs no more.
 pub const ROOM_PER_PAYMENT: usize = ATTEMPTED_BYTES + SYNCED_BYTES + ROOM_TO_SETTLE;
+const _: () = assert!(REJECTED_BYTES <= SETTLED_BYTES, "whichever ends it");
 const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <= 104);
 /// What one more payment or one more entry may need.
 const ROOM_FOR_ONE: usize = ENTRY_BYTES_MAX + SYNCED_BYTES;
@@ -259,9 +260,10 @@ impl Writer {
                     payment.attempt = None;
                 }
             }
-            Record::Settled { id, .. } | Record::Foreign { id } | Record::Forwarded { id, .. } => {
-                appending.leave(id)
-            }
+            Record::Settled { id, .. }
+            | Record::Foreign { id }
+            | Record::Forwarded { id, .. }
+            | Record::Rejected(Rejection { id, .. }) => appending.leave(id),
             Record::Entry(_) => {}
             _ => unreachable!("appended by methods of their own"),
         }
@@ -269,17 +271,36 @@ impl Writer {
         position
     }
 
-    /// All of them, or `None` if there is no room besides what is kept for the outstanding ones.
-    pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
-        let mut appending = locked(&self.appending);
-        let needed = adopted.len() * (ADOPTED_BYTES + SYNCED_BYTES);
+    /// All of them, which are of no outstanding payment, or `None` if there is no room besides what
+    /// is kept for those.
+    pub fn append_all(&self, records: impl ExactSizeIterator<Item = Record>) -> Option<Position> {
+        self.append_if_room(&mut locked(&self.appending), records)
+    }
+
+    /// What was read in a segment that is to go, unless there has been a purge since.
+    pub fn append_again(
+        &self,
+        from: u32,
+        records: impl ExactSizeIterator<Item = Record>,
+    ) -> Option<Position> {
+        let appending = &mut locked(&self.appending);
+        let is_current = appending.purged <= from;
+        is_current.then(|| self.append_if_room(appending, records)).flatten()
+    }
+
+    fn append_if_room(
+        &self,
+        appending: &mut Appending,
+        records: impl ExactSizeIterator<Item = Record>,
+    ) -> Option<Position> {
+        let needed = records.len() * (REJECTED_BYTES + SYNCED_BYTES);
         if !self.has_room_besides(room_for(appending.payments.len()).saturating_add(needed)) {
             return None;
         }
-        for (id, amount) in adopted {
-            self.put(&mut appending, Record::Adopted { id: *id, amount: *amount });
+        for record in records {
+            self.put(appending, record);
         }
-        self.publish(&appending);
+        self.publish(appending);
         Some(appending.position())
     }
 

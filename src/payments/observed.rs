@@ -27,8 +27,17 @@ const INTERRUPTION_MIN: Duration = Duration::from_millis(1_000);
 const EVIDENCE_AGE_MAX: Duration = Duration::from_secs(10);
 /// The health endpoint is ignored about a processor whose last answer is younger than this.
 const ANSWERS_OUTRANK_REPORTS: Duration = Duration::from_millis(500);
+/// However often the health endpoint says "slow", a processor is tried at least this often.
+const OWN_EVIDENCE_EVERY: Duration = Duration::from_secs(60);
 /// The longest pause we let a processor ask for with `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// The shortest one, doubled while it says nothing but 429: it may ask for none at all, or forget
+/// to say for how long.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
+const RETRY_AFTER_MIN_MAX: Duration = Duration::from_secs(5);
+/// A processor that has attempts of unknown outcome is probed with those; with a payment that has
+/// none only if they have led to nothing for so long.
+const FRESH_PROBE_AFTER: Duration = Duration::from_secs(15);
 
 /// Whether a processor gets payments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +75,15 @@ pub struct Report {
     pub response_min: Duration,
 }
 
+/// A single attempt at a processor that is down.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    /// When it was decided on, which names it …
+    begun: Moment,
+    /// … and when its first byte went out.
+    sent: Option<Moment>,
+}
+
 /// The observations of one processor.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -89,9 +107,12 @@ pub struct Observed {
     stalled_since: Moment,
     probe_at: Moment,
     probe_pause: Duration,
-    /// A probe is under way since then.
-    probing_since: Option<Moment>,
+    /// Down, and nothing but a report says so.
+    on_report_alone: bool,
+    probe: Option<Probe>,
     paused_until: Moment,
+    /// Requests to pause since it last booked one.
+    pauses: u32,
     /// At most so many attempts at once; halved by a 429, regained by answers.
     window: usize,
     window_max: usize,
@@ -116,8 +137,10 @@ impl Observed {
             stalled_since: Moment::default(),
             probe_at: Moment::default(),
             probe_pause: PROBE_PAUSE_MIN,
-            probing_since: None,
+            on_report_alone: false,
+            probe: None,
             paused_until: Moment::default(),
+            pauses: 0,
             window: window_max,
             window_max,
             in_flight: 0,
@@ -149,9 +172,19 @@ impl Observed {
     /// Down, and one payment may be risked to see whether it still is.
     pub fn is_probe_due(&self, now: Moment) -> bool {
         self.state != State::Up
-            && self.probing_since.is_none()
+            && self.probe.is_none()
             && now >= self.probe_at
             && self.is_admitting(now)
+    }
+
+    /// Its attempts of unknown outcome have led to nothing for long.
+    pub fn needs_fresh_probe(&self, now: Moment) -> bool {
+        now.since(self.tried_at.max(self.down_since)) >= FRESH_PROBE_AFTER
+    }
+
+    /// Up, and one of the places for attempts is free.
+    pub fn has_place(&self, now: Moment) -> bool {
+        self.state == State::Up && self.is_admitting(now) && self.in_flight < self.window
     }
 
     /// Down, not tried for a while, and one payment may be risked although nothing promises an
@@ -164,7 +197,7 @@ impl Observed {
             State::Down(Trouble::Failing) => LAST_RESORT_PAUSE_FAILING,
             State::Down(Trouble::Slow | Trouble::Stalled) => LAST_RESORT_PAUSE,
         };
-        self.probing_since.is_none()
+        self.probe.is_none()
             && now.since(self.tried_at.max(self.down_since)) >= pause
             && self.is_admitting(now)
     }
@@ -186,26 +219,45 @@ impl Observed {
         }
     }
 
-    /// An attempt begins. While the processor is down it is the probe.
+    /// An attempt is decided on. While the processor is down it is the probe.
     pub fn started(&mut self, now: Moment) {
         self.in_flight += 1;
         self.tried_at = now;
         if self.state != State::Up {
-            self.probing_since = Some(now);
+            self.probe = Some(Probe { begun: now, sent: None });
         }
     }
 
-    /// The attempt begun at `started` has ended, one way or the other. Call before saying how.
-    pub fn ended(&mut self, started: Moment) {
+    /// The attempt that was decided on at `begun` goes out: until now it was we who were slow.
+    pub fn sent(&mut self, begun: Moment, now: Moment) {
+        self.tried_at = now;
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.begun == begun) {
+            probe.sent = Some(now);
+        }
+    }
+
+    /// The attempt that was decided on at `begun` has ended, one way or the other. Call before
+    /// saying how.
+    pub fn ended(&mut self, begun: Moment) {
         self.in_flight -= 1;
-        if self.probing_since == Some(started) {
-            self.probing_since = None;
+        if self.probe.is_some_and(|probe| probe.begun == begun) {
+            self.probe = None;
+        }
+    }
+
+    /// It is down, and was asked something that tells nothing, or answered so: the next probe has
+    /// its pause.
+    pub fn probed_in_vain(&mut self, now: Moment, jitter: f32) {
+        if self.state != State::Up {
+            let next = now + self.probe_pause.mul_f32(1.0 + jitter / 4.0);
+            self.probe_at = self.probe_at.max(next);
         }
     }
 
     /// An attempt was booked.
     pub fn recorded(&mut self, started: Moment, now: Moment) {
         self.failures = 0;
+        self.pauses = 0;
         self.answered_at = Some(now);
         self.booked_since = self.booked_since.max(started);
         self.window = (self.window + 1).min(self.window_max);
@@ -253,7 +305,10 @@ impl Observed {
     pub fn told_to_pause(&mut self, retry_after: Duration, now: Moment) {
         // One burst of refusals is one message: the window is halved once for all of them.
         let is_news = self.is_admitting(now);
-        self.paused_until = self.paused_until.max(now + retry_after.min(RETRY_AFTER_MAX));
+        self.pauses += u32::from(is_news);
+        let doubled = RETRY_AFTER_MIN * (1 << self.pauses.saturating_sub(1).min(10));
+        let pause = retry_after.min(RETRY_AFTER_MAX).max(doubled.min(RETRY_AFTER_MIN_MAX));
+        self.paused_until = self.paused_until.max(now + pause);
         if is_news {
             self.window = (self.window.min(self.in_flight + 1) / 2).max(1);
         }
@@ -271,6 +326,7 @@ impl Observed {
             State::Down(_) => report.response_min,
         };
         self.latency_since = now;
+        let on_report_alone = self.state == State::Up || self.on_report_alone;
         if report.failing {
             self.go_down(Trouble::Failing, now);
         } else if report.response_min > self.latency_max {
@@ -279,6 +335,13 @@ impl Observed {
             // Not up on its word alone: one payment first. If the endpoint is wrong, a queue of
             // thousands must not follow.
             self.probe_at = self.probe_at.min(now);
+        }
+        if self.state != State::Up {
+            // Nor down on it alone: no answer of its own says so, and one payment decides. Where
+            // answers do say so the report is believed, but not for ever.
+            self.on_report_alone = on_report_alone;
+            let own = if on_report_alone { now } else { self.tried_at + OWN_EVIDENCE_EVERY };
+            self.probe_at = self.probe_at.min(own.max(now));
         }
     }
 
@@ -300,6 +363,7 @@ impl Observed {
         if self.latency > self.latency_max {
             self.probe_at = now + EVIDENCE_AGE_MAX;
         }
+        self.on_report_alone = false;
         self.state = State::Down(trouble);
     }
 
@@ -329,8 +393,9 @@ impl Observed {
             // from being sent for ever.
             State::Down(trouble) => {
                 let hangs = |since: &Moment| now.since(*since) > self.latency_max;
-                if let Some(since) = self.probing_since.filter(hangs) {
-                    self.probing_since = None;
+                let sent = self.probe.and_then(|probe| probe.sent);
+                if let Some(since) = sent.filter(hangs) {
+                    self.probe = None;
                     self.latency = now.since(since);
                     self.latency_since = since;
                     self.go_down(trouble, now);

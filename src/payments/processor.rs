@@ -1,12 +1,40 @@
 //! The processors' HTTP API (contest of 2025): requests written, answers read for what they mean.
 //!
-//! Pure: bytes and values. What an answer says about a payment is decided here and nowhere else.
+//! Pure: bytes and values. What an answer says about a payment is decided here and nowhere else:
+//!
+//! | asked | answer | means |
+//! | --- | --- | --- |
+//! | `POST` | 200 with a JSON object that has a text `message` | booked, under the time we sent |
+//! | `POST` | 429 | not booked; a pause, as long as it says or longer |
+//! | `POST` | 500 without a body, and whole | the failure switch: not booked |
+//! | `POST` | not a byte was sent | not booked |
+//! | `POST` | 422 | it claims to hold the id: looked at at once |
+//! | `POST` | 4xx but 408, 409, 423, 425, 429, 499 | refused, if it is still absent 5 s later (10 s after a 422) |
+//! | `POST` | anything else, cut off, unreadable, or none | unknown: looked at |
+//! | `GET` | 200 with our id, amount and time | booked by us |
+//! | `GET` | 200 with our id and amount, and a time that cannot be ours | somebody else's: over, not counted |
+//! | `GET` | 200 with our id and another amount | an alarm: rejected, not counted, not paid elsewhere |
+//! | `GET` | 404 | absent now; a request under way may yet be carried out |
+//! | `GET` | 429 | not answered; a pause |
+//! | `GET` | anything else, cut off, unreadable, or none | unknown: asked again |
+//!
+//! After "unknown" a payment stays with its processor and its `requestedAt`: it is looked at until
+//! it is found or absent, and posted there again when it is absent. Only what is certainly not
+//! booked, or refused for good, may go to the other processor. A 4xx tells about a payment and
+//! nothing about the processor; a failure, a lost answer or any other odd one counts against it.
+//!
+//! Whose booking it is shows in its time. Of an instance alone: ours if it is not from before we
+//! accepted the payment. Of a pair the instance that is a payment's home sends only even
+//! milliseconds, and the other one only odd ones.
 
 use super::observed::Report;
 use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
 use crate::base::clock::{Rounding, Timestamp};
 use crate::base::json;
+use crate::base::money::{Cents, MoneyError};
 use serde::Deserialize;
+use sonic_rs::LazyValue;
+use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
@@ -56,8 +84,23 @@ pub fn write_health(out: &mut Vec<u8>, host: &str) {
     let _ = write!(out, "GET /payments/service-health HTTP/1.1\r\nHost: {host}\r\n\r\n");
 }
 
-/// What the answer to `POST /payments` means; `None` if the processor holds the id already and
-/// must be asked whose booking that is.
+/// When an attempt that starts at `at` asks to be booked: not before its payment was accepted, and
+/// in a pair to the millisecond that tells who asked.
+pub fn requested_at(payment: &Payment, at: Timestamp, paired: bool) -> Timestamp {
+    let at = at.max(payment.accepted_at);
+    let is_off = paired && !is_of_its_instance(at, payment);
+    Timestamp(at.0 + i64::from(is_off))
+}
+
+/// In a pair: whether a payment is booked under such a time by this instance, and not by the other.
+fn is_of_its_instance(at: Timestamp, payment: &Payment) -> bool {
+    (at.0.rem_euclid(2) == 1) == payment.guest
+}
+
+/// The contest's answer to a payment that is booked.
+const BOOKED: &[u8] = br#"{"message":"payment processed successfully"}"#;
+
+/// What the answer to `POST /payments` means; the table above says why.
 ///
 /// The failure switch answers 500 with an empty body, after its delay and before any insert. A 5xx
 /// with a body comes from somewhere else (a database error may or may not have inserted); so may one
@@ -68,47 +111,100 @@ pub fn read_pay(
     retry_after_s: Option<u32>,
     is_whole: bool,
     attempt: &Attempt,
-) -> Option<Outcome> {
-    Some(match status {
-        200..=299 => Outcome::Recorded(attempt.requested_at),
-        422 => return None,
+) -> Outcome {
+    match status {
+        200 if body == BOOKED || has_message(body) => Outcome::Recorded(attempt.requested_at),
         429 => Outcome::NotRecorded(too_many(retry_after_s)),
         500 if body.is_empty() && is_whole => Outcome::NotRecorded(Refusal::Failing),
+        400..=499 => Outcome::Declined { status },
         // Above 599 means no more than 500 does (RFC 9110, 15).
-        500.. => Outcome::Unknown,
-        _ => Outcome::NotRecorded(Refusal::Rejected { status }),
-    })
+        _ => Outcome::Unknown,
+    }
 }
 
-/// What the answer to `GET /payments/{id}` means. A booking from before we accepted the payment is
-/// not ours.
+/// Whether a document is an object with a text `message`.
+fn has_message(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Said<'a> {
+        #[serde(borrow, rename = "message")]
+        _message: Cow<'a, str>,
+    }
+    // Derived readers take an array for an object, too.
+    json::skip_space(body).first() == Some(&b'{') && json::read::<Said>(body).is_ok()
+}
+
+/// What the answer to `GET /payments/{id}` means; the table above says why.
 pub fn read_look(
     status: u16,
     body: &[u8],
     retry_after_s: Option<u32>,
-    payment: &Payment,
+    attempt: &Attempt,
+    paired: bool,
 ) -> Outcome {
-    #[derive(Deserialize)]
-    struct Booked<'a> {
-        #[serde(rename = "requestedAt")]
-        requested_at: &'a str,
-    }
     match status {
-        200 => {
-            let booked = json::read::<Booked>(body).ok();
-            let requested_at = booked.and_then(|booked| {
-                Timestamp::parse(booked.requested_at.as_bytes(), Rounding::Down)
-            });
-            match requested_at {
-                Some(at) if at >= payment.accepted_at => Outcome::Recorded(at),
-                Some(_) => Outcome::Foreign,
-                None => Outcome::Unknown,
-            }
-        }
+        200 => read_booking(body, attempt, paired).unwrap_or(Outcome::Unknown),
         404 => Outcome::Absent,
         429 => Outcome::NotRecorded(too_many(retry_after_s)),
         _ => Outcome::Unknown,
     }
+}
+
+/// `None` if it is no booking of this payment's id.
+fn read_booking(body: &[u8], attempt: &Attempt, paired: bool) -> Option<Outcome> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Booked<'a> {
+        #[serde(borrow)]
+        correlation_id: Cow<'a, str>,
+        #[serde(borrow)]
+        amount: LazyValue<'a>,
+        #[serde(borrow)]
+        requested_at: Cow<'a, str>,
+    }
+    let payment = &attempt.payment;
+    let is_object = json::skip_space(body).first() == Some(&b'{');
+    let booked = json::read::<Booked>(body).ok().filter(|_| is_object)?;
+    if PaymentId::parse(booked.correlation_id.as_bytes()) != Some(payment.id) {
+        return None;
+    }
+    let at = read_time(booked.requested_at.as_bytes())?;
+    match Cents::parse(booked.amount.as_raw_str().as_bytes()) {
+        Err(MoneyError::NotANumber) => None,
+        Ok(amount) if amount == payment.amount => Some(match is_ours(at, attempt, paired) {
+            true => Outcome::Recorded(at),
+            false => Outcome::Foreign,
+        }),
+        Ok(_) | Err(MoneyError::OutOfRange) => Some(Outcome::OtherAmount),
+    }
+}
+
+fn is_ours(at: Timestamp, attempt: &Attempt, paired: bool) -> bool {
+    let payment = &attempt.payment;
+    at == attempt.requested_at
+        || (at >= payment.accepted_at && (!paired || is_of_its_instance(at, payment)))
+}
+
+/// A time as the processors write it: theirs comes from a column without a zone, which is UTC.
+fn read_time(text: &[u8]) -> Option<Timestamp> {
+    const LENGTH_MAX: usize = 40;
+    Timestamp::parse(text, Rounding::Down).or_else(|| {
+        let mut with_zone = [0; LENGTH_MAX + 1];
+        with_zone.get_mut(..text.len())?.copy_from_slice(text);
+        *with_zone.get_mut(text.len())? = b'Z';
+        Timestamp::parse(&with_zone[..=text.len()], Rounding::Down)
+    })
+}
+
+/// Whether somebody should hear of an answer that means this: it is none that a processor of the
+/// contest gives in good order.
+pub fn is_odd(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Unknown | Outcome::Declined { .. })
+}
+
+/// The start of an answer's body for a log, on one line.
+pub fn excerpt(body: &[u8]) -> impl std::fmt::Display + '_ {
+    const EXCERPT_BYTES_MAX: usize = 80;
+    body[..body.len().min(EXCERPT_BYTES_MAX)].escape_ascii()
 }
 
 fn too_many(retry_after_s: Option<u32>) -> Refusal {
@@ -138,7 +234,7 @@ pub fn by_name(name: &str) -> Option<Processor> {
 mod tests {
     use super::*;
     use crate::base::clock::Moment;
-    use crate::base::money::Cents;
+    use crate::base::money::{Cents, MoneyError};
 
     fn attempt() -> Attempt {
         let payment = Payment {

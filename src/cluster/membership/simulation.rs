@@ -12,7 +12,7 @@ use super::*;
 use crate::base::clock::Timestamp;
 use crate::payments::dispatcher::{Dispatcher, End, FlightId, Question, Start};
 use crate::payments::router::Policy;
-use crate::payments::{Attempt, Outcome, Processor};
+use crate::payments::{Attempt, Outcome, Processor, Refusal, processor};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -682,7 +682,7 @@ impl Simulation {
             || left_out == LeftOut::Lease;
         let is_ours = !process.dispatcher.is_disowned(attempt.payment.id);
         if question == Question::Pay && !(is_in_reach && is_ours) {
-            let withheld = Outcome::NotRecorded(crate::payments::Refusal::Withheld);
+            let withheld = Outcome::NotRecorded(Refusal::Withheld);
             return self.finished(index, flight, attempt, withheld);
         }
         process.dispatcher.sent(flight, now);
@@ -708,13 +708,13 @@ impl Simulation {
         let down = self.down[processor as usize];
         let booked = self.booked[processor as usize].get(&payment.id).copied();
         let outcome = match (question, down, booked) {
-            (Question::Pay, true, _) => Outcome::NotRecorded(crate::payments::Refusal::Failing),
+            (Question::Pay, true, _) => Outcome::NotRecorded(Refusal::Failing),
             (Question::Pay, false, None) => {
                 self.book(index, &attempt);
                 Outcome::Recorded(requested_at)
             }
-            // Held: asked for at once, as 422 is. Or not to be found.
-            (_, _, booked) => look(booked, &payment),
+            (Question::Pay, false, Some(_)) => Outcome::Declined { status: 422 },
+            (Question::Look, ..) => look(booked, &attempt),
         };
         if answers {
             let time = self.now + self.random.below(3 * MS);
@@ -775,14 +775,21 @@ impl Simulation {
 }
 
 fn policy() -> Policy {
-    Policy { patience: Duration::from_millis(50), ..Policy::default() }
+    Policy {
+        patience: Duration::from_millis(50),
+        books_within: ADOPT_AFTER / 2,
+        ..Policy::default()
+    }
 }
 
 /// What a processor answers when it is asked for a payment, and what that means.
-fn look(booked: Option<Timestamp>, payment: &Payment) -> Outcome {
-    let Some(at) = booked else { return Outcome::Absent };
-    let is_ours = (at.0 % 2 != 0) == payment.guest && at >= payment.accepted_at;
-    if is_ours { Outcome::Recorded(at) } else { Outcome::Foreign }
+fn look(booked: Option<Timestamp>, attempt: &Attempt) -> Outcome {
+    let Some(at) = booked else {
+        return processor::read_look(404, b"", None, attempt, true);
+    };
+    let Payment { id, amount, .. } = attempt.payment;
+    let body = format!(r#"{{"correlationId":"{id}","amount":{amount},"requestedAt":"{at}"}}"#);
+    processor::read_look(200, body.as_bytes(), None, attempt, true)
 }
 
 /// So many histories in `cargo test`; `GALO_SEEDS` asks for more.

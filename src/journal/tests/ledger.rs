@@ -30,7 +30,7 @@ impl Story {
 
     fn enter(&mut self) {
         let entry = self.model.any_entry(&mut self.random, 1_700_000_000_000_000);
-        let position = self.model.append(Step::Enter(entry), &self.writer);
+        let position = self.model.append(Step::Enter(entry), &self.writer).expect("room for it");
         self.model.apply(Step::Enter(entry));
         self.entries.push((position.segment(), entry));
         if self.entries.len().is_multiple_of(16) {

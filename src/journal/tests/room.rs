@@ -214,15 +214,19 @@ fn a_segment_has_room_for_all_that_may_be_outstanding() {
     }
 }
 
-/// The ids that were driven in the other instance's place go on being told, whatever becomes of the
-/// segments they were written in; until a purge.
+/// The ids that were driven in the other instance's place go on being told, and what was rejected
+/// goes on being listed, whatever becomes of the segments they were written in; until a purge.
 #[test]
-fn what_was_adopted_outlives_its_segment() {
+fn what_was_adopted_or_rejected_outlives_its_segment() {
     let storage = Simulated::default();
     let adopted = [(PaymentId(1), Cents(1)), (PaymentId(3), Cents(2))];
     let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
-    writer.append_adopted(&adopted).unwrap();
-    for round in 0..4_000_u128 {
+    let records = adopted.map(|(id, amount)| Record::Adopted { id, amount });
+    writer.append_all(records.into_iter()).unwrap();
+    let rejected = rejection(PaymentId(5));
+    writer.append_accepted(rejected.id, rejected.amount, Timestamp(0)).unwrap();
+    writer.append(Record::Rejected(rejected));
+    for round in 10..4_010_u128 {
         writer.append_accepted(PaymentId(round), Cents(1), Timestamp(0)).unwrap();
         settle(&writer, round);
         writer.flush();
@@ -233,10 +237,11 @@ fn what_was_adopted_outlives_its_segment() {
     drop(writer);
     assert!(storage.names().unwrap().contains(&"0000000003.books".to_string()));
     let (writer, recovered) = open(&storage, options(SEGMENT)).unwrap();
-    assert_eq!(recovered.adopted, adopted);
+    assert_eq!((&recovered.adopted[..], &recovered.rejected[..]), (&adopted[..], &[rejected][..]));
+    assert!(recovered.waiting.is_empty(), "it is not to be paid");
     writer.append_purged().unwrap();
     writer.flush();
     drop(writer);
     let (_, recovered) = open(&storage, options(SEGMENT)).unwrap();
-    assert_eq!(recovered.adopted, []);
+    assert_eq!((recovered.adopted, recovered.rejected), (vec![], vec![]));
 }
