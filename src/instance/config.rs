@@ -62,7 +62,8 @@ pub enum Durability {
 /// One instance: takes payments, drives them to the processors, tells what went where.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
-    /// Where clients (or the balancer) connect: IP:PORT or unix:/path. Repeatable.
+    /// Where clients (or the balancer) connect: IP:PORT or unix:/path. Repeatable. [::]:PORT takes
+    /// IPv4 as well, unless an IPv4 address of the same port is listed beside it.
     #[arg(long, env = "GALO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9999")]
     pub listen: Vec<ListenAddress>,
 
@@ -287,6 +288,18 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether `[::]` has to leave IPv4 alone: another listener takes it at the same port.
+    pub fn leaves_v4(&self, address: &ListenAddress) -> bool {
+        let ListenAddress::Tcp(SocketAddr::V6(own)) = address else { return false };
+        let mut all = self.listen.iter().chain(&self.peer_listen);
+        all.any(|it| {
+            matches!(it, ListenAddress::Tcp(SocketAddr::V4(other))
+                if other.port() == own.port() && own.port() != 0)
+        })
+    }
+}
+
 fn log_level(text: &str) -> Result<log::LevelFilter, &'static str> {
     text.parse().map_err(|_| "it must be off, error, warn, info or debug")
 }
@@ -357,6 +370,20 @@ pub mod tests {
             let error = config(arguments).err().unwrap_or_else(|| panic!("accepted: {arguments}"));
             assert!(error.contains(named), "{arguments}: {error}");
         }
+    }
+
+    #[test]
+    fn ipv4_is_left_to_whoever_listens_for_it() {
+        let leaves_v4 = |arguments: &str| {
+            let config = config(arguments).unwrap();
+            config.listen.iter().map(|address| config.leaves_v4(address)).collect::<Vec<_>>()
+        };
+        assert_eq!(leaves_v4("--listen 0.0.0.0:80,[::]:80"), [false, true]);
+        assert_eq!(leaves_v4("--listen [::]:80,127.0.0.1:80"), [true, false]);
+        assert_eq!(leaves_v4("--listen [::]:80,0.0.0.0:81"), [false, false]);
+        assert_eq!(leaves_v4("--listen [::]:0,0.0.0.0:0"), [false, false]);
+        assert_eq!(leaves_v4("--listen [::]:80,unix:/x"), [false, false]);
+        assert_eq!(leaves_v4("--listen [::]:80 --peer-listen 10.0.0.1:80"), [true]);
     }
 
     #[test]

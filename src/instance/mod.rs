@@ -89,7 +89,7 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
     entry
         .chain(peer)
         .map(|(address, door, share_port)| {
-            Listener::bind(address, door, share_port)
+            Listener::bind(address, door, share_port, config.leaves_v4(address))
                 .map_err(|error| format!("cannot listen on {address}: {error}"))
         })
         .collect()

@@ -17,7 +17,6 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Split, Splitable};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,23 +42,30 @@ pub struct Listener {
     /// What it is bound to; a TCP port of 0 has become a real one.
     pub address: ListenAddress,
     pub door: Door,
+    /// Leaves IPv4 to another listener of the same port.
+    v6_only: bool,
 }
 
 impl Listener {
     /// Binds an address. A TCP port in use is refused unless `share_port`; a unix socket that
-    /// nobody listens on any more is replaced.
+    /// nobody listens on any more is replaced. `v6_only`: `[::]` is not to take IPv4 as well.
     ///
     /// # Errors
     /// The kernel's, with the address named.
-    pub fn bind(address: &ListenAddress, door: Door, share_port: bool) -> io::Result<Listener> {
+    pub fn bind(
+        address: &ListenAddress,
+        door: Door,
+        share_port: bool,
+        v6_only: bool,
+    ) -> io::Result<Listener> {
         let bound = match address {
             ListenAddress::Tcp(address) => {
                 if !share_port {
                     // Our own threads share the port among them, which would let a second process
                     // in as well: so ask without sharing first.
-                    tcp(*address, false)?;
+                    tcp(*address, false, v6_only)?;
                 }
-                let socket = tcp(*address, true)?;
+                let socket = tcp(*address, true, v6_only)?;
                 let local = socket.local_addr()?.as_socket().unwrap_or(*address);
                 (socket, ListenAddress::Tcp(local))
             }
@@ -67,7 +73,7 @@ impl Listener {
         };
         let (socket, address) = bound;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket, address, door })
+        Ok(Listener { socket, address, door, v6_only })
     }
 
     /// The same address for another thread: a TCP port's own socket, so that the kernel spreads
@@ -78,13 +84,14 @@ impl Listener {
     pub fn another(&self) -> io::Result<Listener> {
         let socket = match &self.address {
             ListenAddress::Tcp(address) => {
-                let socket = tcp(*address, true)?;
+                let socket = tcp(*address, true, self.v6_only)?;
                 socket.listen(BACKLOG)?;
                 socket
             }
             ListenAddress::Unix(_) => self.socket.try_clone()?,
         };
-        Ok(Listener { socket, address: self.address.clone(), door: self.door })
+        let (address, door, v6_only) = (self.address.clone(), self.door, self.v6_only);
+        Ok(Listener { socket, address, door, v6_only })
     }
 
     /// Accepts connections for as long as the thread runs. Never dropped in between: a dropped
@@ -112,8 +119,7 @@ impl Listener {
                 }
             }
             ListenAddress::Unix(_) => {
-                // SAFETY: the descriptor was just given up by its only owner.
-                let listener = unsafe { FromRawFd::from_raw_fd(self.socket.into_raw_fd()) };
+                let listener = self.socket.into();
                 match monoio::net::UnixListener::from_std(listener) {
                     Ok(listener) => loop {
                         match listener.accept().await {
@@ -129,8 +135,12 @@ impl Listener {
     }
 }
 
-fn tcp(address: std::net::SocketAddr, share: bool) -> io::Result<Socket> {
+fn tcp(address: std::net::SocketAddr, share: bool, v6_only: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        // Said either way: what the system takes for granted differs.
+        socket.set_only_v6(v6_only)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     let give_up_at = clock::moment() + BIND_PATIENCE;

@@ -66,6 +66,35 @@ fn it_listens_on_any_number_of_addresses_and_tells_them_in_order() {
     assert_eq!(Client::connect(peer_door).call(payment(&id(1), "1")).status, 404);
 }
 
+/// As people write it for nginx and HAProxy, in either order; and `[::]` alone takes both.
+#[test]
+fn both_families_may_have_the_same_port() {
+    let answers = |host: &str, port: u16| {
+        let client = Client::try_connect(SocketAddr::new(host.parse().unwrap(), port));
+        client.is_ok_and(|mut client| client.call(payment(&id(1), "1")).status == 202)
+    };
+    let port = free_port_of_both_families();
+    for listen in [
+        format!("0.0.0.0:{port},[::]:{port}"),
+        format!("[::]:{port},0.0.0.0:{port}"),
+        format!("[::1]:{port},127.0.0.1:{port}"),
+        format!("[::]:{port}"),
+    ] {
+        for threads in ["1", "3"] {
+            let mut galo = serve(&["--listen", &listen, "--threads", threads]);
+            for address in listen.split(',') {
+                assert_eq!(galo.endpoint(), address);
+            }
+            assert!(answers("127.0.0.1", port) && answers("::1", port), "{listen}");
+        }
+    }
+}
+
+/// A port that nobody uses, in no family: of one that the kernel has just given for both.
+fn free_port_of_both_families() -> u16 {
+    std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+}
+
 #[test]
 fn one_event_loop_or_several_serve_alike() {
     let directory = Directory::new("threads");
