@@ -162,7 +162,8 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_IDS_REMEMBERED", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(256..=100_000_000))]
     pub ids_remembered: u32,
 
-    /// Connections at once at the entry, and as many at the peer's door; beyond it new ones are answered 503.
+    /// Connections at once at the entry, and as many at the peer's door; beyond it new ones are
+    /// answered 503. Fewer, with a warning, if the process may not open so many files.
     #[arg(long, env = "GALO_CONNECTIONS_MAX", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
 
@@ -212,6 +213,8 @@ pub struct Config {
     pub queue_capacity: usize,
     pub ids_remembered: usize,
     pub connections_max: usize,
+    /// The same at the peer's door. Differs only where files are few ([`super::files`]).
+    pub peer_connections_max: usize,
     pub idle_timeout: Duration,
     pub request_timeout: Duration,
     pub drain_notice: Duration,
@@ -280,6 +283,7 @@ impl Config {
             queue_capacity: args.queue_capacity as usize,
             ids_remembered: args.ids_remembered as usize,
             connections_max: args.connections_max as usize,
+            peer_connections_max: args.connections_max as usize,
             idle_timeout: args.idle_timeout,
             request_timeout: args.request_timeout,
             drain_notice: args.drain_notice,

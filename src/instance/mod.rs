@@ -5,6 +5,7 @@
 pub mod api;
 pub mod config;
 pub mod drive;
+pub mod files;
 pub mod node;
 pub mod server;
 pub mod stats;
@@ -38,12 +39,12 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 /// In one line, if it cannot start.
 pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     start_log(args.log);
-    let config = Config::new(args)?;
+    let mut config = Config::new(args)?;
+    files::fit(&mut config)?;
     let driver = Driver::detect(config.threads);
     if let Driver::Epoll(reason) = &driver {
         log::warn!("io_uring is refused ({reason}): running on epoll");
     }
-    allow_open_files();
     let listeners = bind(&config)?;
     let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
@@ -61,14 +62,6 @@ pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     }
     log::info!("serving, event loops: {}", node.config.threads);
     Ok(wait_for_the_end(&node, signals))
-}
-
-/// As many open files as the hard limit allows: shells give 1,024, fewer than the connections.
-fn allow_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // If not, accepting says so when it matters.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// One line an event, on stderr.

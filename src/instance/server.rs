@@ -4,7 +4,10 @@
 //! an end: for the next request, for the rest of one, for the client to take its answer.
 
 use crate::base::clock::{self, Moment};
-use crate::base::limits::{LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT};
+use crate::base::limits::{
+    ACCEPT_COMPLAINT_EVERY, LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, TURNED_AWAY_MAX,
+    WRITE_TIMEOUT,
+};
 use crate::instance::api::{self, Door, Frame, Then};
 use crate::instance::config::ListenAddress;
 use crate::instance::node::Node;
@@ -102,17 +105,19 @@ impl Listener {
         if let Err(error) = self.socket.set_nonblocking(on_epoll) {
             return log::error!("cannot listen on {}: {error}", self.address);
         }
+        let mut complaints = Complaints::default();
         let served = match self.address {
             ListenAddress::Tcp(_) => {
                 let listener = self.socket.into();
                 match monoio::net::TcpListener::from_std(listener) {
                     Ok(listener) => loop {
+                        wait_for_room(&node, door).await;
                         match listener.accept().await {
                             Ok((stream, _)) => {
                                 let _ = stream.set_nodelay(true);
                                 start(&node, door, stream);
                             }
-                            Err(error) => pause_after(&error).await,
+                            Err(error) => complaints.pause_after(&error).await,
                         }
                     },
                     Err(error) => error,
@@ -122,9 +127,10 @@ impl Listener {
                 let listener = self.socket.into();
                 match monoio::net::UnixListener::from_std(listener) {
                     Ok(listener) => loop {
+                        wait_for_room(&node, door).await;
                         match listener.accept().await {
                             Ok((stream, _)) => start(&node, door, stream),
-                            Err(error) => pause_after(&error).await,
+                            Err(error) => complaints.pause_after(&error).await,
                         }
                     },
                     Err(error) => error,
@@ -179,9 +185,46 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn pause_after(error: &io::Error) {
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        log::warn!("cannot accept a connection: {error}");
+/// What could not be accepted, said now and then.
+#[derive(Default)]
+struct Complaints {
+    since_last: u64,
+    last: Option<Moment>,
+}
+
+impl Complaints {
+    async fn pause_after(&mut self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        if let Some(count) = self.count(clock::moment()) {
+            log::warn!("cannot accept connections: {error} ({count} times since the last word)");
+        }
+        monoio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// One more. How many there were, if it is time to say so.
+    fn count(&mut self, now: Moment) -> Option<u64> {
+        self.since_last += 1;
+        let is_due = self.last.is_none_or(|last| now.since(last) >= ACCEPT_COMPLAINT_EVERY);
+        is_due.then(|| {
+            self.last = Some(now);
+            std::mem::take(&mut self.since_last)
+        })
+    }
+}
+
+fn connections_max(node: &Node, door: Door) -> usize {
+    match door {
+        Door::Entry => node.config.connections_max,
+        Door::Peer => node.config.peer_connections_max,
+    }
+}
+
+/// Until fewer are being turned away: each of them has a descriptor, too.
+async fn wait_for_room(node: &Node, door: Door) {
+    let limit = (connections_max(node, door) + TURNED_AWAY_MAX) as u64;
+    while node.stats.connections[door as usize].load(Ordering::Relaxed) >= limit {
         monoio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
@@ -206,19 +249,20 @@ pub async fn attend(node: Arc<Node>) {
 
 fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
     let node = node.clone();
+    // Each door has its own count: a crowd at the entry must not shut out the peer.
+    let open = node.stats.connections[door as usize].fetch_add(1, Ordering::Relaxed);
     monoio::spawn(async move {
-        // Each door has its own count: a crowd at the entry must not shut out the peer.
-        let connections = &node.stats.connections[door as usize];
-        let open = connections.fetch_add(1, Ordering::Relaxed);
         let mut client = Client::new(stream);
-        if open < node.config.connections_max as u64 {
+        if open < connections_max(&node, door) as u64 {
             client.converse(&node, door).await;
         } else {
             let frame = Frame { connection: Connection::Close, head_only: false };
             api::turn_away(&mut client.out, frame, "There are too many connections.");
             client.farewell().await;
         }
-        connections.fetch_sub(1, Ordering::Relaxed);
+        // Closed first, then counted.
+        drop(client);
+        node.stats.connections[door as usize].fetch_sub(1, Ordering::Relaxed);
     });
 }
 
@@ -490,6 +534,18 @@ mod tests {
     use super::*;
     use crate::net::runtime::Driver;
     use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn what_cannot_be_accepted_is_said_now_and_then_and_counted() {
+        let mut complaints = Complaints::default();
+        let start = Moment(7);
+        assert_eq!(complaints.count(start), Some(1));
+        for _ in 0..1_000 {
+            assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY / 2), None);
+        }
+        assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), Some(1_001));
+        assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), None);
+    }
 
     /// What does not fit into the socket's buffer goes out when there is room, though the client
     /// sends nothing more: it waits for the rest.

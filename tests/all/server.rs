@@ -303,6 +303,57 @@ fn metrics_tell_what_happened() {
     assert_eq!(processors[0].books().len(), 2);
 }
 
+/// A crowd of clients takes no descriptor from the processors, the journal and the peer's door:
+/// whoever comes beyond is told so, and what was taken in is settled.
+#[test]
+fn where_files_are_few_a_crowd_is_turned_away_and_payments_go_on() {
+    const CLIENTS: usize = 300;
+    let directory = Directory::new("files");
+    let data = directory.0.join("data");
+    let processors = Processor::both();
+    let urls = addresses(&processors).map(|address| format!("http://{address}"));
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        "ulimit -n 200 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_galo"),
+        "serve",
+    ]);
+    command.args(["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"]);
+    command.args(["--default-url", &urls[0], "--fallback-url", &urls[1]]).arg("--data").arg(&data);
+    let mut galo = Galo::spawn(command);
+    let (entry, peer_door) = (galo.address(), galo.address());
+    let mut inside = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(entry);
+        match client.call(request("GET", "/healthz", "", "")).status {
+            200 => inside.push(client),
+            status => assert_eq!(status, 503),
+        }
+    }
+    assert!((20..CLIENTS / 2).contains(&inside.len()), "{} are inside", inside.len());
+    for (number, client) in inside.iter_mut().enumerate() {
+        assert_eq!(client.call(payment(&id(number as u64), "1.00")).status, 202);
+    }
+    let expected = format!("galo_settled_total{{processor=\"default\"}} {}\n", inside.len());
+    let mut watcher = Client::connect(peer_door);
+    wait_until("all are settled", || {
+        watcher.call(request("GET", "/metrics", "", "")).body.contains(&expected)
+    });
+    let stderr = galo.stderr();
+    let warnings: Vec<&str> = stderr.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(matches!(warnings[..], [line] if line.contains("only 200 files")), "{stderr}");
+    assert!(!stderr.contains("ERROR"), "{stderr}");
+
+    let (status, stderr) = {
+        let mut command = std::process::Command::new("sh");
+        let galo = env!("CARGO_BIN_EXE_galo");
+        command.args(["-c", "ulimit -n 60 && exec \"$0\" \"$@\"", galo, "serve"]);
+        Galo::spawn(command).wait()
+    };
+    assert_refused(status, &stderr, "ulimit -n");
+}
+
 #[test]
 fn a_full_queue_turns_payments_away_and_stores_nothing_of_them() {
     let down = [free_address(), free_address()];
