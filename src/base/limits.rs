@@ -27,6 +27,12 @@ pub const FILES_PER_LOOP: usize = 6;
 pub const FILES_AT_PROCESSOR: usize = 4;
 /// What is left of the peer's door, in connections, if there is no peer and files are few.
 pub const PEER_CONNECTIONS_MIN: usize = 8;
+/// What stays of a connection's buffers while it waits: the read buffer, and answers of the usual
+/// sizes, a statement among them.
+pub const BUFFERS_KEPT: usize = 2 * READ_BUFFER_SIZE;
+/// What the buffers of all connections may hold beyond that, in bytes a process. A third of the
+/// memory of a contest's container; 600 clients that all send a body of 4 KiB slowly need a tenth.
+pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
 /// A client that takes its answer more slowly than this is cut off.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a closing answer: how long we go on reading, so that the kernel does not answer late

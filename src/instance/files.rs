@@ -84,7 +84,7 @@ pub fn fit(config: &mut Config) -> Result<(), String> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     let Some(files) = (if raised { maximum } else { current }) else { return Ok(()) };
-    let serving = config.threads.saturating_sub(1).max(1);
+    let serving = super::serving_threads(config);
     let wanted = Wanted {
         loops: config.threads,
         listeners: serving * (config.listen.len() + usize::from(config.peer_listen.is_some())),

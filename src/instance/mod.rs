@@ -12,6 +12,8 @@ pub mod stats;
 pub mod turn;
 
 use crate::base::clock;
+use crate::base::limits::BUFFERS_SIZE_MAX;
+use crate::net::buffers;
 use crate::net::runtime::Driver;
 use crate::payments::Processor;
 use api::Door;
@@ -92,7 +94,7 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 /// only if it is alone.
 fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> Result<(), String> {
     let threads = node.config.threads;
-    let serving = if threads == 1 { 1 } else { threads - 1 };
+    let serving = serving_threads(&node.config);
     // One set of listeners a serving thread, and none left over: the kernel would hand connections
     // to a listener that nobody accepts from.
     let mut sets: Vec<Vec<Listener>> = Vec::new();
@@ -121,7 +123,13 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
     Ok(())
 }
 
+/// The last of several event loops only drives payments.
+fn serving_threads(config: &Config) -> usize {
+    config.threads.saturating_sub(1).max(1)
+}
+
 async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
+    buffers::set_budget(BUFFERS_SIZE_MAX / serving_threads(&node.config));
     let writes = node.clone();
     monoio::spawn(async move { turn::write([&writes.journal, &writes.ledger_journal]).await });
     monoio::spawn(server::attend(node.clone()));

@@ -5,13 +5,14 @@
 
 use crate::base::clock::{self, Moment};
 use crate::base::limits::{
-    ACCEPT_COMPLAINT_EVERY, LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, TURNED_AWAY_MAX,
-    WRITE_TIMEOUT,
+    ACCEPT_COMPLAINT_EVERY, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX,
+    TURNED_AWAY_MAX, WRITE_TIMEOUT,
 };
 use crate::instance::api::{self, Door, Frame, Then};
 use crate::instance::config::ListenAddress;
 use crate::instance::node::Node;
 use crate::instance::turn::{self, Answers};
+use crate::net::buffers::Held;
 use crate::net::http::Connection;
 use crate::net::http::request::{self, Method, Need, Parsed};
 use crate::net::http::response::{self, Response};
@@ -282,6 +283,7 @@ struct Client<S: AsyncWriteRent> {
     scratch: Vec<u8>,
     /// Answers not written yet.
     out: Vec<u8>,
+    held: Held,
 }
 
 /// How a turn over the received bytes ended.
@@ -314,8 +316,8 @@ enum Read {
 impl<S: Stream> Client<S> {
     fn new(stream: S) -> Client<S> {
         let (reader, writer) = stream.into_split();
-        let (scratch, out) = (Vec::new(), Vec::new());
-        Client { reader, writer, alarm: Alarm::new(), received: Vec::new(), scratch, out }
+        let (received, scratch, out) = Default::default();
+        Client { reader, writer, alarm: Alarm::new(), received, scratch, out, held: Held::new() }
     }
 
     /// Serves requests until one side closes.
@@ -417,7 +419,10 @@ impl<S: Stream> Client<S> {
                 Read::End => return false,
                 Read::TimedOut if idle => return false,
                 Read::TimedOut => {
-                    let reason = "The request did not arrive in time.";
+                    let reason = match self.held.was_cut_off() {
+                        false => "The request did not arrive in time.",
+                        true => "Too many requests were unfinished, this one for the longest time.",
+                    };
                     let body = response::error_body(reason);
                     let late = Response::json(408, &body, Connection::Close);
                     response::write(&mut self.out, &late);
@@ -441,10 +446,13 @@ impl<S: Stream> Client<S> {
         if monoio::utils::is_legacy() && !self.flush().await {
             return Read::End;
         }
-        self.received.reserve(READ_BUFFER_SIZE);
+        self.make_room();
+        if !self.held.hold(self.size(), deadline, &self.alarm) {
+            return Read::TimedOut;
+        }
         let start = self.received.len();
         let free = std::mem::take(&mut self.received).slice_mut(start..);
-        let Client { reader, writer, alarm, out, .. } = self;
+        let Client { reader, writer, alarm, out, held, .. } = self;
         // In the queue of the loop from here on, and so is what follows.
         let mut reading = pin!(reader.read(free));
         let mut read = None;
@@ -452,13 +460,17 @@ impl<S: Stream> Client<S> {
             let sending = writer.write(std::mem::take(out));
             let soon = turn::now().0 + SENT_WITHIN;
             read = alarm.until(deadline.min(soon), reading.as_mut()).await;
+            // In the middle of an answer nothing else can be said.
+            if held.is_cut_off() {
+                return Read::End;
+            }
             let write_by = turn::now().0 + WRITE_TIMEOUT;
             let Some((result, bytes)) = alarm.until(write_by, sending).await else {
                 return Read::End;
             };
             *out = bytes;
             match result {
-                Ok(written) if written == out.len() => out.clear(),
+                Ok(written) if written == out.len() => give_back(out),
                 Ok(written) if written > 0 => {
                     if !write_rest(writer, alarm, out, written).await {
                         return Read::End;
@@ -467,7 +479,7 @@ impl<S: Stream> Client<S> {
                 _ => return Read::End,
             }
         }
-        if read.is_none() {
+        if read.is_none() && !held.is_cut_off() {
             read = alarm.until(deadline, reading).await;
         }
         match read {
@@ -479,8 +491,36 @@ impl<S: Stream> Client<S> {
         }
     }
 
+    /// Room for the next read, and not much more: what was larger is given back.
+    fn make_room(&mut self) {
+        let length = self.received.len();
+        let free = self.received.capacity() - length;
+        if free < READ_BUFFER_SIZE / 2 {
+            self.received.reserve_exact(READ_BUFFER_SIZE);
+        } else if free > BUFFERS_KEPT {
+            self.received.shrink_to(length + READ_BUFFER_SIZE);
+        }
+        // What is in it is decoded again.
+        if self.scratch.capacity() > BUFFERS_KEPT / 4 {
+            self.scratch = Vec::new();
+        }
+    }
+
+    /// What its buffers hold beyond what they may keep.
+    fn size(&self) -> usize {
+        let all = self.received.capacity() + self.scratch.capacity() + self.out.capacity();
+        all.saturating_sub(BUFFERS_KEPT)
+    }
+
     /// Writes all answers. False if the client does not take them.
     async fn flush(&mut self) -> bool {
+        if self.out.is_empty() {
+            return true;
+        }
+        let deadline = clock::moment() + WRITE_TIMEOUT;
+        if !self.held.hold(self.size(), deadline, &self.alarm) {
+            return false;
+        }
         write_rest(&mut self.writer, &self.alarm, &mut self.out, 0).await
     }
 
@@ -525,8 +565,17 @@ async fn write_rest<S: AsyncWriteRent>(
             _ => return false,
         }
     }
-    out.clear();
+    give_back(out);
     true
+}
+
+/// Empties a buffer whose answers have been written. A large one is not kept.
+fn give_back(out: &mut Vec<u8>) {
+    if out.capacity() > BUFFERS_KEPT / 2 {
+        *out = Vec::new();
+    } else {
+        out.clear();
+    }
 }
 
 #[cfg(test)]
