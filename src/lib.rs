@@ -18,6 +18,8 @@
 //! `payments::queue` hands it over, `payments::dispatcher` decides when it is sent where,
 //! `instance::drive` sends it, and `payments::summary` counts it.
 
+#![deny(unsafe_code)]
+
 pub mod base;
 pub mod net;
 pub mod payments;

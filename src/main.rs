@@ -1,5 +1,7 @@
 //! The command line: parses, and calls the room that is meant. See `lib.rs` for the whole.
 
+#![deny(unsafe_code)]
+
 use clap::{Parser, Subcommand};
 use galo::instance::{self, config::ServeArgs};
 use galo::journal;
@@ -31,6 +33,7 @@ const EXIT_REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     abort_on_panic();
+    demo::die_with_parent();
     let result = match Arguments::parse().command {
         Command::Serve(args) => instance::serve(*args),
         Command::Rehearse(args) => {

@@ -12,6 +12,27 @@ pub const CONTROLS_CAPACITY: usize = 64;
 pub const RESPONSES_SIZE_MAX: usize = 16 * 1024;
 /// The first size of a connection's read buffer: several requests as HAProxy sends them.
 pub const READ_BUFFER_SIZE: usize = 2 * 1024;
+/// Connections beyond the limit of a door that are being told so at once; meanwhile the kernel
+/// holds whoever else comes. Each is told in a moment, and looked after for [`LINGER`].
+pub const TURNED_AWAY_MAX: usize = 16;
+/// A listener that cannot accept says so no more often than this.
+pub const ACCEPT_COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+/// Files that are open whatever comes: standard ones, signals, the journals' directories and
+/// segments and those being rewritten, name look-ups. 21 at rest, with both journals.
+pub const FILES_FIXED: usize = 40;
+/// Files of an event loop: its ring, its event, a pair to see the end of a turn, its connection for
+/// the peer's accounts, and one more that is being replaced.
+pub const FILES_PER_LOOP: usize = 6;
+/// Files for one processor beside its attempts and looks: the health call, and probes that hang.
+pub const FILES_AT_PROCESSOR: usize = 4;
+/// What is left of the peer's door, in connections, if there is no peer and files are few.
+pub const PEER_CONNECTIONS_MIN: usize = 8;
+/// What stays of a connection's buffers while it waits: the read buffer, and answers of the usual
+/// sizes, a statement among them.
+pub const BUFFERS_KEPT: usize = 2 * READ_BUFFER_SIZE;
+/// What the buffers of all connections may hold beyond that, in bytes a process. A third of the
+/// memory of a contest's container; 600 clients that all send a body of 4 KiB slowly need a tenth.
+pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
 /// A client that takes its answer more slowly than this is cut off.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a closing answer: how long we go on reading, so that the kernel does not answer late

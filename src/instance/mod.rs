@@ -5,12 +5,15 @@
 pub mod api;
 pub mod config;
 pub mod drive;
+pub mod files;
 pub mod node;
 pub mod server;
 pub mod stats;
 pub mod turn;
 
 use crate::base::clock;
+use crate::base::limits::BUFFERS_SIZE_MAX;
+use crate::net::buffers;
 use crate::net::runtime::Driver;
 use crate::payments::Processor;
 use api::Door;
@@ -38,12 +41,12 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 /// In one line, if it cannot start.
 pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     start_log(args.log);
-    let config = Config::new(args)?;
+    let mut config = Config::new(args)?;
+    files::fit(&mut config)?;
     let driver = Driver::detect(config.threads);
     if let Driver::Epoll(reason) = &driver {
         log::warn!("io_uring is refused ({reason}): running on epoll");
     }
-    allow_open_files();
     let listeners = bind(&config)?;
     let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
@@ -61,14 +64,6 @@ pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     }
     log::info!("serving, event loops: {}", node.config.threads);
     Ok(wait_for_the_end(&node, signals))
-}
-
-/// As many open files as the hard limit allows: shells give 1,024, fewer than the connections.
-fn allow_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // If not, accepting says so when it matters.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// One line an event, on stderr.
@@ -89,7 +84,7 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
     entry
         .chain(peer)
         .map(|(address, door, share_port)| {
-            Listener::bind(address, door, share_port)
+            Listener::bind(address, door, share_port, config.leaves_v4(address))
                 .map_err(|error| format!("cannot listen on {address}: {error}"))
         })
         .collect()
@@ -99,7 +94,7 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 /// only if it is alone.
 fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> Result<(), String> {
     let threads = node.config.threads;
-    let serving = if threads == 1 { 1 } else { threads - 1 };
+    let serving = serving_threads(&node.config);
     // One set of listeners a serving thread, and none left over: the kernel would hand connections
     // to a listener that nobody accepts from.
     let mut sets: Vec<Vec<Listener>> = Vec::new();
@@ -128,7 +123,13 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
     Ok(())
 }
 
+/// The last of several event loops only drives payments.
+fn serving_threads(config: &Config) -> usize {
+    config.threads.saturating_sub(1).max(1)
+}
+
 async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
+    buffers::set_budget(BUFFERS_SIZE_MAX / serving_threads(&node.config));
     let writes = node.clone();
     monoio::spawn(async move { turn::write([&writes.journal, &writes.ledger_journal]).await });
     monoio::spawn(server::attend(node.clone()));

@@ -2,6 +2,7 @@
 //!
 //! Knows bytes and time, and nothing of what they mean: no payments, no accounts, no other instance.
 
+pub mod buffers;
 pub mod client;
 pub mod http;
 pub mod pipelined;

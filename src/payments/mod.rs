@@ -253,6 +253,13 @@ pub struct Window {
     pub to: Option<Timestamp>,
 }
 
+impl Window {
+    /// Whether no time lies in it.
+    pub fn is_empty(self) -> bool {
+        matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
