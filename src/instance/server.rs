@@ -7,6 +7,7 @@ use crate::base::clock::{self, Moment};
 use crate::base::limits::{LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT};
 use crate::instance::api::{self, Door, Frame, Then};
 use crate::instance::config::ListenAddress;
+use crate::instance::give_up;
 use crate::instance::node::Node;
 use crate::instance::turn::{self, Answers};
 use crate::net::http::Connection;
@@ -93,7 +94,7 @@ impl Listener {
         let door = self.door;
         // io_uring waits inside the kernel; on a non-blocking socket it would not wait at all.
         if let Err(error) = self.socket.set_nonblocking(on_epoll) {
-            return log::error!("cannot listen on {}: {error}", self.address);
+            give_up(&format!("cannot listen on {}: {error}", self.address));
         }
         let served = match self.address {
             ListenAddress::Tcp(_) => {
@@ -125,7 +126,7 @@ impl Listener {
                 }
             }
         };
-        log::error!("cannot listen: {served}");
+        give_up(&format!("cannot listen: {served}"));
     }
 }
 
@@ -153,7 +154,7 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket {
         let give_up_at = clock::moment() + BIND_PATIENCE;
-        while Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address).is_ok() {
+        while is_listened_on(&address)? {
             // As with a port: what accepts there may be the ring of a process that has just ended.
             if clock::moment() >= give_up_at {
                 return Err(io::ErrorKind::AddrInUse.into());
@@ -169,8 +170,23 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Whether somebody accepts connections at a unix socket. Only a refusal says that nobody does.
+fn is_listened_on(address: &SockAddr) -> io::Result<bool> {
+    loop {
+        match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(address) {
+            Ok(()) => return Ok(true),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => return Ok(false),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
 async fn pause_after(error: &io::Error) {
-    if error.kind() != io::ErrorKind::ConnectionAborted {
+    use io::ErrorKind::{ConnectionAborted, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | Interrupted) {
         log::warn!("cannot accept a connection: {error}");
         monoio::time::sleep(ACCEPT_PAUSE).await;
     }
@@ -190,8 +206,7 @@ pub async fn attend(node: Arc<Node>) {
         is_due
     });
     // Nobody would wake the dispatcher any more.
-    log::error!("an event loop could not be built: {:?}", ended.await.err());
-    std::process::abort();
+    give_up(&format!("an event loop could not be built: {:?}", ended.await.err()));
 }
 
 fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
