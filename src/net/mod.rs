@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod http;
+pub mod names;
 pub mod pipelined;
 pub mod runtime;
 pub mod timeouts;
