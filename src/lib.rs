@@ -4,7 +4,7 @@
 //!
 //! | room | what lives there | what decides, without doing |
 //! | --- | --- | --- |
-//! | [`base`] | money, time, JSON, histograms: what everything may use | |
+//! | [`base`] | money, time, JSON, histograms, the log: what everything may use | |
 //! | [`net`] | the event loop, HTTP both ways, connections, time-outs | `net::http` |
 //! | [`payments`] | a payment from its acceptance to its settlement | `dispatcher`, `router`, `observed`, `processor` |
 //! | [`ledger`] | accounts, their limits and their statements | `book` |

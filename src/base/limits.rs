@@ -63,6 +63,16 @@ pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
 pub const RETRY_AFTER_S: u32 = 1;
 /// The shortest token between the instances.
 pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
+/// Lines of the log that wait to be written, while nobody reads: more than a start and an end say.
+pub const LOG_QUEUE_LINES: usize = 1_024;
+/// A longer line is cut, in bytes. With the queue full of them, the log takes 1 MiB.
+pub const LOG_LINE_BYTES_MAX: usize = 1_024;
+/// Lines of the log a second: what a person can still follow, and 200 MB a day at most.
+pub const LOG_LINES_A_SECOND: u32 = 20;
+/// Of these, from one place in the program; the others' turn comes, too.
+pub const LOG_LINES_A_SECOND_AND_SITE: u32 = 5;
+/// How long the end of the process waits for the log to be written.
+pub const LOG_FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 const _: () = assert!(PEER_TIMEOUT.as_millis() + 50 <= 300);
 const _: () = assert!(LEDGER_PATIENCE.as_millis() + 50 <= 300);

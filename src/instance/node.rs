@@ -109,7 +109,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Replays the journal, and looks up the addresses of processors and peer once (blocking).
+    /// Replays the journal (blocking), and begins to look up where processors and peer are.
     ///
     /// # Errors
     /// If a journal cannot be opened or does not fit to the accounts, in one line.
@@ -188,6 +188,14 @@ impl Node {
     /// Why the start was given up, if it was.
     pub fn refusal(&self) -> Option<&'static str> {
         self.refusal.get().copied()
+    }
+
+    /// Goes from the start to the end at once. False if the start is over: then something may have
+    /// been accepted.
+    pub fn give_up_start(&self) -> bool {
+        let (starting, draining) = (Phase::Starting as u8, Phase::Draining as u8);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.phase.compare_exchange(starting, draining, success, failure).is_ok()
     }
 
     /// Phases only go forward.

@@ -10,6 +10,7 @@ use crate::base::limits::{
 };
 use crate::instance::api::{self, Door, Frame, Then};
 use crate::instance::config::ListenAddress;
+use crate::instance::give_up;
 use crate::instance::node::Node;
 use crate::instance::turn::{self, Answers};
 use crate::net::buffers::Held;
@@ -104,7 +105,7 @@ impl Listener {
         let door = self.door;
         // io_uring waits inside the kernel; on a non-blocking socket it would not wait at all.
         if let Err(error) = self.socket.set_nonblocking(on_epoll) {
-            return log::error!("cannot listen on {}: {error}", self.address);
+            give_up(&format!("cannot listen on {}: {error}", self.address));
         }
         let mut complaints = Complaints::default();
         let served = match self.address {
@@ -138,7 +139,7 @@ impl Listener {
                 }
             }
         };
-        log::error!("cannot listen: {served}");
+        give_up(&format!("cannot listen: {served}"));
     }
 }
 
@@ -170,7 +171,7 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket {
         let give_up_at = clock::moment() + BIND_PATIENCE;
-        while Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address).is_ok() {
+        while is_listened_on(&address)? {
             // As with a port: what accepts there may be the ring of a process that has just ended.
             if clock::moment() >= give_up_at {
                 return Err(io::ErrorKind::AddrInUse.into());
@@ -186,6 +187,20 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Whether somebody accepts connections at a unix socket. Only a refusal says that nobody does.
+fn is_listened_on(address: &SockAddr) -> io::Result<bool> {
+    loop {
+        match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(address) {
+            Ok(()) => return Ok(true),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => return Ok(false),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
 /// What could not be accepted, said now and then.
 #[derive(Default)]
 struct Complaints {
@@ -195,7 +210,7 @@ struct Complaints {
 
 impl Complaints {
     async fn pause_after(&mut self, error: &io::Error) {
-        if error.kind() == io::ErrorKind::ConnectionAborted {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
             return;
         }
         if let Some(count) = self.count(clock::moment()) {
@@ -244,8 +259,7 @@ pub async fn attend(node: Arc<Node>) {
         is_due
     });
     // Nobody would wake the dispatcher any more.
-    log::error!("an event loop could not be built: {:?}", ended.await.err());
-    std::process::abort();
+    give_up(&format!("an event loop could not be built: {:?}", ended.await.err()));
 }
 
 fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {

@@ -183,6 +183,7 @@ impl Options {
 
 fn fail_process(what: &str) -> ! {
     log::error!("the journal cannot be trusted any more, stopping: {what}");
+    crate::base::log::flush();
     std::process::exit(EXIT_FAILED)
 }
 

@@ -5,6 +5,7 @@
 pub mod buffers;
 pub mod client;
 pub mod http;
+pub mod names;
 pub mod pipelined;
 pub mod runtime;
 pub mod timeouts;
