@@ -17,10 +17,10 @@ use crate::journal::{self, Journal, Options, Recovered};
 use crate::ledger::book::{Ledger, Outcome, Past, Ticket};
 use crate::ledger::{AccountId, Transaction};
 use crate::net::client::Target;
+use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::observed::{Report, State};
 use crate::payments::queue::Queue;
-use crate::payments::summary::SummaryIndex;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Processor, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
@@ -94,15 +94,13 @@ pub struct Node {
     /// What the journal brought back, until the dispatcher takes it over.
     recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
     ids: IdWindow,
-    summary: Mutex<SummaryIndex>,
+    books: Mutex<Books>,
     phase: AtomicU8,
     refusal: OnceLock<&'static str>,
     /// When the peer last greeted us (µs).
     heard_at: AtomicU64,
     /// When it was last known how things stand with the peer (µs).
     known_at: AtomicU64,
-    /// Payments of the peer's that we drove while it was away, the oldest first.
-    adopted: Mutex<Vec<(PaymentId, Cents)>>,
     /// Per processor, when its health endpoint was last called by either instance (µs). A new process
     /// takes it to have been at its start: its peer, or the process before it, may have called.
     health_called: [AtomicU64; 2],
@@ -139,12 +137,11 @@ impl Node {
             process: peer::random(),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
             ids,
-            summary: Mutex::new(recovered.summary),
+            books: Mutex::new(recovered.books),
             phase: AtomicU8::new(Phase::Starting as u8),
             refusal: OnceLock::new(),
             heard_at: AtomicU64::new(0),
             known_at: AtomicU64::new(0),
-            adopted: Mutex::new(recovered.adopted),
             health_called: [clock::moment().0; 2].map(AtomicU64::new),
             config,
         }))
@@ -199,7 +196,7 @@ impl Node {
     /// What the peer is told when it greets us.
     pub fn hello(&self) -> HelloMessage {
         self.heard_at.store(clock::moment().0, Ordering::Relaxed);
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let adopted = self.books().adopted.len();
         let (process, now_us) = (self.process, clock::moment().0);
         HelloMessage { instance: self.config.instance.0, process, now_us, adopted }
     }
@@ -294,21 +291,26 @@ impl Node {
         }
     }
 
-    /// The books of this instance.
-    pub fn summary(&self) -> MutexGuard<'_, SummaryIndex> {
-        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What has become of the payments of this instance.
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what became of a payment, and counts it.
+    pub fn happened(&self, event: &Event) {
+        self.journal.append(event);
+        self.books().apply(event);
     }
 
     /// What this instance has settled in a window.
     pub fn totals(&self, window: Window) -> [Totals; 2] {
-        self.summary().totals(window)
+        self.books().summary.totals(window)
     }
 
     /// Forgets ids and books. On the dispatcher's thread, after it has forgotten its payments.
     pub fn forget_all(&self) {
         self.ids.clear();
-        self.summary().clear();
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.books().apply(&Event::Purged);
     }
 
     /// The peer drives this payment in our place: a repeat of it is not ours to pay either.
@@ -318,22 +320,20 @@ impl Node {
 
     /// We drive this payment in the peer's place.
     pub fn adopt(&self, id: PaymentId, amount: Cents) {
-        let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        if adopted.len() < ADOPTED_MAX {
-            adopted.push((id, amount));
+        let mut books = self.books();
+        if books.adopted.len() < ADOPTED_MAX {
+            books.apply(&Event::Adopted { id, amount });
         }
     }
 
     /// Those of our payments that we drive, or drove, in the peer's place.
     pub fn adopted_ids(&self) -> HashSet<PaymentId> {
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        adopted.iter().map(|(id, _)| *id).collect()
+        self.books().adopted.iter().map(|(id, _)| *id).collect()
     }
 
     /// A page of what we drove in the peer's place.
     pub fn adopted_after(&self, after: usize) -> Vec<(PaymentId, Cents)> {
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        adopted.iter().skip(after).take(ADOPTED_PAGE).copied().collect()
+        self.books().adopted.iter().skip(after).take(ADOPTED_PAGE).copied().collect()
     }
 
     /// Sends a message to the dispatcher. If its mailbox is full the message is dropped; false.
@@ -378,7 +378,7 @@ impl Node {
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
-        let summary_bytes = self.summary().memory_bytes();
+        let summary_bytes = self.books().summary.memory_bytes();
         self.stats.write(&Surroundings {
             now_us: clock::moment().0,
             outstanding: self.queue.outstanding(),

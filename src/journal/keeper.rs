@@ -6,14 +6,14 @@
 //! two operations leaves a directory that `recover.rs` reads the same way.
 
 use super::accounts::States;
-use super::books::Books;
+use super::books::Remains;
 use super::head::Kind;
-use super::record::Record;
 use super::segment::{Contents, Ending, UNFINISHED};
 use super::storage::Storage;
 use super::writer::{Writer, is_full, locked};
 use super::{JournalError, accounts, books};
 use crate::ledger::Entry;
+use crate::payments::event::Event;
 use std::collections::VecDeque;
 use std::io;
 
@@ -91,7 +91,7 @@ impl Writer {
             Err(error) => self.fail(&error.to_string()),
         };
         drop(bytes);
-        if !self.write_again(number, &books) {
+        if !self.write_again(number, &books.again) {
             return false;
         }
         // A purge has removed those from before it, so they go together.
@@ -129,15 +129,11 @@ impl Writer {
     }
 
     /// What no file but a segment holds goes into a newer one. False if there is no room for it.
-    fn write_again(&self, number: u32, books: &Books) -> bool {
-        let adopted = books.adopted.iter().map(|(id, amount)| (*id, *amount));
-        let adopted = adopted.map(|(id, amount)| Record::Adopted { id, amount });
-        let rejected = books.rejected.iter().map(|it| Record::Rejected(*it));
-        let records: Vec<Record> = adopted.chain(rejected).collect();
-        if records.is_empty() {
+    fn write_again(&self, number: u32, events: &[Event]) -> bool {
+        if events.is_empty() {
             return true;
         }
-        if self.append_again(number, records.into_iter()).is_none() {
+        if self.append_again(number, events).is_none() {
             return false;
         }
         self.flush();
@@ -152,7 +148,7 @@ impl Writer {
         &self,
         number: u32,
         had_accounts: Option<u32>,
-        books: &mut Books,
+        books: &mut Remains,
     ) -> io::Result<()> {
         let storage = &*self.storage;
         let mut kinds = vec![Kind::Ids];
@@ -251,9 +247,9 @@ fn tell_if_full(was: &mut bool, is: bool, what: &str) {
 }
 
 /// What is left of a full segment.
-fn books_of(number: u32, bytes: &[u8]) -> Result<Books, JournalError> {
+fn books_of(number: u32, bytes: &[u8]) -> Result<Remains, JournalError> {
     let contents = Contents::new(number, bytes)?;
-    let mut books = Books::default();
+    let mut books = Remains::default();
     let (offset, ending) = contents.walk(|offset, record| {
         books.add(offset, &record);
         Ok(())

@@ -46,6 +46,7 @@ mod entry;
 mod head;
 pub mod inspect;
 mod keeper;
+mod outstanding;
 mod record;
 mod recover;
 mod segment;
@@ -64,8 +65,8 @@ use recover::Torn;
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
-use crate::payments::{Attempt, PaymentId, Rejection, Settlement};
-use record::Record;
+use crate::payments::event::Event;
+use crate::payments::{Attempt, PaymentId, Rejection};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -333,47 +334,43 @@ impl Journal {
         self.open.as_ref().map_or(Position::NONE, |open| open.writer.append_attempted(attempt))
     }
 
-    /// The attempt was certainly not booked: the payment may go to either processor.
-    pub fn append_released(&self, id: PaymentId) -> Position {
-        self.append(Record::Released { id })
-    }
-
-    /// A processor holds the payment. Nobody needs to wait for this: if it is lost, the attempt is
-    /// in doubt and the processor is asked again.
-    pub fn append_settled(&self, id: PaymentId, settlement: Settlement) -> Position {
-        let Settlement { processor, amount, requested_at } = settlement;
-        self.append(Record::Settled { id, processor, amount, requested_at })
-    }
-
-    /// Somebody else's payment of the same id was found: ours is over, and not counted.
-    pub fn append_foreign(&self, id: PaymentId) -> Position {
-        self.append(Record::Foreign { id })
-    }
-
-    /// The other instance owns the payment from here on.
-    pub fn append_forwarded(&self, id: PaymentId, amount: Cents) -> Position {
-        self.append(Record::Forwarded { id, amount })
+    /// How an attempt ended, and what became of a payment. Nobody needs to wait for it: if it is
+    /// lost, the attempt is in doubt and the processor is asked again.
+    pub fn append(&self, event: &Event) -> Position {
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append(event))
     }
 
     /// These, accepted in place of the other instance, are driven from here on. It may be told so
     /// once this is durable. `None` if the disk is full: then nothing was done.
     pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
+        self.append_all(adopted, |id, amount| Event::Adopted { id, amount })
+    }
+
+    /// These, never accepted here, are the other instance's to pay: a repetition of one is known,
+    /// after a restart too. `None` if the disk is full: then nothing was done.
+    pub fn append_learned(&self, learned: &[(PaymentId, Cents)]) -> Option<Position> {
+        self.append_all(learned, |id, amount| Event::Forwarded { id, amount, learned: true })
+    }
+
+    fn append_all(
+        &self,
+        payments: &[(PaymentId, Cents)],
+        event: fn(PaymentId, Cents) -> Event,
+    ) -> Option<Position> {
         let Some(open) = &self.open else { return Some(Position::NONE) };
-        let record =
-            |(id, amount): &(PaymentId, Cents)| Record::Adopted { id: *id, amount: *amount };
-        open.writer.append_all(adopted.iter().map(record))
+        open.writer.append_all(payments.iter().map(|(id, amount)| event(*id, *amount)))
     }
 
     /// No processor takes the payment: it is over, and kept for people to decide about.
     pub fn append_rejected(&self, rejection: &Rejection) -> Position {
-        self.append(Record::Rejected(*rejection))
+        self.append(&Event::Rejected(*rejection))
     }
 
     /// A transaction was carried out on an account of the ledger. Call it under the account's lock,
     /// after [`Journal::has_room`]: the journal keeps the order of the calls, and a start refuses
     /// entries of one account that do not follow each other.
     pub fn append_entry(&self, entry: &Entry) -> Position {
-        self.append(Record::Entry(*entry))
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append_entry(entry))
     }
 
     /// Forgets everything. Call it after the payments have been taken out of the queue: one that is
@@ -384,10 +381,6 @@ impl Journal {
         let position = open.writer.append_purged();
         open.keeper.unpark();
         position
-    }
-
-    fn append(&self, record: Record) -> Position {
-        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append(record))
     }
 
     /// Writes everything appended so far, by any thread, with one write(2). Costs two loads if

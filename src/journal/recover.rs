@@ -24,16 +24,17 @@ use super::accounts::{Accounts, States};
 use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::keeper::Keeping;
+use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::storage::Storage;
-use super::writer::{Outstanding, Payments, Writer};
+use super::writer::Writer;
 use super::{JournalError, Options, Position};
 use crate::base::clock::Moment;
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
-use crate::payments::summary::SummaryIndex;
-use crate::payments::{Attempt, Payment, PaymentId, Rejection, Settlement};
+use crate::payments::event::{Books, Event};
+use crate::payments::{Attempt, Payment, PaymentId};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -48,12 +49,7 @@ pub struct Recovered {
     pub doubts: Vec<Attempt>,
     /// The payments accepted last, in that order, as many as are to be remembered.
     pub ids: Vec<(PaymentId, Cents)>,
-    /// Driven here in place of the other instance, in that order.
-    pub adopted: Vec<(PaymentId, Cents)>,
-    /// Refused by every processor they may go to, in that order: people decide about them.
-    pub rejected: Vec<Rejection>,
-    /// Everything settled.
-    pub summary: SummaryIndex,
+    pub books: Books,
     /// Every account of the ledger that has an entry.
     pub accounts: Accounts,
     /// The newest entries that have a key, each with the balance behind it, the oldest first: at
@@ -93,11 +89,9 @@ pub struct Listing {
 #[derive(Debug)]
 pub struct Replay {
     pub listing: Listing,
-    pub payments: Payments,
+    pub payments: Outstanding,
     pub ids: VecDeque<(PaymentId, Cents)>,
-    pub adopted: Vec<(PaymentId, Cents)>,
-    pub rejected: Vec<Rejection>,
-    pub summary: SummaryIndex,
+    pub books: Books,
     /// So many of the settlements are in books.
     settled_in_books: usize,
     pub accounts: Accounts,
@@ -234,11 +228,9 @@ impl Replay {
     pub fn new(storage: &dyn Storage, ids_remembered: usize) -> Result<Replay, JournalError> {
         let mut replay = Replay {
             listing: Listing::new(storage)?,
-            payments: Payments::default(),
+            payments: Outstanding::default(),
             ids: VecDeque::new(),
-            adopted: Vec::new(),
-            rejected: Vec::new(),
-            summary: SummaryIndex::new(),
+            books: Books::default(),
             settled_in_books: 0,
             accounts: Accounts::default(),
             keys: VecDeque::new(),
@@ -250,7 +242,7 @@ impl Replay {
         for number in books {
             let name = Kind::Books.file_name(number);
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
-            let settled = books::add_to(&mut replay.summary, number, &bytes)?;
+            let settled = books::add_to(&mut replay.books.summary, number, &bytes)?;
             replay.settled_in_books += settled[0] + settled[1];
         }
         if let Some(number) = replay.listing.accounts {
@@ -286,8 +278,8 @@ impl Replay {
                 replay.ids.push_front(id);
             }
         }
-        without_repetitions(&mut replay.adopted, |(id, _)| *id);
-        without_repetitions(&mut replay.rejected, |it| it.id);
+        without_repetitions(&mut replay.books.adopted, |(id, _)| *id);
+        without_repetitions(&mut replay.books.rejected, |it| it.id);
         Ok(replay)
     }
 
@@ -298,49 +290,25 @@ impl Replay {
         ids_remembered: usize,
     ) -> Result<(), &'static str> {
         match *record {
-            Record::Entry(ref entry) => return self.apply_entry(entry),
-            Record::Accepted { id, amount, accepted_at } => {
-                self.payments.insert(id, Outstanding { amount, accepted_at, attempt: None, home });
-                self.ids.push_back((id, amount));
-                if self.ids.len() > ids_remembered {
-                    self.ids.pop_front();
+            Record::Event(ref event) => {
+                self.payments.apply(home, event);
+                self.books.apply(event);
+                if *event == Event::Purged {
+                    self.ids.clear();
+                    self.accounts.clear();
+                    self.keys.clear();
+                }
+                if let Some(known) = event.makes_known() {
+                    self.ids.push_back(known);
+                    if self.ids.len() > ids_remembered {
+                        self.ids.pop_front();
+                    }
                 }
             }
             Record::Carried { id, amount, accepted_at, attempt } => {
-                self.payments.insert(id, Outstanding { amount, accepted_at, attempt, home });
+                self.payments.carry(id, Open { amount, accepted_at, attempt, home });
             }
-            // Payments that are not there ended later, and their acceptance is in the books.
-            Record::Attempted { id, processor, requested_at } => {
-                if let Some(payment) = self.payments.get_mut(&id) {
-                    payment.attempt = Some((processor, requested_at));
-                }
-            }
-            Record::Released { id } => {
-                if let Some(payment) = self.payments.get_mut(&id) {
-                    payment.attempt = None;
-                }
-            }
-            Record::Settled { id, processor, amount, requested_at } => {
-                self.payments.remove(&id);
-                self.summary.record(Settlement { processor, amount, requested_at });
-            }
-            Record::Foreign { id } | Record::Forwarded { id, .. } => {
-                self.payments.remove(&id);
-            }
-            Record::Purged => {
-                self.payments.clear();
-                self.ids.clear();
-                self.adopted.clear();
-                self.rejected.clear();
-                self.summary.clear();
-                self.accounts.clear();
-                self.keys.clear();
-            }
-            Record::Adopted { id, amount } => self.adopted.push((id, amount)),
-            Record::Rejected(rejection) => {
-                self.payments.remove(&rejection.id);
-                self.rejected.push(rejection);
-            }
+            Record::Entry(ref entry) => self.apply_entry(entry)?,
             Record::Synced { .. } | Record::End => {}
         }
         Ok(())
@@ -360,16 +328,10 @@ impl Replay {
     /// Payments that are free, and attempts in doubt, the oldest first.
     pub fn outstanding(&self) -> (Vec<Payment>, Vec<Attempt>) {
         let (mut waiting, mut doubts) = (Vec::new(), Vec::new());
-        for (id, Outstanding { amount, accepted_at, attempt, .. }) in &self.payments {
+        for (id, Open { amount, accepted_at, attempt, .. }) in self.payments.iter() {
             let (accepted_at, accepted) = (*accepted_at, Moment(0));
-            let payment = Payment {
-                id: *id,
-                amount: *amount,
-                accepted,
-                accepted_at,
-                guest: false,
-                verify: false,
-            };
+            let payment =
+                Payment { id, amount: *amount, accepted, accepted_at, guest: false, verify: false };
             match *attempt {
                 None => waiting.push(payment),
                 Some((processor, requested_at)) => {
@@ -440,9 +402,7 @@ pub fn open(
         waiting,
         doubts,
         ids: replay.ids.into(),
-        adopted: replay.adopted,
-        rejected: replay.rejected,
-        summary: replay.summary,
+        books: replay.books,
         accounts: replay.accounts,
         keys: replay.keys.into(),
         torn: replay.torn,

@@ -7,6 +7,7 @@ use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::record::{ALIGNMENT, Decoded, END_BYTES, Record, Seed};
 use super::storage::{Storage, StoredFile, is_zero};
 use super::{JournalError, Position};
+use crate::payments::event::Event;
 use std::io;
 use std::sync::Arc;
 
@@ -139,7 +140,7 @@ impl<'a> Contents<'a> {
 
     pub fn begins_with_purge(&self) -> bool {
         let first = Record::decode(self.seed, self.bytes, FILE_HEAD_BYTES);
-        matches!(first, Decoded::Record { record: Record::Purged, .. })
+        matches!(first, Decoded::Record { record: Record::Event(Event::Purged), .. })
     }
 
     /// Bytes from this offset up to the last that is not zero.

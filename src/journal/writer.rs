@@ -17,6 +17,7 @@
 //! Locks, taken in this order: keeping, syncing, writing, appending, next.
 
 use super::head::FILE_HEAD_BYTES;
+use super::outstanding::{Open, Outstanding};
 use super::record::{
     ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, Record,
     SETTLED_BYTES, SYNCED_BYTES,
@@ -26,11 +27,9 @@ use super::storage::Storage;
 use super::{Options, Position};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
-use crate::payments::{Attempt, PaymentId, Processor, Rejection};
-use foldhash::quality::RandomState;
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
-use std::collections::BTreeMap;
+use crate::ledger::Entry;
+use crate::payments::event::Event;
+use crate::payments::{Attempt, PaymentId};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -51,20 +50,6 @@ pub fn room_for(outstanding: usize) -> usize {
 
 /// A buffer that has grown larger in a rush is given back.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
-
-/// A payment that is accepted and not over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outstanding {
-    pub amount: Cents,
-    pub accepted_at: Timestamp,
-    /// The open attempt: at which processor, and since when.
-    pub attempt: Option<(Processor, Timestamp)>,
-    /// The segment that holds it (and its attempt, or a later one does).
-    pub home: u32,
-}
-
-/// Keyed with a random seed: ids come from outside and may be chosen to collide.
-pub type Payments = HashMap<PaymentId, Outstanding, RandomState>;
 
 /// See the module.
 pub struct Writer {
@@ -105,9 +90,7 @@ struct Appending {
     marked: Position,
     /// The last segment that begins with a purge; 0 if none does.
     purged: u32,
-    payments: Payments,
-    /// How many outstanding payments each segment holds.
-    homes: BTreeMap<u32, usize>,
+    payments: Outstanding,
 }
 
 #[derive(Default)]
@@ -135,14 +118,10 @@ impl Writer {
         storage: Arc<dyn Storage>,
         options: Options,
         segment: Segment,
-        payments: Payments,
+        payments: Outstanding,
         keeping: super::keeper::Keeping,
     ) -> Writer {
         let start = Position::new(segment.number, FILE_HEAD_BYTES);
-        let mut homes = BTreeMap::new();
-        for payment in payments.values() {
-            *homes.entry(payment.home).or_default() += 1;
-        }
         let outstanding = payments.len();
         let mut appending = Appending {
             segment: Arc::new(segment),
@@ -153,9 +132,8 @@ impl Writer {
             marked: Position::NONE,
             purged: 0,
             payments,
-            homes,
         };
-        appending.payments.reserve(options.outstanding_at_first.saturating_sub(outstanding));
+        appending.payments.reserve(options.outstanding_at_first);
         Writer {
             storage,
             options,
@@ -208,120 +186,107 @@ impl Writer {
         self.left.load(Ordering::Relaxed) + next >= bytes.saturating_add(slack)
     }
 
+    /// `None` if a payment of this id is outstanding.
     pub fn append_accepted(
         &self,
         id: PaymentId,
         amount: Cents,
         accepted_at: Timestamp,
     ) -> Option<Position> {
-        let mut appending = locked(&self.appending);
-        if appending.payments.contains_key(&id) {
-            return None;
-        }
-        let record = Record::Accepted { id, amount, accepted_at };
-        let position = self.put(&mut appending, record);
-        let home = position.segment();
-        appending.settle_in(id, Outstanding { amount, accepted_at, attempt: None, home });
-        self.publish(&appending);
-        Some(position)
+        let appending = &mut locked(&self.appending);
+        let is_new = !appending.payments.contains(id);
+        is_new.then(|| self.append_in(appending, &Event::Accepted { id, amount, accepted_at }))
     }
 
     pub fn append_attempted(&self, attempt: &Attempt) -> Position {
-        let mut appending = locked(&self.appending);
+        let appending = &mut locked(&self.appending);
         let Attempt { payment, processor, requested_at } = *attempt;
         let id = payment.id;
-        let position = match appending.payments.get_mut(&id) {
-            Some(payment) => {
-                payment.attempt = Some((processor, requested_at));
-                self.put(&mut appending, Record::Attempted { id, processor, requested_at })
-            }
-            // It was accepted just before a purge and reached the dispatcher just after it.
-            None => {
-                let (amount, accepted_at) = (payment.amount, payment.accepted_at);
-                let attempt = Some((processor, requested_at));
-                let record = Record::Carried { id, amount, accepted_at, attempt };
-                let position = self.put(&mut appending, record);
-                let home = position.segment();
-                appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
-                position
-            }
-        };
-        self.publish(&appending);
+        if appending.payments.contains(id) {
+            return self.append_in(appending, &Event::Attempted { id, processor, requested_at });
+        }
+        // It was accepted just before a purge and reached the dispatcher just after it.
+        let attempt = Some((processor, requested_at));
+        let (amount, accepted_at) = (payment.amount, payment.accepted_at);
+        self.carry(appending, id, Open { amount, accepted_at, attempt, home: 0 });
+        self.publish(appending);
+        appending.position()
+    }
+
+    /// Anything but acceptances, attempts and purges, which have methods of their own.
+    pub fn append(&self, event: &Event) -> Position {
+        self.append_in(&mut locked(&self.appending), event)
+    }
+
+    fn append_in(&self, appending: &mut Appending, event: &Event) -> Position {
+        let position = self.put(appending, Record::Event(*event));
+        appending.payments.apply(position.segment(), event);
+        self.publish(appending);
         position
     }
 
-    /// Any of the other records of one payment, or an entry of the ledger.
-    pub fn append(&self, record: Record) -> Position {
-        let mut appending = locked(&self.appending);
-        let position = self.put(&mut appending, record);
-        match record {
-            Record::Released { id } => {
-                if let Some(payment) = appending.payments.get_mut(&id) {
-                    payment.attempt = None;
-                }
-            }
-            Record::Settled { id, .. }
-            | Record::Foreign { id }
-            | Record::Forwarded { id, .. }
-            | Record::Rejected(Rejection { id, .. }) => appending.leave(id),
-            Record::Entry(_) => {}
-            _ => unreachable!("appended by methods of their own"),
-        }
-        self.publish(&appending);
+    /// An entry of the ledger.
+    pub fn append_entry(&self, entry: &Entry) -> Position {
+        let appending = &mut locked(&self.appending);
+        let position = self.put(appending, Record::Entry(*entry));
+        self.publish(appending);
         position
     }
 
     /// All of them, which are of no outstanding payment, or `None` if there is no room besides what
     /// is kept for those.
-    pub fn append_all(&self, records: impl ExactSizeIterator<Item = Record>) -> Option<Position> {
-        self.append_if_room(&mut locked(&self.appending), records)
+    pub fn append_all(&self, events: impl ExactSizeIterator<Item = Event>) -> Option<Position> {
+        self.append_if_room(&mut locked(&self.appending), events)
     }
 
     /// What was read in a segment that is to go, unless there has been a purge since.
-    pub fn append_again(
-        &self,
-        from: u32,
-        records: impl ExactSizeIterator<Item = Record>,
-    ) -> Option<Position> {
+    pub fn append_again(&self, from: u32, events: &[Event]) -> Option<Position> {
         let appending = &mut locked(&self.appending);
         let is_current = appending.purged <= from;
-        is_current.then(|| self.append_if_room(appending, records)).flatten()
+        is_current.then(|| self.append_if_room(appending, events.iter().copied())).flatten()
     }
 
     fn append_if_room(
         &self,
         appending: &mut Appending,
-        records: impl ExactSizeIterator<Item = Record>,
+        events: impl ExactSizeIterator<Item = Event>,
     ) -> Option<Position> {
-        let needed = records.len() * (REJECTED_BYTES + SYNCED_BYTES);
+        let needed = events.len() * (REJECTED_BYTES + SYNCED_BYTES);
         if !self.has_room_besides(room_for(appending.payments.len()).saturating_add(needed)) {
             return None;
         }
-        for record in records {
-            self.put(appending, record);
+        for event in events {
+            self.append_in(appending, &event);
         }
-        self.publish(appending);
         Some(appending.position())
     }
 
     pub fn append_purged(&self) -> Option<Position> {
-        let mut appending = locked(&self.appending);
-        if appending.offset > FILE_HEAD_BYTES && !self.roll(&mut appending) {
+        let appending = &mut locked(&self.appending);
+        if appending.offset > FILE_HEAD_BYTES && !self.roll(appending) {
             return None;
         }
-        let position = appending.encode(Record::Purged);
-        appending.payments.clear();
-        appending.homes.clear();
-        appending.purged = position.segment();
-        self.publish(&appending);
+        let position = appending.encode(Record::Event(Event::Purged));
+        let home = position.segment();
+        appending.purged = home;
+        appending.payments.apply(home, &Event::Purged);
+        self.publish(appending);
         Some(position)
+    }
+
+    /// Writes a payment again, whole, into the segment in use.
+    fn carry(&self, appending: &mut Appending, id: PaymentId, payment: Open) {
+        let Open { amount, accepted_at, attempt, .. } = payment;
+        let record = Record::Carried { id, amount, accepted_at, attempt };
+        let home = self.put(appending, record).segment();
+        appending.payments.carry(id, Open { home, ..payment });
     }
 
     /// Writes the payments of the oldest segment again if there is room for it, at most `max` of
     /// them, so that the segment can go.
     pub fn carry_over(&self, from: u32, max: usize) {
-        let mut appending = locked(&self.appending);
-        let count = appending.homes.get(&from).copied().unwrap_or(0);
+        let appending = &mut locked(&self.appending);
+        let count = appending.payments.held_by(from);
         let outstanding = appending.payments.len();
         if !self.has_room_besides(room_for(outstanding).saturating_add(room_for(count.min(max)))) {
             return;
@@ -331,15 +296,10 @@ impl Writer {
             .iter()
             .filter(|(_, payment)| payment.home == from)
             .take(max)
-            .map(|(id, payment)| (*id, *payment))
+            .map(|(id, payment)| (id, *payment))
             .collect();
-        for (id, Outstanding { amount, accepted_at, attempt, .. }) in old {
-            let record = Record::Carried { id, amount, accepted_at, attempt };
-            let home = self.put(&mut appending, record).segment();
-            appending.leave(id);
-            appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
-        }
-        self.publish(&appending);
+        old.into_iter().for_each(|(id, payment)| self.carry(appending, id, payment));
+        self.publish(appending);
     }
 
     /// Encodes a record behind the others, in the next segment if this one is full.
@@ -458,14 +418,14 @@ impl Writer {
     pub fn census(&self, segment: u32) -> Census {
         let appending = locked(&self.appending);
         Census {
-            held: appending.homes.get(&segment).copied().unwrap_or(0),
+            held: appending.payments.held_by(segment),
             in_use: appending.segment.number,
             purged: appending.purged,
         }
     }
 
     #[cfg(test)]
-    pub fn payments(&self) -> Payments {
+    pub fn payments(&self) -> Outstanding {
         locked(&self.appending).payments.clone()
     }
 }
@@ -488,23 +448,6 @@ impl Appending {
         record.encode(self.segment.seed, self.offset, &mut self.pending);
         self.offset += record.length();
         self.position()
-    }
-
-    fn settle_in(&mut self, id: PaymentId, payment: Outstanding) {
-        if let Entry::Vacant(entry) = self.payments.entry(id) {
-            entry.insert(payment);
-            *self.homes.entry(payment.home).or_default() += 1;
-        }
-    }
-
-    /// The payment is over. Unknown ids are those of payments that were purged.
-    fn leave(&mut self, id: PaymentId) {
-        let Some(payment) = self.payments.remove(&id) else { return };
-        let held = self.homes.get_mut(&payment.home).expect("a home for every payment");
-        *held -= 1;
-        if *held == 0 {
-            self.homes.remove(&payment.home);
-        }
     }
 }
 
