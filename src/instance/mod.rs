@@ -18,7 +18,7 @@ use config::{Config, ServeArgs};
 use drive::Engine;
 use node::{Node, Phase};
 use server::Listener;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,6 +44,9 @@ pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
         log::warn!("io_uring is refused ({reason}): running on epoll");
     }
     allow_open_files();
+    // A file that may not grow further is an error like a full disk, and no reason to die.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())
+        .map_err(|error| format!("cannot ignore a signal: {error}"))?;
     let listeners = bind(&config)?;
     let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch for signals: {error}"))?;

@@ -13,7 +13,8 @@ use crate::cluster::peer::{self, HelloMessage, Peer};
 use crate::instance::config::Config;
 use crate::instance::stats::{Stats, Surroundings};
 use crate::instance::turn;
-use crate::journal::{self, Journal, Options, Recovered};
+use crate::journal::identity::Owner;
+use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Outcome, Past, Ticket};
 use crate::ledger::{AccountId, Transaction};
 use crate::net::client::Target;
@@ -112,9 +113,10 @@ impl Node {
     /// # Errors
     /// If a journal cannot be opened or does not fit to the accounts, in one line.
     pub fn new(config: Config) -> Result<Arc<Node>, String> {
+        let found = find_journal(&config).map_err(|error| error.to_string())?;
         // The smaller one first: once open, a journal takes space ahead, which the other may need.
         let (ledger, ledger_journal) = open_ledger(&config)?;
-        let (journal, recovered) = open_journal(&config).map_err(|error| error.to_string())?;
+        let (journal, recovered) = open_journal(&config, found).map_err(|it| it.to_string())?;
         let ids = IdWindow::new(config.ids_remembered);
         for (id, amount) in &recovered.ids {
             ids.admit(*id, *amount);
@@ -283,7 +285,8 @@ impl Node {
         match self.ids.admit_with(id, amount, write) {
             Admission::New => {
                 let guest = !self.is_home(id);
-                place.push(Payment { id, amount, accepted, accepted_at, guest, verify: guest });
+                let verify = guest || self.journal.must_verify_fresh(accepted_at);
+                place.push(Payment { id, amount, accepted, accepted_at, guest, verify });
                 Accepted::New
             }
             Admission::Same => Accepted::Repeated,
@@ -405,12 +408,37 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
     Ok((ledger, journal))
 }
 
-fn open_journal(config: &Config) -> Result<(Journal, Recovered), journal::JournalError> {
-    let Some((directory, durability)) = &config.journal else {
+/// Reads the journal, if there is one, and sees to it that it is ours. Changes nothing.
+fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
+    let Some((directory, durability)) = &config.journal else { return Ok(None) };
+    let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
+    let mut found = Journal::find(directory, options)?;
+    let owner = Owner {
+        instance: config.instance,
+        is_paired: config.peer.is_some(),
+        processors: config.processor_urls.each_ref().map(|url| format!("http://{url}")),
+    };
+    for line in found.claim(&owner, &config.accept_change, clock::now())? {
+        log::info!("journal {}: {line}", directory.display());
+    }
+    Ok(Some(found))
+}
+
+fn open_journal(
+    config: &Config,
+    found: Option<Found>,
+) -> Result<(Journal, Recovered), JournalError> {
+    let (Some(found), Some((directory, _))) = (found, &config.journal) else {
         return Ok((Journal::none(), Recovered::default()));
     };
-    let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
-    let (journal, mut recovered) = Journal::open(directory, options)?;
+    let (journal, mut recovered) = Journal::start(found)?;
+    if recovered.is_copy {
+        log::warn!(
+            "journal {}: it is a copy, or was restored: for 24 h, what is accepted is looked for at \
+             the other processors before it is paid at one",
+            directory.display()
+        );
+    }
     let is_guest = |id: PaymentId| config.peer.is_some() && id.home() != config.instance;
     recovered.waiting.iter_mut().for_each(|payment| payment.guest = is_guest(payment.id));
     for Attempt { payment, .. } in &mut recovered.doubts {

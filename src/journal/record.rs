@@ -26,9 +26,8 @@
 //!    9  End              8  -
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
 //!   11  Adopted         32  id 16, amount in cents 8
-//!   12  Rejected        40  id 16, amount in cents 8, status of each processor's last refusal
-//!                           2 + 2 (0: not asked), 4 zero; the detail is 0: refused. Kept: 1 for
-//!                           one that was booked with another amount
+//!   12  Rejected        40  id 16, amount in cents 8, per processor the status of its last refusal
+//!                           2 + 2 (0: not asked, 200: it holds the id under another amount), 4 zero
 //!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
 //! 65…127 kept for the ledger
 //! ```

@@ -5,7 +5,7 @@
 
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::record::{ALIGNMENT, Decoded, END_BYTES, Record, Seed};
-use super::storage::{Storage, StoredFile, is_zero};
+use super::storage::{Lack, Storage, StoredFile, is_zero};
 use super::{JournalError, Position};
 use crate::payments::event::Event;
 use std::io;
@@ -18,6 +18,8 @@ pub const UNFINISHED: &str = ".tmp";
 pub struct Segment {
     pub number: u32,
     pub seed: Seed,
+    /// How long it may become.
+    pub bytes: usize,
     pub file: Arc<dyn StoredFile>,
 }
 
@@ -38,7 +40,7 @@ impl Segment {
             Ok(file)
         };
         match make() {
-            Ok(file) => Ok(Segment { number, seed: Seed::of_segment(number), file }),
+            Ok(file) => Ok(Segment { number, seed: Seed::of_segment(number), bytes, file }),
             Err(error) => {
                 // Gives the space back; a start would too.
                 let _ = storage.remove(&unfinished);
@@ -47,9 +49,49 @@ impl Segment {
         }
     }
 
+    /// Makes one of this size, or as long a one as there is space for: what it takes to settle what
+    /// is outstanding was kept free in the segment before, which has just been cut to what is in it.
+    pub fn create_what_fits(
+        storage: &dyn Storage,
+        number: u32,
+        bytes: usize,
+    ) -> io::Result<Segment> {
+        let lacks_space = |error: &io::Error| Lack::of(error) == Some(Lack::Space);
+        match Segment::create(storage, number, bytes) {
+            Err(error) if lacks_space(&error) && bytes > LENGTH_MIN => {}
+            result => return result,
+        }
+        let (mut fits, mut too_long) = (LENGTH_MIN, bytes);
+        while too_long - fits > LENGTH_STEP {
+            let between = (fits + too_long) / 2 / ALIGNMENT * ALIGNMENT;
+            match there_is_space_for(storage, number, between)? {
+                true => fits = between,
+                false => too_long = between,
+            }
+        }
+        let made = Segment::create(storage, number, fits)?;
+        log::warn!(
+            "journal: the disk is full: a segment of {fits} bytes was made, not of {bytes}; what \
+             was accepted is settled, and nothing more is accepted until there is space"
+        );
+        Ok(made)
+    }
+
     /// Bytes for records, in a segment of this size.
     pub fn room(segment_bytes: usize) -> usize {
         segment_bytes - FILE_HEAD_BYTES - END_BYTES
+    }
+}
+
+/// Tries it with a file that is gone afterwards.
+fn there_is_space_for(storage: &dyn Storage, number: u32, bytes: usize) -> io::Result<bool> {
+    let name = Kind::Segment.file_name(number) + UNFINISHED;
+    let allocated = storage.create(&name).and_then(|file| file.allocate(bytes as u64));
+    storage.remove(&name)?;
+    match allocated {
+        Ok(()) => Ok(true),
+        Err(error) if Lack::of(&error) == Some(Lack::Space) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -158,6 +200,10 @@ impl<'a> Contents<'a> {
 }
 
 const PAGE_BYTES: usize = 4096;
+/// The shortest segment that is worth having.
+const LENGTH_MIN: usize = PAGE_BYTES / 4;
+/// How closely it is found out how long one can be.
+const LENGTH_STEP: usize = PAGE_BYTES / 8;
 
 /// What was found behind a bad spot.
 #[derive(Clone, Copy, Debug, Default)]

@@ -23,7 +23,7 @@ use super::record::{
     SETTLED_BYTES, SYNCED_BYTES,
 };
 use super::segment::Segment;
-use super::storage::Storage;
+use super::storage::{Lack, Storage};
 use super::{Options, Position};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
@@ -42,6 +42,9 @@ const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <=
 /// What one more payment or one more entry may need.
 const ROOM_FOR_ONE: usize = ENTRY_BYTES_MAX + SYNCED_BYTES;
 const _: () = assert!(ROOM_FOR_ONE >= ROOM_PER_PAYMENT);
+
+/// What is kept free besides when an attempt is started, at most: a few records of other threads.
+const ATTEMPTS_SLACK: usize = 4096;
 
 /// Bytes to be kept free for so many outstanding payments.
 pub fn room_for(outstanding: usize) -> usize {
@@ -68,6 +71,8 @@ pub struct Writer {
     /// Bytes for records in the segment in use.
     left: AtomicUsize,
     next_ready: AtomicBool,
+    /// The next segment could not be made because too many files are open.
+    lacks_files: AtomicBool,
     outstanding: AtomicUsize,
 }
 
@@ -122,6 +127,7 @@ impl Writer {
         keeping: super::keeper::Keeping,
     ) -> Writer {
         let start = Position::new(segment.number, FILE_HEAD_BYTES);
+        let room = Segment::room(segment.bytes);
         let outstanding = payments.len();
         let mut appending = Appending {
             segment: Arc::new(segment),
@@ -146,8 +152,9 @@ impl Writer {
             appended: AtomicU64::new(start.0),
             written: AtomicU64::new(start.0),
             synced: AtomicU64::new(start.0),
-            left: AtomicUsize::new(Segment::room(options.segment_bytes)),
+            left: AtomicUsize::new(room),
             next_ready: AtomicBool::new(false),
+            lacks_files: AtomicBool::new(false),
             outstanding: AtomicUsize::new(outstanding),
         }
     }
@@ -174,16 +181,33 @@ impl Writer {
     }
 
     pub fn has_room_for_attempt(&self) -> bool {
-        self.has_room_besides(ROOM_TO_SETTLE * self.outstanding.load(Ordering::Relaxed))
+        // One thread appends attempts: others add at most what they have looked for.
+        let slack = self.slack().min(ATTEMPTS_SLACK);
+        self.free() >= ROOM_TO_SETTLE * self.outstanding.load(Ordering::Relaxed) + slack
+    }
+
+    /// Why the next segment could not be made.
+    pub fn lack(&self) -> Lack {
+        match self.lacks_files.load(Ordering::Relaxed) {
+            true => Lack::Files,
+            false => Lack::Space,
+        }
     }
 
     /// Whether so many bytes are free, and some more for what other threads append meanwhile.
     fn has_room_besides(&self, bytes: usize) -> bool {
-        let segment_bytes = self.options.segment_bytes;
+        self.free() >= bytes.saturating_add(self.slack())
+    }
+
+    fn slack(&self) -> usize {
+        self.options.segment_bytes / 64
+    }
+
+    /// Bytes for records, in the segment in use and in the next if it is there.
+    fn free(&self) -> usize {
         let next_ready = self.next_ready.load(Ordering::Acquire);
-        let next = if next_ready { Segment::room(segment_bytes) } else { 0 };
-        let slack = segment_bytes / 64;
-        self.left.load(Ordering::Relaxed) + next >= bytes.saturating_add(slack)
+        let next = if next_ready { Segment::room(self.options.segment_bytes) } else { 0 };
+        self.left.load(Ordering::Relaxed) + next
     }
 
     /// `None` if a payment of this id is outstanding.
@@ -305,7 +329,7 @@ impl Writer {
     /// Encodes a record behind the others, in the next segment if this one is full.
     fn put(&self, appending: &mut Appending, record: Record) -> Position {
         let needed = SYNCED_BYTES + record.length() + END_BYTES;
-        if appending.offset + needed > self.options.segment_bytes && !self.roll(appending) {
+        if appending.offset + needed > appending.segment.bytes && !self.roll(appending) {
             self.fail("the disk is full, and so is the space kept for what was accepted");
         }
         let until = self.synced();
@@ -350,8 +374,13 @@ impl Writer {
                 self.next_ready.store(true, Ordering::Release);
                 true
             }
-            Err(error) if is_full(&error) => false,
-            Err(error) => self.fail(&format!("segment {number} cannot be made: {error}")),
+            Err(error) => {
+                let Some(lack) = Lack::of(&error) else {
+                    self.fail(&format!("segment {number} cannot be made: {error}"))
+                };
+                self.lacks_files.store(lack == Lack::Files, Ordering::Relaxed);
+                false
+            }
         }
     }
 
@@ -361,7 +390,7 @@ impl Writer {
 
     /// Lets other threads see what was appended. Before the lock is given back.
     fn publish(&self, appending: &Appending) {
-        let left = self.options.segment_bytes - END_BYTES - appending.offset;
+        let left = appending.segment.bytes - END_BYTES - appending.offset;
         self.left.store(left, Ordering::Relaxed);
         self.outstanding.store(appending.payments.len(), Ordering::Relaxed);
         self.appended.store(appending.position().0, Ordering::Release);
@@ -449,13 +478,4 @@ impl Appending {
         self.offset += record.length();
         self.position()
     }
-}
-
-/// Whether an error says that there is no room now, on the disk or for another open file. Nothing is
-/// lost by that, and it may pass; clients alone can use up the files a process may open.
-pub fn is_full(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
-    let no_more_files = [libc::EMFILE, libc::ENFILE];
-    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
-        || error.raw_os_error().is_some_and(|code| no_more_files.contains(&code))
 }

@@ -168,9 +168,8 @@ fn figures_of_a_start() {
             verify: false,
         };
         writer.append_attempted(&Attempt { payment, processor, requested_at: at });
-        let id = id(number);
         let settlement = Settlement { processor, amount, requested_at: at };
-        writer.append(&Event::Settled { id, settlement });
+        writer.append(&Event::Settled { id: id(number), settlement });
         if number.is_multiple_of(1024) {
             writer.flush();
             if writer.appended().segment() > segment && number < PAYMENTS - 2_000_000 {

@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod figures;
 mod ledger;
+mod owner;
 mod real;
 mod room;
 

@@ -249,3 +249,71 @@ fn what_was_adopted_or_rejected_outlives_its_segment() {
     let (_, recovered) = open(&storage, options(SEGMENT)).unwrap();
     assert_eq!((recovered.books.adopted, recovered.books.rejected), (vec![], vec![]));
 }
+
+/// The disk is as full as it can be, and the process is started anew, again and again: it goes on in
+/// what was kept free before, and settles all that it took.
+#[test]
+fn a_start_on_a_full_disk_settles_what_was_accepted() {
+    // The slack is for what each start takes itself.
+    const SEGMENT: usize = 1 << 20;
+    let storage = Simulated::default();
+    storage.set_capacity(Some(2 * SEGMENT + SEGMENT / 2));
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    while writer.keep() {}
+    // As many as one segment has room for, and then others until there is no room for one more.
+    let accepted = 8_000;
+    for id in 0..accepted {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+    }
+    let mut others = 0;
+    while writer.has_room() {
+        let id = 1 << 64 | others;
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+        writer.append_attempted(&attempt(id));
+        settle(&writer, id);
+        writer.flush();
+        others += 1;
+    }
+    drop(writer);
+    let mut settled = 0;
+    while settled < accepted {
+        // Somebody else has taken what was left.
+        storage.set_capacity(Some(storage.used()));
+        let (writer, recovered) = open(&storage, options(SEGMENT)).unwrap();
+        assert_eq!(recovered.waiting.len() as u128, accepted - settled);
+        while writer.keep() {}
+        let until = accepted.min(settled + accepted / 5 + 1);
+        for id in settled..until {
+            assert!(writer.has_room_for_attempt(), "attempt {id} of {accepted}");
+            writer.append_attempted(&attempt(id));
+            writer.flush();
+            writer.sync();
+            settle(&writer, id);
+        }
+        writer.flush();
+        settled = until;
+    }
+    assert_eq!(replayed(&storage).unwrap().settled[0].0, (accepted + others) as u64);
+    storage.set_capacity(None);
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    assert!(writer.has_room(), "there is space again");
+}
+
+/// Payments taken with a large queue are settled with a small one: a segment is as long as what
+/// waits needs.
+#[test]
+fn a_smaller_queue_than_what_waits_is_drained() {
+    const WAITING: u128 = 400_000;
+    let storage = Simulated::default();
+    let fail = options(0).fail;
+    let of = |queue| Options { fail, ..Options::new(Durability::Process, queue, 1) };
+    let (writer, _) = open(&storage, of(WAITING as usize)).unwrap();
+    for id in 0..WAITING {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+    }
+    writer.flush();
+    drop(writer);
+    let (writer, recovered) = open(&storage, of(1_000)).unwrap();
+    assert_eq!(recovered.waiting.len() as u128, WAITING);
+    assert!(writer.has_room_for_attempt(), "without the next segment too");
+}
