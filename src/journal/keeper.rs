@@ -269,7 +269,7 @@ fn books_of(number: u32, bytes: &[u8]) -> Result<Remains, JournalError> {
 }
 
 /// Writes a file under another name first, so that its own name only ever means the whole.
-fn write_unfinished(
+pub(super) fn write_unfinished(
     storage: &dyn Storage,
     kind: Kind,
     number: u32,

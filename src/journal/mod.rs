@@ -47,6 +47,7 @@ mod accounts;
 mod books;
 mod entry;
 mod head;
+pub mod history;
 pub mod identity;
 pub mod inspect;
 mod keeper;
