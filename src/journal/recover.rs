@@ -29,7 +29,7 @@ use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::storage::{Lack, Storage, random};
-use super::writer::Writer;
+use super::writer::{self, Writer};
 use super::{JournalError, Options, Position};
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::money::Cents;
@@ -475,12 +475,12 @@ impl Found {
             replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
         let keeping = Keeping { oldest, ids, accounts, only_accounts, lacks: [None; 3] };
         // A new journal is not begun where there is no space for it.
-        let create = match replay.end.is_some() || replay.settled_in_books > 0 {
-            true => Segment::create_what_fits,
-            false => Segment::create,
+        let (bytes, needed) = (options.segment_bytes, writer::room_to_start(replay.payments.len()));
+        let created = match replay.end.is_some() || replay.settled_in_books > 0 {
+            true => Segment::create_what_fits(&*storage, number, bytes, needed),
+            false => Segment::create(&*storage, number, bytes),
         };
-        let segment = create(&*storage, number, options.segment_bytes)
-            .map_err(failed("make", &Kind::Segment.file_name(number)))?;
+        let segment = created.map_err(failed("make", &Kind::Segment.file_name(number)))?;
         let (waiting, doubts) = replay.outstanding();
         let recovered = Recovered {
             waiting,

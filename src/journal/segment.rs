@@ -49,25 +49,29 @@ impl Segment {
         }
     }
 
-    /// Makes one of this size, or as long a one as there is space for: what it takes to settle what
-    /// is outstanding was kept free in the segment before, which has just been cut to what is in it.
+    /// Makes one of this size or, if there is no space for it, one of the size that is needed, or as
+    /// long a one as there is space for: what it takes to settle what is outstanding was kept free
+    /// in the segment before, which has just been cut to what is in it. No more than is needed: the
+    /// rest is for the rewriting of old segments, which gives space back.
     pub fn create_what_fits(
         storage: &dyn Storage,
         number: u32,
         bytes: usize,
+        needed: usize,
     ) -> io::Result<Segment> {
-        let lacks_space = |error: &io::Error| Lack::of(error) == Some(Lack::Space);
         match Segment::create(storage, number, bytes) {
-            Err(error) if lacks_space(&error) && bytes > LENGTH_MIN => {}
+            Err(error) if Lack::of(&error) == Some(Lack::Space) && bytes > LENGTH_MIN => {}
             result => return result,
         }
-        let (mut fits, mut too_long) = (LENGTH_MIN, bytes);
+        let needed = needed.next_multiple_of(PAGE_BYTES).min(bytes);
+        let (mut fits, mut too_long) = (LENGTH_MIN, needed + LENGTH_STEP);
+        let mut next = needed;
         while too_long - fits > LENGTH_STEP {
-            let between = (fits + too_long) / 2 / ALIGNMENT * ALIGNMENT;
-            match there_is_space_for(storage, number, between)? {
-                true => fits = between,
-                false => too_long = between,
+            match there_is_space_for(storage, number, next)? {
+                true => fits = next,
+                false => too_long = next,
             }
+            next = (fits + too_long) / 2 / ALIGNMENT * ALIGNMENT;
         }
         let made = Segment::create(storage, number, fits)?;
         log::warn!(

@@ -51,6 +51,15 @@ pub fn room_for(outstanding: usize) -> usize {
     outstanding.saturating_mul(ROOM_PER_PAYMENT)
 }
 
+/// How long a segment should be on a full disk at a start, with so many outstanding payments: some
+/// may be attempted again before they are over.
+pub fn room_to_start(outstanding: usize) -> usize {
+    room_for(outstanding).saturating_mul(2).saturating_add(FILE_HEAD_BYTES + ROOM_AT_LEAST)
+}
+
+/// See [`room_to_start`].
+const ROOM_AT_LEAST: usize = 64 * 1024;
+
 /// A buffer that has grown larger in a rush is given back.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 

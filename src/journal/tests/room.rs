@@ -317,3 +317,25 @@ fn a_smaller_queue_than_what_waits_is_drained() {
     assert_eq!(recovered.waiting.len() as u128, WAITING);
     assert!(writer.has_room_for_attempt(), "without the next segment too");
 }
+
+/// On a disk that is full of what is over nothing is kept from its rewriting: a start takes what it
+/// needs and no more, and then there is space.
+#[test]
+fn a_start_on_a_full_disk_gives_space_back() {
+    const SEGMENT: usize = 1 << 20;
+    let storage = Simulated::default();
+    storage.set_capacity(Some(SEGMENT / 4 * 7));
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    let mut id = 0;
+    while writer.has_room() {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+        settle(&writer, id);
+        writer.keep();
+        id += 1;
+    }
+    writer.flush();
+    drop(writer);
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    while writer.keep() {}
+    assert!(writer.is_next_ready() && writer.has_room());
+}
