@@ -5,7 +5,7 @@
 
 use crate::base::limits::PEER_TOKEN_LENGTH_MIN;
 use crate::base::money::Fee;
-use crate::journal;
+use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
 use crate::payments::router::Policy;
@@ -130,6 +130,11 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_DATA")]
     pub data: Option<PathBuf>,
 
+    /// Changes to settings that a journal would be refused for, and that are meant: give them for
+    /// one start, as the refusal says.
+    #[arg(long, env = "GALO_ACCEPT_CHANGE", value_enum, value_delimiter = ',')]
+    pub accept_change: Vec<Change>,
+
     /// What a 2xx promises; with --data, process if nothing is said.
     #[arg(long, env = "GALO_DURABILITY", value_enum)]
     pub durability: Option<Durability>,
@@ -205,6 +210,8 @@ pub struct Config {
     pub peer_token: String,
     pub allow_purge: bool,
     pub accounts: Arc<Limits>,
+    /// Changes since the journal was last used that are meant.
+    pub accept_change: Vec<Change>,
     /// The journal's directory and what is promised, if anything is.
     pub journal: Option<(PathBuf, journal::Durability)>,
     pub policy: Policy,
@@ -275,6 +282,7 @@ impl Config {
             adopt_after: args.adopt_after,
             peer_token,
             allow_purge: args.allow_purge,
+            accept_change: args.accept_change,
             accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
             journal,
             policy,

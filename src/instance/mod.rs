@@ -22,6 +22,7 @@ use config::{Config, ServeArgs};
 use drive::Engine;
 use node::{Node, Phase};
 use server::Listener;
+use signal_hook::consts::SIGXFSZ;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -94,6 +95,9 @@ fn try_to_start(args: ServeArgs, life: &Life) -> Result<(), String> {
     if let Driver::Epoll(reason) = &driver {
         log::warn!("io_uring is refused ({reason}): running on epoll");
     }
+    // A file that may not grow further is an error like a full disk, and no reason to die.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())
+        .map_err(|error| format!("cannot ignore a signal: {error}"))?;
     let listeners = bind(&config)?;
     let node = Node::new(config)?;
     let Some(node) = life.get_or_init(|| Some(node)) else {

@@ -114,7 +114,7 @@ impl<T> Ord for Due<T> {
 pub struct Dispatcher {
     policy: Policy,
     /// There is another instance: whose a booking is shows in its milliseconds.
-    paired: bool,
+    _paired: bool,
     reach: Reach,
     observed: [Observed; 2],
     /// Accepted and without an open attempt, oldest first.
@@ -144,7 +144,7 @@ impl Dispatcher {
         let observed = Observed::new(policy.attempt_latency_max, policy.processor_concurrency);
         Dispatcher {
             policy,
-            paired,
+            _paired: paired,
             reach: Reach::Every,
             observed: [observed.clone(), observed],
             waiting: VecDeque::new(),

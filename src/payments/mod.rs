@@ -8,6 +8,7 @@
 //! the other may hold it.
 
 pub mod dispatcher;
+pub mod event;
 pub mod ids;
 pub mod intake;
 pub mod observed;

@@ -172,7 +172,7 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
             (&stats.turned_away, Then::Answered)
         }
         Accepted::DiskFull => {
-            turn_away(out, frame, "The disk is full.");
+            turn_away(out, frame, node.journal.lack().sentence());
             (&stats.turned_away, Then::Answered)
         }
         Accepted::Closed => {
