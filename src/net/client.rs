@@ -15,7 +15,7 @@ use monoio::net::TcpStream;
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -83,7 +83,7 @@ impl Target {
         let names = match host.parse::<IpAddr>() {
             Ok(address) => Names::fixed(SocketAddr::new(address, port)),
             Err(_) => Names::looked_up(&host.clone(), names::FRESH_FOR, move || {
-                (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+                names::ask_system(&host, port)
             }),
         };
         Arc::new(Target { authority, names })
@@ -586,12 +586,30 @@ mod tests {
             tell.send(Ok(vec![server])).unwrap();
             assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
             tell.send(Err(io::ErrorKind::TimedOut.into())).unwrap();
-            tell.send(Ok(Vec::new())).unwrap();
             // From here on it is silent, and each of these is a new connection.
             for _ in 0..2 {
                 wait_until_closed(&mut link).await;
                 assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
             }
+        });
+    }
+
+    /// Its address may be another's by the time that it is there again.
+    #[test]
+    fn nothing_is_sent_to_where_a_name_was_that_is_gone() {
+        on_loops(|| async {
+            let (tell, answers) = channel();
+            let mut link = Link::new(named(answers));
+            let server = listen(&[&[OK, OK]]);
+            tell.send(Ok(vec![server])).unwrap();
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            tell.send(Ok(Vec::new())).unwrap();
+            while link.target.names.have(server) {
+                link.target.names.keep_fresh();
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tell.send(Ok(Vec::new())).unwrap();
+            assert_eq!(ask(&mut link).await, Err(Failure::NotSent));
         });
     }
 

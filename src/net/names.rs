@@ -2,8 +2,10 @@
 //!
 //! The invariant: no event loop waits in a look-up, and nobody uses an address that the last answer
 //! did not have. A name server that fails, or says nothing, changes nothing: the last answer holds.
+//! One that says that there is no such name has answered: somebody else may have its address by now.
 
 use crate::base::clock::{self, Moment};
+use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +20,24 @@ pub const FRESH_FOR: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Tasks that wait for the same look-up; more would be woken by their own time-outs only.
 const WAITING_MAX: usize = 1_024;
+
+/// Asks the system what a name stands for, which may take long. Nothing, if there is no such name.
+///
+/// # Errors
+/// If nobody can say. std's look-up does not tell the one from the other.
+pub fn ask_system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
+    match getaddrinfo(Some(host), None, Some(hints)) {
+        Ok(found) => {
+            let with_port = |address: SocketAddr| SocketAddr::new(address.ip(), port);
+            found.map(|it| it.map(|it| with_port(it.sockaddr))).collect()
+        }
+        Err(error) => match error.kind() {
+            LookupErrorKind::NoName | LookupErrorKind::NoData => Ok(Vec::new()),
+            _ => Err(error.into()),
+        },
+    }
+}
 
 /// See the module.
 pub struct Names {
@@ -180,7 +200,7 @@ impl Shared {
                 _ => {}
             }
             failed = answer.is_err();
-            self.take_over(name, answer.unwrap_or_default());
+            self.take_over(name, answer.ok());
             self.rest(fresh_for);
         }
     }
@@ -199,18 +219,25 @@ impl Shared {
         self.is_fresh.store(false, Ordering::Release);
     }
 
-    fn take_over(&self, name: &str, found: Vec<SocketAddr>) {
+    /// Takes an answer over, if there is one.
+    fn take_over(&self, name: &str, answer: Option<Vec<SocketAddr>>) {
         let mut state = self.lock();
+        let is_first = state.ended == 0;
         let known = &mut state.addresses;
-        let has_changed = found.len() != known.len() || !found.iter().all(|it| known.contains(it));
-        if !found.is_empty() && has_changed {
+        if let Some(found) = answer {
+            let is_new = |address: &SocketAddr| !known.contains(address);
+            let new: Vec<SocketAddr> = found.iter().copied().filter(is_new).collect();
+            let before = known.len();
             // Those that stay keep the order that experience has put them into.
             known.retain(|address| found.contains(address));
-            known
-                .extend(found.iter().filter(|it| !known.contains(it)).copied().collect::<Vec<_>>());
-            if self.generation.fetch_add(1, Ordering::Release) > 0 {
-                log::info!("{name} has moved, to {}", list(known));
+            let has_changed = !new.is_empty() || known.len() < before;
+            known.extend(new);
+            match (known.is_empty(), has_changed, is_first) {
+                (true, true, _) | (true, _, true) => log::warn!("there is no {name}"),
+                (false, true, false) => log::info!("{name} is at {}", list(known)),
+                _ => {}
             }
+            self.generation.fetch_add(u64::from(has_changed), Ordering::Release);
         }
         state.ended += 1;
         state.wanted_since = None;
@@ -221,4 +248,16 @@ impl Shared {
 
 fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_systems_own_table_is_found() {
+        let found = ask_system("localhost", 80).unwrap();
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{found:?}");
+    }
 }
