@@ -16,6 +16,7 @@ use crate::net::client::{Failure, Link};
 use crate::net::http::response::Answer;
 use crate::net::timeouts::Alarm;
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
+use crate::payments::event::Event;
 use crate::payments::observed::State;
 use crate::payments::{
     Attempt, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection, processor,
@@ -301,18 +302,17 @@ impl Engine {
         }
         match self.dispatcher.borrow_mut().finished(start.flight, outcome, now) {
             End::Settled(settlement) => {
-                self.node.payments.journal.append_settled(id, settlement);
-                self.node.payments.summary().record(settlement);
+                self.node.payments.happened(&Event::Settled { id, settlement });
                 self.node.payments.queue.release(1);
                 stats.settled[processor as usize].fetch_add(1, Ordering::Relaxed);
             }
             End::Foreign => {
-                self.node.payments.journal.append_foreign(id);
+                self.node.payments.happened(&Event::Foreign { id });
                 self.node.payments.queue.release(1);
                 stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
             End::Released => {
-                self.node.payments.journal.append_released(id);
+                self.node.payments.happened(&Event::Released { id });
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
             End::Kept => {}
@@ -320,7 +320,7 @@ impl Engine {
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
             End::Rejected(rejection) => {
-                self.node.payments.journal.append_rejected(&rejection);
+                self.node.payments.happened(&Event::Rejected(rejection));
                 self.node.payments.queue.release(1);
                 stats.rejected.fetch_add(1, Ordering::Relaxed);
                 tell_rejected(&rejection);

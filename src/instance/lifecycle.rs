@@ -34,6 +34,14 @@ impl Lifecycle {
         }
     }
 
+    /// Goes from the start to the end at once. False if the start is over: then something may have
+    /// been accepted.
+    pub fn give_up_start(&self) -> bool {
+        let (starting, draining) = (Phase::Starting as u8, Phase::Draining as u8);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.phase.compare_exchange(starting, draining, success, failure).is_ok()
+    }
+
     /// Phases only go forward.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);

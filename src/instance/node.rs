@@ -13,7 +13,8 @@ use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
 use crate::instance::stats::{Stats, Surroundings};
-use crate::journal::{self, Journal, Options, Recovered};
+use crate::journal::identity::Owner;
+use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
 use crate::net::client::Target;
@@ -74,22 +75,24 @@ pub struct Node {
 }
 
 impl Node {
-    /// Replays the journals.
+    /// Replays the journals (blocking), and begins to look up where processors and peer are.
     ///
     /// # Errors
     /// If a journal cannot be opened or does not fit to the accounts, in one line.
     pub fn new(config: Config) -> Result<Arc<Node>, String> {
+        let found = find_journal(&config).map_err(|error| error.to_string())?;
         let lifecycle = Arc::<Lifecycle>::default();
         // The smaller one first: once open, a journal takes space ahead, which the other may need.
         let (ledger, ledger_journal) = open_ledger(&config)?;
-        let (journal, mut recovered) = open_journal(&config).map_err(|error| error.to_string())?;
+        let (journal, mut recovered) = open_journal(&config, found).map_err(|it| it.to_string())?;
         let (guests, adopted) = take_guests(&mut recovered);
         let guest_count = guests.len();
         let process = peer::random();
         let (own, now) = (config.instance, clock::moment());
         let membership = Membership::new(own, process, config.adopt_after, guests, adopted, now);
         let settings = settings(&config);
-        let identity = Identity { process, journal: None, settings };
+        let identity =
+            Identity { process, journal: journal.id().map(|id| format!("{id:032x}")), settings };
         let token = config.peer_token.clone();
         let peer = config.peer.clone().map(|url| Peer::new(Target::new(url), token));
         let cluster = Cluster::new(own, peer, membership, identity);
@@ -157,7 +160,7 @@ impl Node {
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
-        let summary_bytes = self.payments.summary().memory_bytes();
+        let summary_bytes = self.payments.books().summary.memory_bytes();
         self.stats.write(&Surroundings {
             now_us: clock::moment().0,
             outstanding: self.payments.queue.outstanding(),
@@ -194,7 +197,7 @@ fn settings(config: &Config) -> Vec<Setting> {
 /// Of what waits, the payments of the peer's that it is still to be offered; and those that it is
 /// to be told of.
 fn take_guests(recovered: &mut Recovered) -> (Vec<Payment>, Vec<(PaymentId, Cents)>) {
-    let adopted = std::mem::take(&mut recovered.adopted);
+    let adopted = std::mem::take(&mut recovered.books.adopted);
     let ids: HashSet<PaymentId> = adopted.iter().map(|(id, _)| *id).collect();
     let is_guest = |payment: &mut Payment| payment.guest && !ids.contains(&payment.id);
     let guests = recovered.waiting.extract_if(.., is_guest).collect();
@@ -215,12 +218,37 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
     Ok((ledger, journal))
 }
 
-fn open_journal(config: &Config) -> Result<(Journal, Recovered), journal::JournalError> {
-    let Some((directory, durability)) = &config.journal else {
+/// Reads the journal, if there is one, and sees to it that it is ours. Changes nothing.
+fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
+    let Some((directory, durability)) = &config.journal else { return Ok(None) };
+    let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
+    let mut found = Journal::find(directory, options)?;
+    let owner = Owner {
+        instance: config.instance,
+        is_paired: config.peer.is_some(),
+        processors: config.processor_urls.each_ref().map(|url| format!("http://{url}")),
+    };
+    for line in found.claim(&owner, &config.accept_change, clock::now())? {
+        log::info!("journal {}: {line}", directory.display());
+    }
+    Ok(Some(found))
+}
+
+fn open_journal(
+    config: &Config,
+    found: Option<Found>,
+) -> Result<(Journal, Recovered), JournalError> {
+    let (Some(found), Some((directory, _))) = (found, &config.journal) else {
         return Ok((Journal::none(), Recovered::default()));
     };
-    let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
-    let (journal, mut recovered) = Journal::open(directory, options)?;
+    let (journal, mut recovered) = Journal::start(found)?;
+    if recovered.is_copy {
+        log::warn!(
+            "journal {}: it is a copy, or was restored: for 24 h, what is accepted is looked for at \
+             the other processors before it is paid at one",
+            directory.display()
+        );
+    }
     let is_guest = |id: PaymentId| config.peer.is_some() && home_of(id.0) != config.instance;
     recovered.waiting.iter_mut().for_each(|payment| payment.guest = is_guest(payment.id));
     for Attempt { payment, .. } in &mut recovered.doubts {

@@ -9,9 +9,9 @@ use crate::base::money::Cents;
 use crate::instance::lifecycle::Lifecycle;
 use crate::instance::turn;
 use crate::journal::{Journal, Recovered};
+use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
-use crate::payments::summary::SummaryIndex;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ pub struct Payments {
     pub queue: Queue,
     pub journal: Journal,
     ids: IdWindow,
-    summary: Mutex<SummaryIndex>,
+    books: Mutex<Books>,
     /// What the journal brought back, until the dispatcher takes it over.
     recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
 }
@@ -48,7 +48,7 @@ impl Payments {
             queue,
             journal,
             ids,
-            summary: Mutex::new(recovered.summary),
+            books: Mutex::new(recovered.books),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
         }
     }
@@ -80,7 +80,8 @@ impl Payments {
         let write = || self.journal.append_accepted(id, amount, accepted_at).is_some();
         match self.ids.admit_with(id, amount, write) {
             Admission::New => {
-                place.push(Payment { id, amount, accepted, accepted_at, guest, verify: false });
+                let verify = self.journal.must_verify_fresh(accepted_at);
+                place.push(Payment { id, amount, accepted, accepted_at, guest, verify });
                 Accepted::New
             }
             Admission::Same => Accepted::Repeated,
@@ -94,19 +95,25 @@ impl Payments {
         self.ids.admit(id, amount) == Admission::New
     }
 
-    /// The books of this instance.
-    pub fn summary(&self) -> MutexGuard<'_, SummaryIndex> {
-        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What has become of the payments of this instance.
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what became of a payment, and counts it.
+    pub fn happened(&self, event: &Event) {
+        self.journal.append(event);
+        self.books().apply(event);
     }
 
     /// What this instance has settled in a window.
     pub fn totals(&self, window: Window) -> [Totals; 2] {
-        self.summary().totals(window)
+        self.books().summary.totals(window)
     }
 
     /// Forgets ids and books. On the dispatcher's thread, after it has forgotten its payments.
     pub fn forget_all(&self) {
         self.ids.clear();
-        self.summary().clear();
+        self.books().apply(&Event::Purged);
     }
 }

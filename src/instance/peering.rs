@@ -9,6 +9,7 @@ use crate::cluster::peer::Peer;
 use crate::instance::drive::Engine;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::Node;
+use crate::payments::event::Event;
 use crate::payments::{Accepted, Payment, PaymentId};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -116,15 +117,15 @@ impl Peering {
                 learned.push((*id, *amount));
             }
         }
-        for payment in &disowned {
-            journal.append_forwarded(payment.id, payment.amount);
+        for Payment { id, amount, .. } in disowned.iter().copied() {
+            self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
         }
         self.node.payments.queue.release(disowned.len());
         // On a full disk it is asked again, and nothing counts until then.
-        for (id, amount) in learned {
-            journal.append_forwarded(id, amount);
-        }
-        journal.wait(journal.appended()).await;
+        let Some(position) = journal.append_learned(&learned) else {
+            return cluster.with(|membership| membership.missed(clock::moment()));
+        };
+        journal.wait(position).await;
         cluster.with(|membership| membership.learned(from, page.len()));
     }
 
@@ -146,9 +147,9 @@ impl Peering {
         let now = clock::moment();
         let given = self.node.cluster.with(|membership| membership.offered(&outcomes, now));
         let stats = &self.node.stats;
-        for (guest, is_conflict) in &given {
-            self.node.payments.journal.append_forwarded(guest.id, guest.amount);
-            if *is_conflict {
+        for (Payment { id, amount, .. }, is_conflict) in given.iter().copied() {
+            self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
+            if is_conflict {
                 // Both were promised; only one can be paid under this id.
                 stats.conflicts.fetch_add(1, Ordering::Relaxed);
                 log::error!("a payment was accepted by both instances with two amounts");
