@@ -49,6 +49,9 @@ const TRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The pause before a payment is sent again after a refusal, doubled at each.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A processor that has attempts of unknown outcome is probed with those, so that an outage puts no
+/// others in doubt. With another one only so seldom.
+const ANOTHER_PROBE_AFTER: Duration = Duration::from_secs(15);
 /// Of so many attempts at least one is a repeated one, if any is due: fresh payments come first,
 /// but not for ever.
 const REPEATS_ONE_IN: u32 = 16;
@@ -208,6 +211,8 @@ pub struct Dispatcher {
     /// front.
     order: [VecDeque<FlightId>; 2],
     sequence: u32,
+    /// When the last attempt began, repeated ones apart.
+    begun_at: [Moment; 2],
     /// Fresh payments sent since one was last sent again.
     fresh_in_a_row: u32,
     random: u64,
@@ -240,6 +245,7 @@ impl Dispatcher {
             looks: Default::default(),
             order: Default::default(),
             sequence: 0,
+            begun_at: Default::default(),
             fresh_in_a_row: 0,
             random: seed | 1,
             watched_at: Moment::default(),
@@ -338,7 +344,11 @@ impl Dispatcher {
     /// payment in doubt.
     fn next_probe_of_doubt(&mut self, processor: Processor, now: Moment) -> Option<Start> {
         let index = processor as usize;
-        if !self.observed[index].is_probe_due(now) {
+        let has_other = !self.is_free_of_fresh(processor)
+            || self.refused[index].is_due(now)
+            || self.later.iter().any(|later| later.is_due(now));
+        let is_others_turn = has_other && self.needs_another_probe(index, now);
+        if !self.observed[index].is_probe_due(now) || is_others_turn {
             return None;
         }
         while let Some((case, open)) = self.absent[index].pop() {
@@ -410,8 +420,30 @@ impl Dispatcher {
             let has_doubts = !self.doubts[index].is_empty()
                 || !self.absent[index].is_empty()
                 || self.looks[index][Look::Doubt as usize] > 0;
-            !has_doubts || self.observed[index].needs_fresh_probe(now)
+            !has_doubts || self.needs_another_probe(index, now)
         })
+    }
+
+    /// The payments in doubt have been all that a processor was probed with for long: it may be
+    /// they that it cannot deal with.
+    fn needs_another_probe(&self, index: usize, now: Moment) -> bool {
+        let down_for = self.observed[index].down_for(now);
+        down_for.min(now.since(self.begun_at[index])) >= ANOTHER_PROBE_AFTER
+    }
+
+    /// Whether no payment that nothing went wrong with waits for this processor.
+    fn is_free_of_fresh(&self, processor: Processor) -> bool {
+        let takes_guests = processor == self.policy.cheaper;
+        self.lines[OWN].is_empty() && (!takes_guests || self.lines[GUESTS].is_empty())
+    }
+
+    /// Likewise of one that was sent before: not while a fresh one waits for that processor.
+    fn may_probe_again(&self, now: Moment) -> [bool; 2] {
+        let [a, b] = self.may_probe(now);
+        [
+            a && self.is_free_of_fresh(Processor::Default),
+            b && self.is_free_of_fresh(Processor::Fallback),
+        ]
     }
 
     /// One of the payments that were sent before. They get places that are free, and a probe only
@@ -451,8 +483,7 @@ impl Dispatcher {
             if !self.refused[index].is_due(now) {
                 return None;
             }
-            let is_alone = self.lines.iter().all(VecDeque::is_empty);
-            let may_probe = self.may_probe(now).map(|may| may && is_alone);
+            let may_probe = self.may_probe_again(now);
             let seen = &self.observed[index];
             let is_last_resort = may_probe[index] && seen.is_last_resort_due(now);
             let router = self.router(self.reach, may_probe);
@@ -474,8 +505,7 @@ impl Dispatcher {
                 return None;
             }
             let (_, case) = self.later[line].peek()?;
-            let is_alone = self.lines.iter().all(VecDeque::is_empty);
-            let may_probe = self.may_probe(now).map(|may| may && is_alone);
+            let may_probe = self.may_probe_again(now);
             let router = self.router(self.reach_of(case), may_probe);
             let waited = now.since(case.payment.accepted);
             let Decision::Send(processor) = router.choose(waited, 1, now) else { return None };
@@ -531,6 +561,7 @@ impl Dispatcher {
 
     fn start_new(&mut self, case: Case, processor: Processor, now: Moment, at: Timestamp) -> Start {
         let requested_at = processor::requested_at(&case.payment, at, self.paired);
+        self.begun_at[processor as usize] = now;
         self.start(Flight::new(case, processor, requested_at, now))
     }
 

@@ -53,7 +53,7 @@ impl<T> Agenda<T> {
         self.heap.clear();
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.heap.iter().map(|Reverse(entry)| &entry.value)
     }
 
