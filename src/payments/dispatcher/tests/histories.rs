@@ -14,7 +14,7 @@ const SEEDS_BY_DEFAULT: u64 = 20_000;
 /// The weather is bad for so long, and payments come in …
 const BAD_MS: u64 = 2_500;
 /// … and after this everything must be over. Refusals take their time.
-const END_MS: u64 = 240_000;
+const END_MS: u64 = 200_000;
 const TIME_OUT_MS: u64 = 10_000;
 /// A request whose answer was 4xx may yet be booked so much later, any other one even later.
 const LATE_DECLINED_MS: u64 = 4_000;
@@ -51,6 +51,13 @@ enum Kind {
         status: u16,
         mask: [bool; 2],
     },
+}
+
+impl Kind {
+    /// It may stay for ever with a processor that says neither that it has it nor that it will not.
+    fn is_pinned(self) -> bool {
+        matches!(self, Kind::Poison { status: 409 | 500, .. })
+    }
 }
 
 /// What the journal knows.
@@ -202,14 +209,22 @@ impl History {
             }
             Event::Watch => {
                 self.dispatcher.watch(self.now());
-                // Long after the weather has cleared only the long pauses are left.
-                let every = if self.ms < START_MS + 2 * BAD_MS { 10 } else { 200 };
-                let is_over = self.ms > START_MS + BAD_MS && self.dispatcher.is_idle();
+                // When the weather has been clear for a while only the long pauses are left.
+                let every = if self.ms < START_MS + 2 * BAD_MS { 20 } else { 500 };
+                let is_over = self.ms > START_MS + 3 * BAD_MS && self.is_over();
                 if !is_over {
                     self.at(self.ms + every, Event::Watch);
                 }
             }
         }
+    }
+
+    /// Whether nothing more can happen that would tell anything.
+    fn is_over(&self) -> bool {
+        self.payments.values().all(|(_, kind, written)| match written {
+            Written::Free | Written::Attempted(_) => kind.is_pinned(),
+            Written::Settled(_) | Written::Foreign | Written::Rejected => true,
+        })
     }
 
     fn submit(&mut self) {
@@ -229,7 +244,7 @@ impl History {
                 status: self.draw.pick(&[400, 401, 404, 413, 422]),
                 mask: self.draw.pick(&[[true, true], [true, false], [false, true]]),
             },
-            1 if self.draw.one_in(2) => {
+            1 if self.draw.one_in(8) => {
                 Kind::Poison { status: self.draw.pick(&[409, 500]), mask: [true; 2] }
             }
             _ => Kind::Good,
@@ -450,10 +465,7 @@ impl History {
                 }
                 Written::Foreign | Written::Rejected => assert_eq!(by_us, [false; 2], "{story}"),
                 Written::Free | Written::Attempted(_) => {
-                    // It is pinned to a processor that says neither that it has it nor that it will
-                    // not, and is asked for as long as that takes.
-                    let is_pinned = matches!(kind, Kind::Poison { status: 409 | 500, .. })
-                        && by_us == [false; 2];
+                    let is_pinned = kind.is_pinned() && by_us == [false; 2];
                     assert!(is_pinned, "never over: {story}");
                 }
             }
