@@ -13,8 +13,8 @@
 //! | `unverified` | those that may have been driven elsewhere | that processor says it has not got them |
 //! | `doubts` | an attempt of unknown outcome | its processor says whether it holds it |
 //! | `absent` | the same, after it said that it does not | it may be posted again there |
-//! | `declined` | an attempt that was answered with 4xx | it is confirmed that it is not held |
-//! | `again` | the same, but it may not go anywhere else | it may be posted again there |
+//! | `declined` | an attempt that was answered with 4xx, or is in doubt for long | likewise |
+//! | `again` | the same, after it said that it does not, and if it may go nowhere else | likewise |
 //! | `flights` | a request is under way | it has ended |
 
 mod agenda;
@@ -51,8 +51,8 @@ const TRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A processor that has attempts of unknown outcome is probed with those, so that an outage puts no
-/// others in doubt. With another one only so seldom.
-const ANOTHER_PROBE_AFTER: Duration = Duration::from_secs(15);
+/// others in doubt; but with each only so often: it may be that payment that it cannot deal with.
+const PROBES_WITH_ONE_MAX: u8 = 32;
 /// Of so many attempts at least one is a repeated one, if any is due: fresh payments come first,
 /// but not for ever.
 const REPEATS_ONE_IN: u32 = 16;
@@ -184,6 +184,12 @@ struct Unverified {
     due: Moment,
 }
 
+/// Whether its processor, if it is down, is probed with this attempt before any other payment. Not
+/// if it has answered it with a refusal.
+fn is_probe(case: &Case, open: &Open) -> bool {
+    open.declined.is_none() && case.tries < PROBES_WITH_ONE_MAX
+}
+
 /// The places of what was sent before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Repeat {
@@ -226,8 +232,6 @@ pub struct Dispatcher {
     /// front.
     order: [VecDeque<FlightId>; 2],
     sequence: u32,
-    /// When a payment was last sent, not as a mere probe.
-    begun_at: [Moment; 2],
     /// Fresh payments sent since one was last sent again.
     fresh_in_a_row: u32,
     random: u64,
@@ -261,7 +265,6 @@ impl Dispatcher {
             looks: Default::default(),
             order: Default::default(),
             sequence: 0,
-            begun_at: Default::default(),
             fresh_in_a_row: 0,
             random: seed | 1,
             watched_at: Moment::default(),
@@ -364,12 +367,7 @@ impl Dispatcher {
     /// payment in doubt.
     fn next_probe_of_doubt(&mut self, processor: Processor, now: Moment) -> Option<Start> {
         let index = processor as usize;
-        let has_other = !self.is_free_of_fresh(processor)
-            || self.again[index].is_due(now)
-            || self.refused[index].is_due(now)
-            || self.later.iter().any(|later| later.is_due(now));
-        let is_others_turn = has_other && self.needs_another_probe(index, now);
-        if !self.observed[index].is_probe_due(now) || is_others_turn {
+        if !self.observed[index].is_probe_due(now) {
             return None;
         }
         while let Some((due, (case, open))) = self.absent[index].pop_with_due() {
@@ -381,7 +379,8 @@ impl Dispatcher {
         if self.doubts[index].is_empty() || self.looks[index][Look::Doubt as usize] >= LOOKS_MAX {
             return None;
         }
-        let (case, open) = self.doubts[index].pop()?;
+        let (mut case, open) = self.doubts[index].pop()?;
+        case.tries = case.tries.saturating_add(1);
         let jitter = self.jitter();
         self.observed[index].probed_in_vain(now, jitter);
         Some(self.start(Flight::about(case, open, Some(Look::Doubt), now)))
@@ -405,7 +404,7 @@ impl Dispatcher {
     fn choose_fresh(&self, now: Moment) -> Option<(usize, Processor)> {
         let accepted = |line: usize| Some(self.lines[line].front()?.payment.accepted);
         let (own, guest) = (accepted(OWN), accepted(GUESTS));
-        let may_probe = self.may_probe(now);
+        let may_probe = self.may_probe();
         let router = self.router(self.reach, may_probe);
         let cheaper = self.policy.cheaper;
         if let Some(guest) = guest
@@ -436,20 +435,13 @@ impl Dispatcher {
     }
 
     /// Whether a payment without an attempt may be risked as a probe: not while there is one with.
-    fn may_probe(&self, now: Moment) -> [bool; 2] {
+    fn may_probe(&self) -> [bool; 2] {
         [0, 1].map(|index: usize| {
             let has_doubts = !self.doubts[index].is_empty()
                 || !self.absent[index].is_empty()
                 || self.looks[index][Look::Doubt as usize] > 0;
-            !has_doubts || self.needs_another_probe(index, now)
+            !has_doubts
         })
-    }
-
-    /// The payments in doubt have been all that a processor was probed with for long: it may be
-    /// they that it cannot deal with.
-    fn needs_another_probe(&self, index: usize, now: Moment) -> bool {
-        let down_for = self.observed[index].down_for(now);
-        down_for.min(now.since(self.begun_at[index])) >= ANOTHER_PROBE_AFTER
     }
 
     /// Whether no payment that nothing went wrong with waits for this processor.
@@ -459,8 +451,8 @@ impl Dispatcher {
     }
 
     /// Likewise of one that was sent before: not while a fresh one waits for that processor.
-    fn may_probe_again(&self, now: Moment) -> [bool; 2] {
-        let [a, b] = self.may_probe(now);
+    fn may_probe_again(&self) -> [bool; 2] {
+        let [a, b] = self.may_probe();
         [
             a && self.is_free_of_fresh(Processor::Default),
             b && self.is_free_of_fresh(Processor::Fallback),
@@ -471,6 +463,11 @@ impl Dispatcher {
     /// if no other payment waits for it.
     fn next_repeat(&mut self, now: Moment, at: Timestamp) -> Option<Start> {
         use Repeat::{Absent, Again, Later, Refused};
+        let nothing = self.absent.iter().chain(&self.again).all(Agenda::is_empty)
+            && self.refused.iter().chain(&self.later).all(Agenda::is_empty);
+        if nothing {
+            return None;
+        }
         // Who was due first has the first choice: a single probe must not go to the same for ever.
         let mut order = [
             (self.absent[0].first_due(), Absent, 0),
@@ -502,7 +499,7 @@ impl Dispatcher {
         let is_declined = which == Repeat::Again;
         loop {
             let seen = &self.observed[index];
-            let may_probe = is_declined && self.may_probe_again(now)[index];
+            let may_probe = is_declined && self.may_probe_again()[index];
             let can_take = seen.has_place(now)
                 || (may_probe && seen.is_probe_due(now))
                 || seen.is_last_resort_due(now);
@@ -512,9 +509,6 @@ impl Dispatcher {
             }
             let (due, (case, open)) = agenda.pop_with_due()?;
             if case.is_clear_for(processor, now) {
-                if is_declined {
-                    self.begun_at[index] = now;
-                }
                 return Some(self.start(Flight::about(case, open, None, now)));
             }
             self.unverify(case, Some(open), processor.other(), (due, now));
@@ -525,7 +519,7 @@ impl Dispatcher {
     fn next_refused(&mut self, processor: Processor, now: Moment, at: Timestamp) -> Option<Start> {
         let index = processor as usize;
         loop {
-            let may_probe = self.may_probe_again(now);
+            let may_probe = self.may_probe_again();
             let is_last_resort = may_probe[index] && self.observed[index].is_last_resort_due(now);
             let router = self.router(self.reach, may_probe);
             let can_take = router.can_take(processor, now) || is_last_resort;
@@ -544,7 +538,7 @@ impl Dispatcher {
     fn next_later(&mut self, line: usize, now: Moment, at: Timestamp) -> Option<Start> {
         loop {
             let (_, case) = self.later[line].peek().filter(|(due, _)| *due <= now)?;
-            let router = self.router(self.reach_of(case), self.may_probe_again(now));
+            let router = self.router(self.reach_of(case), self.may_probe_again());
             let waited = now.since(case.payment.accepted);
             let Decision::Send(processor) = router.choose(waited, 1, now) else { return None };
             let (due, case) = self.later[line].pop_with_due()?;
@@ -600,7 +594,6 @@ impl Dispatcher {
 
     fn start_new(&mut self, case: Case, processor: Processor, now: Moment, at: Timestamp) -> Start {
         let requested_at = processor::requested_at(&case.payment, at, self.paired);
-        self.begun_at[processor as usize] = now;
         self.start(Flight::new(case, processor, requested_at, now))
     }
 
@@ -850,20 +843,24 @@ impl Dispatcher {
     /// Its processor will be asked about it.
     fn doubt(&mut self, case: Case, mut open: Open, now: Moment) {
         let due = self.lengthen(&mut open.pause, now);
-        self.doubts[open.processor as usize].push(due, (case, open));
+        let place = match is_probe(&case, &open) {
+            true => &mut self.doubts,
+            false => &mut self.declined,
+        };
+        place[open.processor as usize].push(due, (case, open));
     }
 
     /// Its processor does not hold it (yet): it may be posted again there, unless no payment may go
     /// there now. Then it can only turn up.
-    fn place_absent(&mut self, case: Case, mut open: Open, due: Moment) {
-        let index = open.processor as usize;
-        if case.may_go_to(open.processor, &self.policy, self.reach) {
-            let place = if open.declined.is_none() { &mut self.absent } else { &mut self.again };
-            place[index].push(due, (case, open));
-        } else {
-            let due = self.lengthen(&mut open.pause, due);
-            self.doubts[index].push(due, (case, open));
+    fn place_absent(&mut self, case: Case, open: Open, due: Moment) {
+        if !case.may_go_to(open.processor, &self.policy, self.reach) {
+            return self.doubt(case, open, due);
         }
+        let place = match is_probe(&case, &open) {
+            true => &mut self.absent,
+            false => &mut self.again,
+        };
+        place[open.processor as usize].push(due, (case, open));
     }
 
     /// Doubles a pause, and says when it is over.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 const SEEDS_BY_DEFAULT: u64 = 20_000;
 /// The weather is bad for so long, and payments come in …
-const BAD_MS: u64 = 2_500;
+const BAD_MS: u64 = 1_500;
 /// … and after this everything must be over. Refusals take their time.
 const END_MS: u64 = 200_000;
 const TIME_OUT_MS: u64 = 10_000;
@@ -107,6 +107,7 @@ struct History {
     draw: Draw,
     paired: bool,
     always_clear: bool,
+    has_poison: bool,
     ms: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
     happening: BTreeMap<u64, (u64, Event)>,
@@ -124,11 +125,14 @@ impl History {
         let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         (0..4).for_each(|_| _ = draw.below(2));
         let (paired, always_clear) = (draw.one_in(2), draw.one_in(8));
+        // Those take long to play.
+        let has_poison = draw.one_in(5);
         let mut history = History {
             seed,
             draw,
             paired,
             always_clear,
+            has_poison,
             ms: START_MS,
             events: BinaryHeap::new(),
             happening: BTreeMap::new(),
@@ -210,8 +214,8 @@ impl History {
             Event::Watch => {
                 self.dispatcher.watch(self.now());
                 // When the weather has been clear for a while only the long pauses are left.
-                let every = if self.ms < START_MS + 2 * BAD_MS { 20 } else { 500 };
-                let is_over = self.ms > START_MS + 3 * BAD_MS && self.is_over();
+                let every = if self.ms < START_MS + 2 * BAD_MS { 40 } else { 1_000 };
+                let is_over = self.ms > START_MS + 4 * BAD_MS && self.is_over();
                 if !is_over {
                     self.at(self.ms + every, Event::Watch);
                 }
@@ -239,12 +243,13 @@ impl History {
             guest,
             verify,
         };
-        let kind = match self.draw.below(6) {
+        let kind = match self.draw.below(4) {
+            _ if !self.has_poison => Kind::Good,
             0 => Kind::Poison {
                 status: self.draw.pick(&[400, 401, 404, 413, 422]),
                 mask: self.draw.pick(&[[true, true], [true, false], [false, true]]),
             },
-            1 if self.draw.one_in(8) => {
+            1 if self.draw.one_in(4) => {
                 Kind::Poison { status: self.draw.pick(&[409, 500]), mask: [true; 2] }
             }
             _ => Kind::Good,
