@@ -13,7 +13,8 @@
 //! | `unverified` | those that may have been driven elsewhere | that processor says it has not got them |
 //! | `doubts` | an attempt of unknown outcome | its processor says whether it holds it |
 //! | `absent` | the same, after it said that it does not | it may be posted again there |
-//! | `declined` | an attempt that was answered with 4xx | it is confirmed that it is not held |
+//! | `declined` | an attempt that was answered with 4xx, or is in doubt for long | likewise |
+//! | `again` | the same, after it said that it does not, and if it may go nowhere else | likewise |
 //! | `flights` | a request is under way | it has ended |
 
 mod agenda;
@@ -49,6 +50,9 @@ const TRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The pause before a payment is sent again after a refusal, doubled at each.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A processor that has attempts of unknown outcome is probed with those, so that an outage puts no
+/// others in doubt; but with each only so often: it may be that payment that it cannot deal with.
+const PROBES_WITH_ONE_MAX: u8 = 32;
 /// Of so many attempts at least one is a repeated one, if any is due: fresh payments come first,
 /// but not for ever.
 const REPEATS_ONE_IN: u32 = 16;
@@ -118,8 +122,9 @@ struct Flight {
     look: Option<Look>,
     /// The attempt whose outcome was open before this request.
     open: Option<Open>,
-    /// Of a [`Look::Verify`]: the pause before it.
+    /// Of a [`Look::Verify`]: the pause before it, and when the turn of the payment came.
     pause: Duration,
+    due: Moment,
     begun: Moment,
     sent: Option<Moment>,
     purged: bool,
@@ -136,6 +141,7 @@ impl Flight {
             look: None,
             open: None,
             pause: Duration::ZERO,
+            due: now,
             begun: now,
             sent: None,
             purged: false,
@@ -178,9 +184,26 @@ struct Unverified {
     case: Case,
     open: Option<Open>,
     pause: Duration,
+    /// When its turn came: it keeps its place.
+    due: Moment,
 }
 
-/// The places for free payments: those of this instance, and those of its absent peer.
+/// Whether its processor, if it is down, is probed with this attempt before any other payment. Not
+/// if it has answered it with a refusal.
+fn is_probe(case: &Case, open: &Open) -> bool {
+    open.declined.is_none() && case.tries < PROBES_WITH_ONE_MAX
+}
+
+/// The places of what was sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Repeat {
+    Absent,
+    Again,
+    Refused,
+    Later,
+}
+
+/// The lines of free payments: those of this instance, and those of its absent peer.
 const OWN: usize = 0;
 const GUESTS: usize = 1;
 
@@ -200,6 +223,7 @@ pub struct Dispatcher {
     doubts: [Agenda<Doubt>; 2],
     absent: [Agenda<Doubt>; 2],
     declined: [Agenda<Doubt>; 2],
+    again: [Agenda<Doubt>; 2],
     /// In flight or in doubt here, and driven by somebody else: unless it turns out to be booked
     /// by us, it is not ours to pay any more.
     disowned: HashSet<PaymentId>,
@@ -237,6 +261,7 @@ impl Dispatcher {
             doubts: Default::default(),
             absent: Default::default(),
             declined: Default::default(),
+            again: Default::default(),
             disowned: HashSet::new(),
             flights: Vec::new(),
             free_slots: Vec::new(),
@@ -261,7 +286,10 @@ impl Dispatcher {
                 let next = case.next_to_ask(&self.policy, reach);
                 self.refused[next as usize].push(due, case);
             }
-            for (due, (case, open)) in self.absent[processor as usize].take() {
+            let [absent, again] = [&mut self.absent, &mut self.again];
+            let postable =
+                absent[processor as usize].take().chain(again[processor as usize].take());
+            for (due, (case, open)) in postable {
                 self.place_absent(case, open, due);
             }
         }
@@ -272,8 +300,9 @@ impl Dispatcher {
         let case = Case::new(payment);
         if payment.verify {
             let first = self.policy.cheaper.other();
-            let unverified = Unverified { case, open: None, pause: Duration::ZERO };
-            return self.unverified[first as usize].push(payment.accepted, unverified);
+            let (due, pause) = (payment.accepted, Duration::ZERO);
+            let unverified = Unverified { case, open: None, pause, due };
+            return self.unverified[first as usize].push(due, unverified);
         }
         self.requeue(case);
     }
@@ -301,7 +330,7 @@ impl Dispatcher {
     }
 
     fn doubts(&self) -> impl Iterator<Item = &Agenda<Doubt>> {
-        self.doubts.iter().chain(&self.absent).chain(&self.declined)
+        self.doubts.iter().chain(&self.absent).chain(&self.declined).chain(&self.again)
     }
 
     /// Requests sent and not ended.
@@ -347,16 +376,17 @@ impl Dispatcher {
         if !self.observed[index].is_probe_due(now) {
             return None;
         }
-        while let Some((case, open)) = self.absent[index].pop() {
+        while let Some((due, (case, open))) = self.absent[index].pop_with_due() {
             if case.is_clear_for(processor, now) {
                 return Some(self.start(Flight::about(case, open, None, now)));
             }
-            self.unverify(case, Some(open), processor.other(), now);
+            self.unverify(case, Some(open), processor.other(), (due, now));
         }
         if self.doubts[index].is_empty() || self.looks[index][Look::Doubt as usize] >= LOOKS_MAX {
             return None;
         }
-        let (case, open) = self.doubts[index].pop()?;
+        let (mut case, open) = self.doubts[index].pop()?;
+        case.tries = case.tries.saturating_add(1);
         let jitter = self.jitter();
         self.observed[index].probed_in_vain(now, jitter);
         Some(self.start(Flight::about(case, open, Some(Look::Doubt), now)))
@@ -371,7 +401,7 @@ impl Dispatcher {
                 self.fresh_in_a_row = self.fresh_in_a_row.saturating_add(1);
                 return Some(self.start_new(case, processor, now, at));
             }
-            self.unverify(case, None, processor.other(), now);
+            self.unverify(case, None, processor.other(), (now, now));
         }
     }
 
@@ -380,7 +410,7 @@ impl Dispatcher {
     fn choose_fresh(&self, now: Moment) -> Option<(usize, Processor)> {
         let accepted = |line: usize| Some(self.lines[line].front()?.payment.accepted);
         let (own, guest) = (accepted(OWN), accepted(GUESTS));
-        let may_probe = self.may_probe(now);
+        let may_probe = self.may_probe();
         let router = self.router(self.reach, may_probe);
         let cheaper = self.policy.cheaper;
         if let Some(guest) = guest
@@ -411,42 +441,83 @@ impl Dispatcher {
     }
 
     /// Whether a payment without an attempt may be risked as a probe: not while there is one with.
-    fn may_probe(&self, now: Moment) -> [bool; 2] {
+    fn may_probe(&self) -> [bool; 2] {
         [0, 1].map(|index: usize| {
             let has_doubts = !self.doubts[index].is_empty()
                 || !self.absent[index].is_empty()
                 || self.looks[index][Look::Doubt as usize] > 0;
-            !has_doubts || self.observed[index].needs_fresh_probe(now)
+            !has_doubts
         })
+    }
+
+    /// Whether no payment that nothing went wrong with waits for this processor.
+    fn is_free_of_fresh(&self, processor: Processor) -> bool {
+        let takes_guests = processor == self.policy.cheaper;
+        self.lines[OWN].is_empty() && (!takes_guests || self.lines[GUESTS].is_empty())
+    }
+
+    /// Likewise of one that was sent before: not while a fresh one waits for that processor.
+    fn may_probe_again(&self) -> [bool; 2] {
+        let [a, b] = self.may_probe();
+        [
+            a && self.is_free_of_fresh(Processor::Default),
+            b && self.is_free_of_fresh(Processor::Fallback),
+        ]
     }
 
     /// One of the payments that were sent before. They get places that are free, and a probe only
     /// if no other payment waits for it.
     fn next_repeat(&mut self, now: Moment, at: Timestamp) -> Option<Start> {
-        let start = Processor::ALL
-            .into_iter()
-            .find_map(|processor| self.next_absent(processor, now))
-            .or_else(|| Processor::ALL.into_iter().find_map(|it| self.next_refused(it, now, at)))
-            .or_else(|| [OWN, GUESTS].into_iter().find_map(|it| self.next_later(it, now, at)))?;
+        use Repeat::{Absent, Again, Later, Refused};
+        let nothing = self.absent.iter().chain(&self.again).all(Agenda::is_empty)
+            && self.refused.iter().chain(&self.later).all(Agenda::is_empty);
+        if nothing {
+            return None;
+        }
+        // Who was due first has the first choice: a single probe must not go to the same for ever.
+        let mut order = [
+            (self.absent[0].first_due(), Absent, 0),
+            (self.absent[1].first_due(), Absent, 1),
+            (self.again[0].first_due(), Again, 0),
+            (self.again[1].first_due(), Again, 1),
+            (self.refused[0].first_due(), Refused, 0),
+            (self.refused[1].first_due(), Refused, 1),
+            (self.later[OWN].first_due(), Later, OWN),
+            (self.later[GUESTS].first_due(), Later, GUESTS),
+        ];
+        order.sort_unstable_by_key(|(due, ..)| *due);
+        let start = order.into_iter().find_map(|(due, repeat, index)| {
+            due.filter(|due| *due <= now)?;
+            match repeat {
+                Absent | Again => self.next_open(repeat, Processor::ALL[index], now),
+                Refused => self.next_refused(Processor::ALL[index], now, at),
+                Later => self.next_later(index, now, at),
+            }
+        })?;
         self.fresh_in_a_row = 0;
         Some(start)
     }
 
-    fn next_absent(&mut self, processor: Processor, now: Moment) -> Option<Start> {
+    /// An attempt is posted again. Its time is old already, so for an audit it makes no difference
+    /// how slow the answer is.
+    fn next_open(&mut self, which: Repeat, processor: Processor, now: Moment) -> Option<Start> {
         let index = processor as usize;
+        let is_declined = which == Repeat::Again;
         loop {
             let seen = &self.observed[index];
-            let is_due = self.absent[index].is_due(now);
-            // Its time is old already, so for an audit it makes no difference how slow the answer
-            // is.
-            if !is_due || !(seen.has_place(now) || seen.is_last_resort_due(now)) {
+            let may_probe = is_declined && self.may_probe_again()[index];
+            let can_take = seen.has_place(now)
+                || (may_probe && seen.is_probe_due(now))
+                || seen.is_last_resort_due(now);
+            let agenda = if is_declined { &mut self.again[index] } else { &mut self.absent[index] };
+            if !can_take || !agenda.is_due(now) {
                 return None;
             }
-            let (case, open) = self.absent[index].pop()?;
+            let (due, (case, open)) = agenda.pop_with_due()?;
             if case.is_clear_for(processor, now) {
                 return Some(self.start(Flight::about(case, open, None, now)));
             }
-            self.unverify(case, Some(open), processor.other(), now);
+            self.unverify(case, Some(open), processor.other(), (due, now));
         }
     }
 
@@ -454,42 +525,33 @@ impl Dispatcher {
     fn next_refused(&mut self, processor: Processor, now: Moment, at: Timestamp) -> Option<Start> {
         let index = processor as usize;
         loop {
-            if !self.refused[index].is_due(now) {
-                return None;
-            }
-            let is_alone = self.lines.iter().all(VecDeque::is_empty);
-            let may_probe = self.may_probe(now).map(|may| may && is_alone);
-            let seen = &self.observed[index];
-            let is_last_resort = may_probe[index] && seen.is_last_resort_due(now);
+            let may_probe = self.may_probe_again();
+            let is_last_resort = may_probe[index] && self.observed[index].is_last_resort_due(now);
             let router = self.router(self.reach, may_probe);
-            if !router.can_take(processor, now) && !is_last_resort {
+            let can_take = router.can_take(processor, now) || is_last_resort;
+            if !can_take || !self.refused[index].is_due(now) {
                 return None;
             }
-            let case = self.refused[index].pop()?;
+            let (due, case) = self.refused[index].pop_with_due()?;
             if case.is_clear_for(processor, now) {
                 return Some(self.start_new(case, processor, now, at));
             }
-            self.unverify(case, None, processor.other(), now);
+            self.unverify(case, None, processor.other(), (due, now));
         }
     }
 
     /// A payment that was sent in vain too often.
     fn next_later(&mut self, line: usize, now: Moment, at: Timestamp) -> Option<Start> {
         loop {
-            if !self.later[line].is_due(now) {
-                return None;
-            }
-            let (_, case) = self.later[line].peek()?;
-            let is_alone = self.lines.iter().all(VecDeque::is_empty);
-            let may_probe = self.may_probe(now).map(|may| may && is_alone);
-            let router = self.router(self.reach_of(case), may_probe);
+            let (_, case) = self.later[line].peek().filter(|(due, _)| *due <= now)?;
+            let router = self.router(self.reach_of(case), self.may_probe_again());
             let waited = now.since(case.payment.accepted);
             let Decision::Send(processor) = router.choose(waited, 1, now) else { return None };
-            let case = self.later[line].pop()?;
+            let (due, case) = self.later[line].pop_with_due()?;
             if case.is_clear_for(processor, now) {
                 return Some(self.start_new(case, processor, now, at));
             }
-            self.unverify(case, None, processor.other(), now);
+            self.unverify(case, None, processor.other(), (due, now));
         }
     }
 
@@ -521,7 +583,7 @@ impl Dispatcher {
         if !may_look {
             return None;
         }
-        let Unverified { case, open, pause } = self.unverified[index].pop()?;
+        let Unverified { case, open, pause, due } = self.unverified[index].pop()?;
         self.unverified_doubts -= usize::from(open.is_some());
         let Payment { accepted_at, .. } = case.payment;
         // Nothing of ours was sent there; the time stands for none.
@@ -531,6 +593,7 @@ impl Dispatcher {
             look,
             open,
             pause,
+            due,
             ..Flight::new(case, processor, requested_at, now)
         }))
     }
@@ -622,10 +685,13 @@ impl Dispatcher {
                 self.release(case, was_sent, now);
                 return End::Released;
             }
-            Outcome::Declined { status } if Declined::can_be_definite(status) => {
+            Outcome::Declined { status } => {
                 let declined = Declined::new(status, flight.open.is_none(), now);
                 open.declined = Some(declined);
-                let due = declined.next_look().unwrap_or(now);
+                let due = match declined.next_look() {
+                    Some(due) => due,
+                    None => self.lengthen(&mut open.pause, now),
+                };
                 self.declined[open.processor as usize].push(due, (case, open));
             }
             // An earlier request of the same attempt may still be carried out, so this one's
@@ -648,6 +714,9 @@ impl Dispatcher {
         match open.declined.as_mut() {
             None if is_absent => self.place_absent(case, open, now),
             None => self.doubt(case, open, now),
+            Some(declined) if is_absent && !declined.can_be_definite() => {
+                self.place_absent(case, open, now);
+            }
             Some(declined) if is_absent => {
                 declined.is_absent(asked_at);
                 match declined.next_look() {
@@ -670,7 +739,7 @@ impl Dispatcher {
     }
 
     /// The processor has refused it, and means it.
-    fn refuse(&mut self, mut case: Case, mut open: Open, declined: Declined, now: Moment) -> End {
+    fn refuse(&mut self, mut case: Case, open: Open, declined: Declined, now: Moment) -> End {
         case.refused_by(open.processor, declined.status);
         let may_go = |it: Processor| case.may_go_to(it, &self.policy, self.reach);
         let is_over = Processor::ALL
@@ -686,21 +755,20 @@ impl Dispatcher {
             self.refused[next as usize].push(due, case);
             return End::Released;
         }
-        open.declined = None;
         self.place_absent(case, open, due);
         End::InDoubt
     }
 
     /// Another processor was asked whether somebody else has paid it there.
     fn after_verification(&mut self, flight: Flight, outcome: Outcome, now: Moment) -> End {
-        let Flight { mut case, processor, open, mut pause, .. } = flight;
+        let Flight { mut case, processor, open, mut pause, due: turn, .. } = flight;
         let is_absent = outcome == Outcome::Absent;
         if is_absent {
             case.is_absent_from(processor, now);
         }
         match open {
-            Some(open) if is_absent => self.place_absent(case, open, now),
-            None if is_absent => self.place_free(case, now),
+            Some(open) if is_absent => self.place_absent(case, open, turn),
+            None if is_absent => self.place_free(case, turn),
             _ => {
                 let asked = match open {
                     Some(open) => open.processor.other(),
@@ -708,7 +776,8 @@ impl Dispatcher {
                 };
                 let due = self.lengthen(&mut pause, now);
                 self.unverified_doubts += usize::from(open.is_some());
-                self.unverified[asked as usize].push(due, Unverified { case, open, pause });
+                self.unverified[asked as usize]
+                    .push(due, Unverified { case, open, pause, due: turn });
             }
         }
         if open.is_some() { End::InDoubt } else { End::Kept }
@@ -726,10 +795,16 @@ impl Dispatcher {
         }
     }
 
-    /// This processor has to be asked about it before it goes on.
-    fn unverify(&mut self, case: Case, open: Option<Open>, asked: Processor, now: Moment) {
+    /// This processor has to be asked about it before it goes on. Its turn came when it was `due`.
+    fn unverify(
+        &mut self,
+        case: Case,
+        open: Option<Open>,
+        asked: Processor,
+        (due, now): (Moment, Moment),
+    ) {
         self.unverified_doubts += usize::from(open.is_some());
-        let unverified = Unverified { case, open, pause: Duration::ZERO };
+        let unverified = Unverified { case, open, pause: Duration::ZERO, due };
         self.unverified[asked as usize].push(now, unverified);
     }
 
@@ -774,19 +849,24 @@ impl Dispatcher {
     /// Its processor will be asked about it.
     fn doubt(&mut self, case: Case, mut open: Open, now: Moment) {
         let due = self.lengthen(&mut open.pause, now);
-        self.doubts[open.processor as usize].push(due, (case, open));
+        let place = match is_probe(&case, &open) {
+            true => &mut self.doubts,
+            false => &mut self.declined,
+        };
+        place[open.processor as usize].push(due, (case, open));
     }
 
     /// Its processor does not hold it (yet): it may be posted again there, unless no payment may go
     /// there now. Then it can only turn up.
-    fn place_absent(&mut self, case: Case, mut open: Open, due: Moment) {
-        let index = open.processor as usize;
-        if case.may_go_to(open.processor, &self.policy, self.reach) {
-            self.absent[index].push(due, (case, open));
-        } else {
-            let due = self.lengthen(&mut open.pause, due);
-            self.doubts[index].push(due, (case, open));
+    fn place_absent(&mut self, case: Case, open: Open, due: Moment) {
+        if !case.may_go_to(open.processor, &self.policy, self.reach) {
+            return self.doubt(case, open, due);
         }
+        let place = match is_probe(&case, &open) {
+            true => &mut self.absent,
+            false => &mut self.again,
+        };
+        place[open.processor as usize].push(due, (case, open));
     }
 
     /// Doubles a pause, and says when it is over.
@@ -906,8 +986,8 @@ impl Dispatcher {
         self.later.iter_mut().chain(&mut self.refused).for_each(Agenda::clear);
         self.unverified.iter_mut().for_each(Agenda::clear);
         self.unverified_doubts = 0;
-        for agenda in self.doubts.iter_mut().chain(&mut self.absent).chain(&mut self.declined) {
-            agenda.clear();
+        for places in [&mut self.doubts, &mut self.absent, &mut self.declined, &mut self.again] {
+            places.iter_mut().for_each(Agenda::clear);
         }
         self.disowned.clear();
         for flight in self.flights.iter_mut().flatten() {
@@ -948,10 +1028,12 @@ impl Dispatcher {
                     _ => self.unverified[index].push(due, it),
                 }
             }
-            for (due, (case, open)) in self.absent[index].take() {
-                let is_ours = !ids.contains(&case.payment.id);
-                let place = if is_ours { &mut self.absent } else { &mut self.doubts };
-                place[index].push(due, (case, open));
+            for place in [&mut self.absent[index], &mut self.again[index]] {
+                for (due, (case, open)) in place.take() {
+                    let is_ours = !ids.contains(&case.payment.id);
+                    let place = if is_ours { &mut *place } else { &mut self.doubts[index] };
+                    place.push(due, (case, open));
+                }
             }
         }
         let held = self.doubts().flat_map(Agenda::iter).map(|(case, _)| case.payment.id);

@@ -35,9 +35,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// to say for how long.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
 const RETRY_AFTER_MIN_MAX: Duration = Duration::from_secs(5);
-/// A processor that has attempts of unknown outcome is probed with those; with a payment that has
-/// none only if they have led to nothing for so long.
-const FRESH_PROBE_AFTER: Duration = Duration::from_secs(15);
 
 /// Whether a processor gets payments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,11 +174,6 @@ impl Observed {
             && self.is_admitting(now)
     }
 
-    /// Its attempts of unknown outcome have led to nothing for long.
-    pub fn needs_fresh_probe(&self, now: Moment) -> bool {
-        now.since(self.tried_at.max(self.down_since)) >= FRESH_PROBE_AFTER
-    }
-
     /// Up, and one of the places for attempts is free.
     pub fn has_place(&self, now: Moment) -> bool {
         self.state == State::Up && self.is_admitting(now) && self.in_flight < self.window
@@ -251,6 +243,7 @@ impl Observed {
         if self.state != State::Up {
             let next = now + self.probe_pause.mul_f32(1.0 + jitter / 4.0);
             self.probe_at = self.probe_at.max(next);
+            self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
         }
     }
 
@@ -326,7 +319,9 @@ impl Observed {
             State::Down(_) => report.response_min,
         };
         self.latency_since = now;
-        let on_report_alone = self.state == State::Up || self.on_report_alone;
+        let recent = |at: Moment| now.since(at) < EVIDENCE_AGE_MAX;
+        let on_report_alone = self.on_report_alone
+            || (self.state == State::Up && self.answered_at.is_none_or(recent));
         if report.failing {
             self.go_down(Trouble::Failing, now);
         } else if report.response_min > self.latency_max {
@@ -571,13 +566,66 @@ mod tests {
         assert!(seen.is_probe_due(at(1_001)), "good news: try one at once");
     }
 
+    /// An endpoint that was wrong sent a payment every 0.8 s to the dearer processor, while the
+    /// cheaper one answered in a millisecond.
+    #[test]
+    fn a_report_that_contradicts_answers_is_decided_by_one_probe() {
+        for wrong in [report(true, 0), report(false, 5_000), report(true, 5_000)] {
+            let mut seen = observed();
+            for now in (0..60_000).step_by(800) {
+                assert!(seen.state() == State::Up || seen.is_probe_due(at(now)), "{now}");
+                book(&mut seen, now, now + 1);
+                assert_eq!(seen.state(), State::Up);
+                if now % 4_000 == 0 {
+                    seen.reported(wrong, at(now + 700));
+                    assert_ne!(seen.state(), State::Up, "it may be true");
+                    seen.reported(wrong, at(now + 750));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_slowness_is_not_the_processors() {
+        let mut seen = observed();
+        for end in 1..=3 {
+            fail(&mut seen, 0, end);
+        }
+        seen.started(at(30));
+        seen.watch(None, at(9_000));
+        assert!(!seen.is_probe_due(at(9_000)), "it is still to be sent");
+        assert!(seen.latency() < Duration::from_millis(10));
+        seen.sent(at(30), at(9_000));
+        seen.watch(None, at(10_000));
+        seen.ended(at(30));
+        seen.recorded(at(9_000), at(10_001));
+        assert_eq!((seen.state(), seen.latency()), (State::Up, Duration::from_millis(1_001)));
+    }
+
+    #[test]
+    fn a_pause_of_nothing_is_a_pause_and_grows() {
+        let mut seen = observed();
+        let mut now = 1_000;
+        for pause in [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+            seen.told_to_pause(Duration::ZERO, at(now));
+            seen.told_to_pause(Duration::ZERO, at(now + 1));
+            assert!(!seen.is_admitting(at(now + pause - 1)), "{pause}");
+            now += pause + 1;
+            assert!(seen.is_admitting(at(now)), "{pause}");
+        }
+        book(&mut seen, now, now + 1);
+        seen.told_to_pause(Duration::ZERO, at(now + 2));
+        assert!(seen.is_admitting(at(now + 52)));
+    }
+
     #[test]
     fn a_probe_that_hangs_counts_as_slow_and_does_not_block_the_next_for_ever() {
         let mut seen = observed();
         for end in 1..=3 {
             fail(&mut seen, 0, end);
         }
-        seen.started(at(30));
+        seen.started(at(10));
+        seen.sent(at(10), at(30));
         seen.watch(None, at(1_330));
         assert!(seen.latency() < Duration::from_millis(10));
         seen.watch(None, at(1_331));
@@ -633,11 +681,20 @@ mod tests {
         for (is_failing, pause_ms) in [(false, 2_000), (true, 15_000)] {
             let mut seen = observed();
             seen.reported(report(is_failing, 5_000), at(1_000));
+            assert!(seen.is_probe_due(at(1_000)), "not on its word alone");
+            seen.started(at(1_000));
+            seen.sent(at(1_000), at(1_000));
+            seen.watch(None, at(2_400));
+            assert!(!seen.is_probe_due(at(5_999)));
+            seen.ended(at(1_000));
             for now in (6_000..60_000).step_by(5_000) {
                 seen.reported(report(is_failing, 5_000), at(now));
                 assert!(!seen.is_probe_due(at(now + 4_999)));
             }
             assert!(seen.is_last_resort_due(at(60_000)));
+            assert!(!seen.is_probe_due(at(60_000)));
+            seen.reported(report(is_failing, 5_000), at(61_001));
+            assert!(seen.is_probe_due(at(61_001)), "nor for ever without evidence of its own");
             seen.started(at(60_000));
             seen.ended(at(60_000));
             assert!(!seen.is_last_resort_due(at(60_000 + pause_ms - 1)));

@@ -234,7 +234,7 @@ pub fn by_name(name: &str) -> Option<Processor> {
 mod tests {
     use super::*;
     use crate::base::clock::Moment;
-    use crate::base::money::{Cents, MoneyError};
+    use crate::base::money::Cents;
 
     fn attempt() -> Attempt {
         let payment = Payment {
@@ -263,44 +263,145 @@ mod tests {
         );
     }
 
+    /// Every status with every kind of body: what it means is what the table says, and nothing
+    /// else is "booked", "not booked" or "refused".
     #[test]
-    fn only_certain_refusals_are_refusals() {
+    fn the_table_of_answers_to_a_payment() {
         let attempt = attempt();
-        let failing = Some(Outcome::NotRecorded(Refusal::Failing));
-        let too_many = |ms| Some(Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: ms }));
-        let cases = [
-            (200, "{}", None, Some(Outcome::Recorded(attempt.requested_at))),
-            (422, "{}", None, None),
-            (429, "", Some(5), too_many(5_000)),
-            (429, "", None, too_many(1_000)),
-            (500, "", None, failing),
-            (500, r#"{"message":"database"}"#, None, Some(Outcome::Unknown)),
-            (502, "", None, Some(Outcome::Unknown)),
-            (503, "", None, Some(Outcome::Unknown)),
-            (600, "", None, Some(Outcome::Unknown)),
-            (999, "", None, Some(Outcome::Unknown)),
-            (400, "", None, Some(Outcome::NotRecorded(Refusal::Rejected { status: 400 }))),
+        let booked = Outcome::Recorded(attempt.requested_at);
+        let bodies: [(&[u8], bool); 9] = [
+            (b"", false),
+            (br#"{"message":"payment processed successfully"}"#, true),
+            (br#" {"more":[{}],"message":"\u0041"}"#, true),
+            (b"{}", false),
+            (br#"{"message":7}"#, false),
+            (br#"["message"]"#, false),
+            (br#"{"message":"cut o"#, false),
+            (b"<html>please log in</html>", false),
+            (b"\xff\xfe{\0", false),
         ];
-        for (status, body, retry_after_s, expected) in cases {
-            let outcome = read_pay(status, body.as_bytes(), retry_after_s, true, &attempt);
-            assert_eq!(outcome, expected, "{status} {body}");
+        for status in 102..1_000 {
+            for ((body, is_message), is_whole) in
+                bodies.into_iter().flat_map(|it| [(it, true), (it, false)])
+            {
+                let expected = match status {
+                    200 if is_message => booked,
+                    429 => Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 5_000 }),
+                    500 if body.is_empty() && is_whole => Outcome::NotRecorded(Refusal::Failing),
+                    400..=499 => Outcome::Declined { status },
+                    _ => Outcome::Unknown,
+                };
+                let read = read_pay(status, body, Some(5), is_whole, &attempt);
+                assert_eq!(read, expected, "{status} {}", body.escape_ascii());
+            }
         }
-        assert_eq!(read_pay(500, b"", None, false, &attempt), Some(Outcome::Unknown));
+        let default = Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 1_000 });
+        assert_eq!(read_pay(429, b"", None, true, &attempt), default);
+    }
+
+    const ID: &str = "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3";
+
+    fn look(attempt: &Attempt, paired: bool, amount: &str, at: &str) -> Outcome {
+        let body = format!(r#"{{"correlationId":"{ID}","amount":{amount},"requestedAt":"{at}"}}"#);
+        read_look(200, body.as_bytes(), None, attempt, paired)
+    }
+
+    #[test]
+    fn the_table_of_answers_to_a_question() {
+        let attempt = attempt();
+        let at = attempt.requested_at;
+        let ours = [
+            ("19.9", "2020-07-10T12:34:56.123Z"),
+            ("19.90", "2020-07-10T12:34:56.123000"), // a column without a zone
+            ("1990e-2", "2020-07-10T12:34:56.123"),
+            ("19.899", "2020-07-10T09:34:56.123999-03:00"),
+        ];
+        for (amount, text) in ours {
+            assert_eq!(look(&attempt, false, amount, text), Outcome::Recorded(at), "{text}");
+        }
+        for amount in ["19.91", "-19.90", "0", "1e300"] {
+            for text in ["2020-07-10T12:34:56.123Z", "2020-07-10T12:34:55.123Z"] {
+                assert_eq!(look(&attempt, false, amount, text), Outcome::OtherAmount, "{amount}");
+            }
+        }
+        for (amount, text) in [
+            ("\"19.90\"", "2020-07-10T12:34:56.123Z"),
+            ("null", "2020-07-10T12:34:56.123Z"),
+            ("19.90", "yesterday"),
+            ("19.90", "2020-07-10T12:34:56.123+00"),
+            ("19.90", ""),
+        ] {
+            assert_eq!(look(&attempt, false, amount, text), Outcome::Unknown, "{amount} {text}");
+        }
+        let long = "2020-07-10T12:34:56.".to_owned() + &"1".repeat(100);
+        assert_eq!(look(&attempt, false, "19.90", &long), Outcome::Unknown);
+        let other = format!(
+            r#"{{"correlationId":"{}","amount":19.9,"requestedAt":"2020-07-10T12:34:56.123Z"}}"#,
+            ID.replace('4', "5")
+        );
+        for body in ["", "{}", "[]", "null", r#"{"requestedAt":7}"#, other.as_str()] {
+            let read = read_look(200, body.as_bytes(), None, &attempt, false);
+            assert_eq!(read, Outcome::Unknown, "{body}");
+        }
+        for status in (102..1_000).filter(|it| ![200, 404, 429].contains(it)) {
+            assert_eq!(read_look(status, b"", None, &attempt, false), Outcome::Unknown);
+        }
+        assert_eq!(read_look(404, b"<html>", None, &attempt, false), Outcome::Absent);
     }
 
     #[test]
     fn whose_booking_it_is() {
-        let payment = attempt().payment;
-        let look = |status, body: &str| read_look(status, body.as_bytes(), None, &payment);
-        let ours =
-            r#"{"correlationId":"x","amount":19.9,"requestedAt":"2020-07-10T12:34:56.000Z"}"#;
-        assert_eq!(look(200, ours), Outcome::Recorded(Timestamp(1_594_384_496_000)));
-        let earlier = r#"{"requestedAt":"2020-07-10T12:34:55.999999Z"}"#;
-        assert_eq!(look(200, earlier), Outcome::Foreign);
-        assert_eq!(look(200, "{}"), Outcome::Unknown);
-        assert_eq!(look(200, r#"{"requestedAt":7}"#), Outcome::Unknown);
-        assert_eq!(look(404, ""), Outcome::Absent);
-        assert_eq!(look(500, ""), Outcome::Unknown);
+        let home = attempt();
+        let guest = Payment { guest: true, ..home.payment };
+        let guest =
+            Attempt { payment: guest, requested_at: Timestamp(home.requested_at.0), ..home };
+        let booked = |attempt: &Attempt, paired, ms: i64| {
+            look(attempt, paired, "19.90", &Timestamp(ms).to_string())
+        };
+        let accepted = home.payment.accepted_at.0; // an even millisecond
+        for (attempt, paired, ms, is_ours) in [
+            (&home, false, accepted, true),
+            (&home, false, accepted + 1, true),
+            (&home, false, accepted - 1, false),
+            (&home, true, accepted, true),
+            (&home, true, accepted + 1, false),
+            (&home, true, accepted + 2, true),
+            (&home, true, accepted - 2, false),
+            (&home, true, home.requested_at.0, true), // sent before there was a pair
+            (&guest, true, accepted, false),
+            (&guest, true, accepted + 1, true),
+            (&guest, true, accepted - 1, false),
+        ] {
+            let expected = match is_ours {
+                true => Outcome::Recorded(Timestamp(ms)),
+                false => Outcome::Foreign,
+            };
+            let name = if attempt.payment.guest { "guest" } else { "home" };
+            assert_eq!(booked(attempt, paired, ms), expected, "{name} {paired} {ms}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_can_be_told_from_what_the_other_instance_sends() {
+        let home = attempt().payment;
+        let guest = Payment { guest: true, ..home };
+        for ms in home.accepted_at.0 - 3..home.accepted_at.0 + 9 {
+            let at = Timestamp(ms);
+            let [ours, theirs] = [home, guest].map(|it| requested_at(&it, at, true));
+            assert!(ours.0 % 2 == 0 && theirs.0 % 2 == 1);
+            for sent in [ours, theirs] {
+                assert!(
+                    sent >= at.max(home.accepted_at) && sent.0 <= at.max(home.accepted_at).0 + 1
+                );
+            }
+            assert_eq!(requested_at(&home, at, false), at.max(home.accepted_at));
+        }
+    }
+
+    #[test]
+    fn an_excerpt_is_short_and_on_one_line() {
+        assert_eq!(excerpt(b"<p>\r\n\xff\"").to_string(), r#"<p>\r\n\xff\""#);
+        assert_eq!(excerpt(&[b'x'; 1_000]).to_string(), "x".repeat(80));
     }
 
     #[test]

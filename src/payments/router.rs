@@ -134,10 +134,23 @@ mod tests {
         let (kind, latency_ms) = text.split_once(' ').unwrap_or((text, "0"));
         let response_min = Duration::from_millis(latency_ms.parse().unwrap());
         let (before, long_ago) = (NOW - MS, NOW - 9_000 * MS);
-        seen.reported(
-            Report { failing: kind == "failing" || kind == "probe", response_min },
-            before,
-        );
+        let answer = |seen: &mut Observed, is_booked: bool, took: Duration, at: Moment| {
+            seen.started(at - took);
+            seen.ended(at - took);
+            match is_booked {
+                true => seen.recorded(at - took, at),
+                false => seen.failed(at - took, true, at, 0.0),
+            }
+        };
+        match kind {
+            // Often enough to be believed.
+            "up" => (0..3).for_each(|_| answer(&mut seen, true, response_min, before)),
+            "failing" | "probe" => {
+                (0..3).for_each(|_| answer(&mut seen, false, response_min, before));
+            }
+            "full" => seen.reported(Report { failing: false, response_min }, before),
+            _ => {}
+        }
         match kind {
             "full" => {
                 seen.started(before);
@@ -145,16 +158,11 @@ mod tests {
             }
             "probe" => seen.reported(Report { failing: false, response_min }, before),
             "paused" => seen.told_to_pause(Duration::from_secs(5), before),
-            // Reported slow long ago, and not tried since.
-            "untried" => {
-                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
-                let response_min = Duration::from_secs(5);
-                seen.reported(Report { failing: false, response_min }, long_ago);
-            }
+            // It was slow long ago, and was not tried since.
+            "untried" => answer(&mut seen, true, Duration::from_secs(5), long_ago),
             // Down for a second and a half, up for 40 ms.
             "fresh" => {
                 let start = NOW - Duration::from_millis(40);
-                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
                 seen.reported(Report { failing: true, response_min }, start - 1_500 * MS);
                 seen.started(start);
                 seen.ended(start);
@@ -167,6 +175,33 @@ mod tests {
 
     fn router<'a>(policy: &'a Policy, observed: &'a [Observed; 2]) -> Router<'a> {
         Router { policy, observed, reach: Reach::Every, may_probe: [true; 2] }
+    }
+
+    /// A guest, or an instance that is not in touch with its peer: however bad the cheaper one is,
+    /// the dearer one is not used, and the cheaper one is tried for as long as it takes.
+    #[test]
+    fn with_less_reach_only_the_cheaper_one_is_used() {
+        use Decision::{Send, Wait};
+        for (cheaper, decision) in [
+            ("up 5", Send(Processor::Default)),
+            ("probe", Send(Processor::Default)),
+            ("failing", Wait),
+            ("paused", Wait),
+            ("full 1000", Wait),
+            ("up 2000", Wait),
+            ("untried", Send(Processor::Default)), // the last resort
+        ] {
+            let observed = [look(cheaper), look("up 5")];
+            let router = Router { reach: Reach::Cheaper, ..router(&POLICY, &observed) };
+            assert_eq!(router.choose(9_000 * MS, 99, NOW), decision, "{cheaper}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_a_probe_waits_for_one() {
+        let observed = [look("probe"), look("probe")];
+        let router = Router { may_probe: [false; 2], ..router(&POLICY, &observed) };
+        assert_eq!(router.choose(9_000 * MS, 99, NOW), Decision::Wait);
     }
 
     #[test]

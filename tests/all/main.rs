@@ -4,6 +4,7 @@
 mod support;
 
 mod adoptions;
+mod answers;
 mod demo;
 mod documents;
 mod faults;

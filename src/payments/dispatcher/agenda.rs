@@ -41,6 +41,10 @@ impl<T> Agenda<T> {
         self.heap.pop().map(|Reverse(entry)| entry.value)
     }
 
+    pub fn pop_with_due(&mut self) -> Option<(Moment, T)> {
+        self.heap.pop().map(|Reverse(entry)| (entry.due, entry.value))
+    }
+
     pub fn len(&self) -> usize {
         self.heap.len()
     }
@@ -53,7 +57,7 @@ impl<T> Agenda<T> {
         self.heap.clear();
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.heap.iter().map(|Reverse(entry)| &entry.value)
     }
 

@@ -131,13 +131,17 @@ impl Declined {
 
     /// Whether such an answer can ever be a refusal of the payment. The others mean "not now", "in
     /// work", or that a gateway has lost its patience with one of the two sides.
-    pub fn can_be_definite(status: u16) -> bool {
-        matches!(status, 400..=499) && !matches!(status, 408 | 409 | 423 | 425 | 429 | 499)
+    pub fn can_be_definite(&self) -> bool {
+        matches!(self.status, 400..=499)
+            && !matches!(self.status, 408 | 409 | 423 | 425 | 429 | 499)
     }
 
-    /// When the processor is to be looked at next, and `None` if it has said often and late enough
-    /// that it does not hold the payment.
+    /// When the processor is to be looked at next so that the refusal can be believed; `None` if it
+    /// can never be, or has been confirmed often and late enough.
     pub fn next_look(&self) -> Option<Moment> {
+        if !self.can_be_definite() {
+            return None;
+        }
         let is_claim = self.status == CLAIMED;
         let all = if is_claim { CLAIM_REFUTED_AFTER } else { REFUSAL_CONFIRMED_AFTER };
         // Who claims to hold it is asked at once: most likely it does.

@@ -1,6 +1,8 @@
 //! The dispatcher against the rules of a payment's life, one by one; and at random against model
 //! processors that lose answers, book late, fail and refuse.
 
+mod histories;
+
 use super::*;
 use crate::base::money::Cents;
 use crate::payments::{PaymentId, Totals};
@@ -13,7 +15,7 @@ const POLICY: Policy = Policy {
     processor_concurrency: 100,
 };
 const FAILING: Outcome = Outcome::NotRecorded(Refusal::Failing);
-const REJECTED: Outcome = Outcome::NotRecorded(Refusal::Rejected { status: 400 });
+const DECLINED: Outcome = Outcome::Declined { status: 400 };
 
 /// A dispatcher and the time, in milliseconds on both clocks.
 struct Bench {
@@ -59,6 +61,9 @@ impl Bench {
 
     fn next(&mut self) -> Option<Start> {
         let start = self.dispatcher.next(self.now(), self.at());
+        if let Some(start) = start {
+            self.dispatcher.sent(start.flight, self.now());
+        }
         self.assert_one_place();
         start
     }
@@ -93,19 +98,22 @@ impl Bench {
         let mut insert = |payment: &Payment| {
             assert!(ids.insert(payment.id.0), "{} is in two places", payment.id);
         };
-        dispatcher.waiting.iter().for_each(&mut insert);
-        for Reverse((_, _, Due(attempt))) in &dispatcher.set_aside {
-            insert(&attempt.payment);
-        }
-        for Reverse((_, _, Due(doubt))) in dispatcher.doubts.iter().flatten() {
-            insert(&doubt.attempt.payment);
-        }
-        for flight in dispatcher.flights.iter().flatten().filter(|flight| !flight.purged) {
-            insert(&flight.attempt.payment);
-        }
+        let later = dispatcher.later.iter().chain(&dispatcher.refused).flat_map(Agenda::iter);
+        let free = dispatcher.lines.iter().flatten().chain(later);
+        let doubts = dispatcher.doubts().flat_map(Agenda::iter).map(|(case, _)| case);
+        let unverified = dispatcher.unverified.iter().flat_map(Agenda::iter);
+        let open = unverified.clone().filter(|it| it.open.is_some()).count();
+        assert_eq!(dispatcher.unverified_doubts, open);
+        let flights = dispatcher.flights.iter().flatten().filter(|flight| !flight.purged);
+        free.chain(doubts)
+            .chain(unverified.map(|it| &it.case))
+            .chain(flights.map(|flight| &flight.case))
+            .for_each(|case| insert(&case.payment));
         let flying = dispatcher.flights.iter().flatten().count();
         assert_eq!(dispatcher.in_flight(), flying);
-        assert!(dispatcher.waiting.iter().is_sorted_by_key(|payment| payment.accepted));
+        for line in &dispatcher.lines {
+            assert!(line.iter().is_sorted_by_key(|case| case.payment.accepted));
+        }
         ids
     }
 }
@@ -197,7 +205,6 @@ fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
         Outcome::Unknown,
         Outcome::Absent,
         FAILING,
-        REJECTED,
         Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 5_000 }),
         Outcome::NotRecorded(Refusal::Unreachable),
         Outcome::Absent,
@@ -210,7 +217,7 @@ fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
         assert_eq!(bench.dispatcher.in_doubt(), 1);
     }
     use Question::{Look, Pay};
-    assert_eq!(questions, [Look, Look, Pay, Look, Look, Look, Look, Pay]);
+    assert_eq!(questions, [Look, Look, Pay, Look, Look, Look, Pay]);
     let last = bench.wait_for_next();
     assert_eq!((last.question, last.attempt), (Look, first.attempt));
     assert!(matches!(bench.finish(last, recorded(last)), End::Settled(_)));
@@ -327,25 +334,6 @@ fn both_slow_is_no_reason_to_stand_still() {
 }
 
 #[test]
-fn what_one_processor_rejects_is_set_aside_then_offered_to_the_other() {
-    let mut bench = Bench::with_payments(2);
-    let bad = bench.next().unwrap();
-    assert_eq!(bench.finish(bad, REJECTED), End::Released);
-    assert_eq!(bench.dispatcher.waiting(), 2);
-    let good = bench.next().unwrap();
-    assert_eq!(id(good), 1, "it does not hold up the others");
-    bench.finish(good, recorded(good));
-    assert_eq!(bench.next(), None);
-    bench.ms += 5_000;
-    let again = bench.next().unwrap();
-    assert_eq!((id(again), again.attempt.processor), (0, Processor::Fallback));
-    assert_eq!(again.attempt.requested_at, bench.at());
-    bench.finish(again, REJECTED);
-    bench.ms += 5_000;
-    assert_eq!(bench.next().unwrap().attempt.processor, Processor::Default);
-}
-
-#[test]
 fn a_payment_of_somebody_else_is_let_go() {
     let mut bench = Bench::with_payments(1);
     let start = bench.next().unwrap();
@@ -359,7 +347,7 @@ fn a_purge_forgets_everything_but_lets_requests_end() {
     let mut starts: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
     assert_eq!(starts.len(), 100);
     bench.finish(starts.pop().unwrap(), Outcome::Unknown);
-    bench.finish(starts.pop().unwrap(), REJECTED);
+    bench.finish(starts.pop().unwrap(), DECLINED);
     bench.dispatcher.purge();
     assert_eq!((bench.dispatcher.waiting(), bench.dispatcher.in_doubt()), (0, 0));
     assert_eq!(bench.dispatcher.in_flight(), 98);
@@ -435,7 +423,7 @@ impl Books {
                 .get(&attempt.payment.id.0)
                 .map_or(Outcome::Absent, |held| Outcome::Recorded(held.requested_at)),
             (3 | 4, Question::Pay) => FAILING,
-            (5, Question::Pay) => REJECTED,
+            (5, Question::Pay) => DECLINED,
             (6, Question::Pay) => {
                 self.book(attempt);
                 Outcome::Unknown
@@ -489,6 +477,7 @@ fn play_with_faults(seed: u64) {
             bench.assert_one_place();
         }
         while let Some(start) = bench.dispatcher.next(bench.now(), bench.at()) {
+            bench.dispatcher.sent(start.flight, bench.now());
             let processor = start.attempt.processor;
             let other = &books[processor.other() as usize];
             let held = other.booked.contains_key(&id(start))
