@@ -144,7 +144,7 @@ enum Happening {
 
 #[derive(Clone, Debug)]
 enum What {
-    Of { member: usize, life: Option<u64>, happening: Happening },
+    Of { member: usize, life: Option<u64>, happening: Box<Happening> },
     AtProcessor { member: usize, life: u64, start: Start, answers: bool },
     Weather,
 }
@@ -217,11 +217,15 @@ impl Simulation {
 
     fn for_member(&mut self, time: u64, member: usize, happening: Happening) {
         let life = self.members[member].life;
-        self.at(time, What::Of { member, life: Some(life), happening });
+        self.for_member_of(time, member, life, happening);
+    }
+
+    fn for_member_of(&mut self, time: u64, member: usize, life: u64, happening: Happening) {
+        self.at(time, What::Of { member, life: Some(life), happening: happening.into() });
     }
 
     fn whenever(&mut self, time: u64, member: usize, happening: Happening) {
-        self.at(time, What::Of { member, life: None, happening });
+        self.at(time, What::Of { member, life: None, happening: happening.into() });
     }
 
     /// Puts a whole history onto the agenda.
@@ -300,7 +304,7 @@ impl Simulation {
             }
             self.now = time;
             match self.things[index].take() {
-                Some(What::Of { member, life, happening }) => self.of(member, life, happening),
+                Some(What::Of { member, life, happening }) => self.of(member, life, *happening),
                 Some(What::AtProcessor { member, life, start, answers }) => {
                     self.at_processor(member, life, start, answers);
                 }
@@ -719,7 +723,7 @@ impl Simulation {
         if answers {
             let time = self.now + self.random.below(3 * MS);
             let answered = Happening::Answered(flight, attempt, outcome);
-            self.at(time, What::Of { member: index, life: Some(life), happening: answered });
+            self.for_member_of(time, index, life, answered);
         }
     }
 
@@ -803,7 +807,7 @@ fn seeds() -> u64 {
 fn search(count: u64, left_out: LeftOut) -> Option<(u64, String)> {
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let found = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let play = || {
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -818,8 +822,7 @@ fn search(count: u64, left_out: LeftOut) -> Option<(u64, String)> {
         };
         let players: Vec<_> = (0..threads).map(|_| scope.spawn(play)).collect();
         players.into_iter().filter_map(|player| player.join().unwrap()).min()
-    });
-    found
+    })
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Whose a journal is, and whether it is the original.
 
 use super::*;
+use crate::base::instance::Instance;
 use crate::journal::identity::{Change, FILE_NAME, Owner};
 use crate::journal::simulated::{ENOSPC, Fault};
 use crate::journal::storage::Directory;
 use crate::journal::{Found, Journal};
-use crate::payments::Instance;
 
 const HOUR_MS: i64 = 3_600_000;
 

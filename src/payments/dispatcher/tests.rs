@@ -13,6 +13,7 @@ const POLICY: Policy = Policy {
     patience: Duration::from_millis(100),
     attempt_latency_max: Duration::from_millis(1_300),
     processor_concurrency: 100,
+    books_within: Duration::from_secs(15),
 };
 const FAILING: Outcome = Outcome::NotRecorded(Refusal::Failing);
 const DECLINED: Outcome = Outcome::Declined { status: 400 };
