@@ -733,7 +733,7 @@ impl Dispatcher {
     }
 
     /// The processor has refused it, and means it.
-    fn refuse(&mut self, mut case: Case, open: Open, declined: Declined, now: Moment) -> End {
+    fn refuse(&mut self, mut case: Case, mut open: Open, declined: Declined, now: Moment) -> End {
         case.refused_by(open.processor, declined.status);
         let may_go = |it: Processor| case.may_go_to(it, &self.policy, self.reach);
         let is_over = Processor::ALL
@@ -749,6 +749,7 @@ impl Dispatcher {
             self.refused[next as usize].push(due, case);
             return End::Released;
         }
+        open.declined = Some(declined.counted());
         self.place_absent(case, open, due);
         End::InDoubt
     }
