@@ -198,7 +198,10 @@ fn read_time(text: &[u8]) -> Option<Timestamp> {
 /// Whether somebody should hear of an answer that means this: it is none that a processor of the
 /// contest gives in good order.
 pub fn is_odd(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Unknown | Outcome::Declined { .. })
+    match outcome {
+        Outcome::Declined { status } => status != 422,
+        outcome => outcome == Outcome::Unknown,
+    }
 }
 
 /// The start of an answer's body for a log, on one line.

@@ -55,6 +55,8 @@ pub struct Declined {
     pub is_only: bool,
     /// It did not hold the payment when it was looked at, so many times since.
     absences: usize,
+    /// It was confirmed, and is one of the refusals of its payment.
+    is_counted: bool,
 }
 
 impl Case {
@@ -126,13 +128,14 @@ impl Case {
 
 impl Declined {
     pub fn new(status: u16, is_only: bool, now: Moment) -> Declined {
-        Declined { status, at: now, is_only, absences: 0 }
+        Declined { status, at: now, is_only, absences: 0, is_counted: false }
     }
 
-    /// Whether such an answer can ever be a refusal of the payment. The others mean "not now", "in
+    /// Whether such an answer can yet become a refusal of the payment. The others mean "not now", "in
     /// work", or that a gateway has lost its patience with one of the two sides.
     pub fn can_be_definite(&self) -> bool {
-        matches!(self.status, 400..=499)
+        !self.is_counted
+            && matches!(self.status, 400..=499)
             && !matches!(self.status, 408 | 409 | 423 | 425 | 429 | 499)
     }
 
@@ -151,6 +154,11 @@ impl Declined {
             (false, absences) => absences,
         };
         CONFIRMING_LOOKS.get(done).map(|quarters| self.at + all * *quarters / 4)
+    }
+
+    /// It is a refusal: only another request can lead to another.
+    pub fn counted(self) -> Declined {
+        Declined { is_counted: true, ..self }
     }
 
     /// It was looked at in time, and is not held.
