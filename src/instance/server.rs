@@ -595,6 +595,7 @@ fn give_back(out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::config::tests::config;
     use crate::net::runtime::Driver;
     use std::io::{Read as _, Write as _};
 
@@ -608,6 +609,64 @@ mod tests {
         }
         assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), Some(1_001));
         assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), None);
+    }
+
+    /// Uploads that stall are cut off when they hold too much together, the slowest first; what holds
+    /// little is let alone, and everything is given back.
+    #[test]
+    fn beyond_the_budget_the_slowest_upload_is_cut_off() {
+        const BUDGET: usize = 20 * 1024;
+        for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let clients = std::thread::spawn(move || {
+                let unfinished = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(7 * 1024));
+                let mut all: Vec<_> = (0..6)
+                    .map(|_| std::net::TcpStream::connect(address).unwrap())
+                    .inspect(|it| it.set_read_timeout(Some(WRITE_TIMEOUT)).unwrap())
+                    .collect();
+                let ask = |client: &mut std::net::TcpStream| {
+                    client.write_all(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                    let mut answer = [0; 1024];
+                    let length = client.read(&mut answer).unwrap();
+                    assert!(answer[..length].starts_with(b"HTTP/1.1 404 "));
+                };
+                all[1].write_all(unfinished.as_bytes()).unwrap();
+                // When this is answered, the first upload has begun, and the others have not.
+                ask(&mut all[0]);
+                for client in &mut all[2..] {
+                    client.write_all(unfinished.as_bytes()).unwrap();
+                }
+                let mut answer = String::new();
+                all[1].read_to_string(&mut answer).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("unfinished"));
+                ask(&mut all[0]);
+            });
+            let server = std::thread::spawn(move || {
+                let on_epoll = matches!(driver, Driver::Epoll(_));
+                let node = Node::new(config("").unwrap()).unwrap();
+                let serve = async move {
+                    crate::net::buffers::set_budget(BUDGET);
+                    let mut all = Vec::new();
+                    for _ in 0..6 {
+                        let (accepted, _) = listener.accept().unwrap();
+                        accepted.set_nonblocking(on_epoll).unwrap();
+                        let stream = monoio::net::TcpStream::from_std(accepted).unwrap();
+                        let node = node.clone();
+                        all.push(monoio::spawn(async move {
+                            Client::new(stream).converse(&node, Door::Entry).await;
+                        }));
+                    }
+                    for connection in all {
+                        connection.await;
+                    }
+                    assert_eq!(crate::net::buffers::held(), (0, 0));
+                };
+                driver.block_on(serve).unwrap();
+            });
+            clients.join().unwrap();
+            server.join().unwrap();
+        }
     }
 
     /// What does not fit into the socket's buffer goes out when there is room, though the client

@@ -58,6 +58,12 @@ pub fn set_budget(bytes: usize) {
     POOL.with(|pool| pool.budget.set(bytes));
 }
 
+/// What they hold at the moment, and how many they are.
+#[cfg(test)]
+pub fn held() -> (usize, usize) {
+    POOL.with(|pool| (pool.held.get(), pool.connections.get()))
+}
+
 impl Held {
     pub fn new() -> Held {
         POOL.with(|pool| {
@@ -286,14 +292,14 @@ mod tests {
             assert!(held.hold(20 * KB, later(200), &alarm), "the budget is not exceeded");
             assert!(held.hold(21 * KB, later(200), &alarm), "another one is slower");
             assert_eq!(slow.await, (false, true));
-            assert!(POOL.with(|pool| pool.held.get()) == 61 * KB);
+            assert_eq!(super::held(), (61 * KB, 2));
             assert!(held.hold(0, later(200), &alarm), "it gives all back");
-            assert!(POOL.with(|pool| pool.held.get()) == 40 * KB);
+            assert_eq!(super::held(), (40 * KB, 2));
             assert!(!held.hold(70 * KB, later(1), &alarm), "this time it is the slowest itself");
             assert!(!held.hold(0, later(1), &alarm) && held.is_cut_off());
             assert!(held.was_cut_off() && held.hold(20 * KB, later(1), &alarm), "as new");
             drop((quick, held));
-            assert_eq!(POOL.with(|pool| (pool.held.get(), pool.connections.get())), (40 * KB, 1));
+            assert_eq!(super::held(), (40 * KB, 1));
         };
         std::thread::spawn(move || Driver::detect(1).block_on(main()).unwrap()).join().unwrap();
     }

@@ -459,3 +459,41 @@ fn names_are_compared_when_they_are_decoded() {
         assert_eq!(client.call(request("GET", target, "", "")).status, 200, "{target}");
     }
 }
+
+/// A refusal ends a connection, but not before everything asked ahead of it is answered.
+#[test]
+fn errors_among_pipelined_requests_keep_their_place() {
+    let instance = Instance::alone(&[]);
+    let health = request("GET", "/healthz", "", "");
+    let refused = "GET /healthz HTTP/1.1\r\nHost: a:b\r\n\r\n".to_owned();
+    let wrong = payment(&id(1), "0");
+    let mut client = instance.client();
+    client.send([payment(&id(2), "1"), wrong, health.clone(), refused, health].concat());
+    for expected in [202, 422, 200, 400] {
+        assert_eq!(client.receive().unwrap().status, expected);
+    }
+    client.end().unwrap();
+    assert_eq!(instance.outstanding(), 1);
+}
+
+/// Clients that come and go, with or without a word, in order or with a reset, leave nothing behind.
+#[test]
+fn connections_that_end_in_any_way_are_forgotten() {
+    let instance = Instance::alone(&[]);
+    let whole = payment(&id(1), "1");
+    for number in 0..400 {
+        let mut client = instance.client();
+        match number % 4 {
+            0 => {}
+            1 => client.send(&whole[..number % whole.len()]),
+            2 => client.send(&whole),
+            _ => assert_eq!(client.call(&whole).status, 202),
+        }
+        if number % 8 < 4 {
+            // Closing resets the connection then.
+            socket2::SockRef::from(client.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+    wait_until("all are forgotten", || instance.metric("galo_connections{door=\"entry\"}") == 0);
+    assert_eq!(instance.outstanding(), 1);
+}
