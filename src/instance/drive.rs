@@ -58,7 +58,7 @@ struct Lane {
 impl Engine {
     pub fn new(node: Arc<Node>) -> Rc<Engine> {
         let seed = u64::from(node.config.instance.0);
-        let dispatcher = Dispatcher::new(node.config.policy, seed);
+        let dispatcher = Dispatcher::new(node.config.policy, node.peer.is_some(), seed);
         Rc::new(Engine {
             node,
             dispatcher: RefCell::new(dispatcher),
@@ -332,6 +332,11 @@ impl Engine {
             }
             End::InDoubt => {
                 stats.again.fetch_add(1, Ordering::Relaxed);
+            }
+            End::Rejected(rejection) => {
+                // Once the journal knows rejections.
+                log::error!("payment {id} is rejected: {:?}", rejection.statuses);
+                self.node.queue.release(1);
             }
             End::Purged => {}
         }

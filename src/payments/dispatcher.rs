@@ -7,7 +7,9 @@
 
 use super::observed::{Observed, Report, State};
 use super::router::{self, Decision, Policy};
-use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal, Settlement};
+use super::{
+    Attempt, Outcome, Payment, PaymentId, Processor, Reach, Refusal, Rejection, Settlement,
+};
 use crate::base::clock::{Moment, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
@@ -58,6 +60,9 @@ pub enum End {
     Released,
     /// Nobody knows yet: this processor will be asked.
     InDoubt,
+    /// No processor that it may go to will take it: it is over, written down, and for people to
+    /// decide about.
+    Rejected(Rejection),
     /// The payment was purged meanwhile.
     Purged,
 }
@@ -108,6 +113,9 @@ impl<T> Ord for Due<T> {
 /// The state of every payment of this instance that is accepted and not settled.
 pub struct Dispatcher {
     policy: Policy,
+    /// There is another instance: whose a booking is shows in its milliseconds.
+    paired: bool,
+    reach: Reach,
     observed: [Observed; 2],
     /// Accepted and without an open attempt, oldest first.
     waiting: VecDeque<Payment>,
@@ -132,10 +140,12 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// `seed` spreads the pauses of several instances; any number will do.
-    pub fn new(policy: Policy, seed: u64) -> Dispatcher {
+    pub fn new(policy: Policy, paired: bool, seed: u64) -> Dispatcher {
         let observed = Observed::new(policy.attempt_latency_max, policy.processor_concurrency);
         Dispatcher {
             policy,
+            paired,
+            reach: Reach::Every,
             observed: [observed.clone(), observed],
             waiting: VecDeque::new(),
             doubts: Default::default(),
@@ -152,6 +162,11 @@ impl Dispatcher {
             watched_at: Moment::default(),
             was_late: false,
         }
+    }
+
+    /// Which processors payments of this instance may be sent to from now on.
+    pub fn set_reach(&mut self, reach: Reach) {
+        self.reach = reach;
     }
 
     /// Takes over an accepted payment.
@@ -283,6 +298,14 @@ impl Dispatcher {
             }
         }
         Start { flight, attempt, question }
+    }
+
+    /// The first byte of a request is about to go out: from here on its processor is measured.
+    pub fn sent(&mut self, id: FlightId, now: Moment) {
+        let flight = self.flights.get_mut(id.slot as usize).and_then(Option::as_mut);
+        if let Some(flight) = flight.filter(|flight| flight.sequence == id.sequence) {
+            flight.started = now;
+        }
     }
 
     /// A request has ended. Returns what that means for its payment.

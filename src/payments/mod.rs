@@ -121,8 +121,29 @@ pub enum Reach {
 pub struct Rejection {
     pub id: PaymentId,
     pub amount: Cents,
-    /// Per processor, the status of its last refusal; 0 if it was not asked.
+    /// Per processor, the status of its last refusal; 0 if it was not asked; 200 if it holds a
+    /// payment of this id under another amount.
     pub statuses: [u16; 2],
+}
+
+/// Why a payment was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Every processor it may go to refuses it.
+    Refused,
+    /// This processor holds a payment of the same id under another amount. It may be ours or
+    /// somebody else's: it is not counted, and nothing is paid anywhere else.
+    OtherAmount(Processor),
+}
+
+impl Rejection {
+    /// The status that stands for [`Reason::OtherAmount`]: what the question was answered with.
+    pub const OTHER_AMOUNT: u16 = 200;
+
+    pub fn reason(&self) -> Reason {
+        let holds = |it: &Processor| self.statuses[*it as usize] == Rejection::OTHER_AMOUNT;
+        Processor::ALL.into_iter().find(holds).map_or(Reason::Refused, Reason::OtherAmount)
+    }
 }
 
 /// What became of a payment that was offered to an instance.

@@ -5,6 +5,7 @@ mod support;
 
 mod adoptions;
 mod demo;
+mod documents;
 mod faults;
 mod homes;
 mod http;

@@ -23,7 +23,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench { dispatcher: Dispatcher::new(POLICY, 7), ms: 1_000 }
+        Bench { dispatcher: Dispatcher::new(POLICY, false, 7), ms: 1_000 }
     }
 
     /// With so many payments, of the ids 0, 1, … and 1, 2, … cents, accepted a millisecond apart.

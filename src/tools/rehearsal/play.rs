@@ -151,7 +151,7 @@ impl Play<'_> {
     fn new(table: &Table, policy: Policy, seed: u64) -> Play<'_> {
         let mut random = Random::new(seed);
         let instance = |seed| Instance {
-            dispatcher: Dispatcher::new(policy, seed),
+            dispatcher: Dispatcher::new(policy, true, seed),
             busy_until_us: 0,
             sent: VecDeque::new(),
         };
@@ -385,7 +385,9 @@ impl Play<'_> {
                 entry.known_us = self.now_us;
             }
             End::Released | End::InDoubt => {}
-            End::Foreign | End::Purged => unreachable!("nobody else pays, nobody purges"),
+            End::Foreign | End::Rejected(_) | End::Purged => {
+                unreachable!("nobody else pays, refuses or purges")
+            }
         }
     }
 
