@@ -12,6 +12,7 @@ use crate::base::money::Cents;
 use crate::cluster::peer::{self, HelloMessage, Peer};
 use crate::instance::config::Config;
 use crate::instance::stats::{Stats, Surroundings};
+use crate::instance::stuck::Seen;
 use crate::instance::turn;
 use crate::journal::identity::Owner;
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
@@ -105,6 +106,8 @@ pub struct Node {
     /// Per processor, when its health endpoint was last called by either instance (µs). A new process
     /// takes it to have been at its start: its peer, or the process before it, may have called.
     health_called: [AtomicU64; 2],
+    /// Why nothing moves, if that is so.
+    stuck: Mutex<Option<String>>,
 }
 
 impl Node {
@@ -145,6 +148,7 @@ impl Node {
             heard_at: AtomicU64::new(0),
             known_at: AtomicU64::new(0),
             health_called: [clock::moment().0; 2].map(AtomicU64::new),
+            stuck: Mutex::default(),
             config,
         }))
     }
@@ -386,6 +390,38 @@ impl Node {
         }
     }
 
+    /// What tells whether anything moves.
+    pub fn seen(&self) -> Seen {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stats = &self.stats;
+        let [default, fallback] = stats.settled.each_ref().map(load);
+        Seen {
+            outstanding: self.queue.outstanding(),
+            guests: load(&stats.guests) as usize,
+            ended: default
+                + fallback
+                + load(&stats.again)
+                + load(&stats.foreign)
+                + load(&stats.handed_over),
+            in_flight: load(&stats.in_flight),
+            oldest: stats.oldest_started_us.each_ref().map(load),
+            any_is_up: stats.up.iter().any(|up| load(up) == 1),
+            peer_is_up: self.peer.as_ref().is_some_and(|peer| peer.is_up()),
+            has_room: self.journal.has_room_for_attempt(),
+        }
+    }
+
+    /// Why nothing moves, or that it does.
+    pub fn set_stuck(&self, why: Option<&str>) {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        stuck.clone_from(&why.map(String::from));
+    }
+
+    /// Why nothing moves, if that is so.
+    pub fn stuck(&self) -> Option<String> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
@@ -398,6 +434,7 @@ impl Node {
             summary_bytes,
             peer_up: self.peer.as_ref().map(|peer| peer.is_up()),
             event_loops: self.config.threads,
+            is_stuck: self.stuck().is_some(),
         })
     }
 }

@@ -23,4 +23,5 @@ mod refusals;
 mod restarts;
 mod server;
 mod simulation;
+mod surroundings;
 mod tidy;
