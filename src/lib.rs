@@ -10,7 +10,7 @@
 //! | [`ledger`] | accounts, their limits and their statements | `book` |
 //! | [`journal`] | what has been promised survives | `recover` |
 //! | [`cluster`] | the two instances: who owns what, who may pay | `membership` |
-//! | [`instance`] | one running instance: settings, doors, loops | |
+//! | [`instance`] | one running instance: settings, doors, loops | `stuck` |
 //! | [`tools`] | a simulated processor, the demo, the rehearsal | |
 //!
 //! The way of a payment: `instance::server` reads a request, `instance::api` says what it means,

@@ -73,6 +73,13 @@ pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
 pub const RETRY_AFTER_S: u32 = 1;
 /// The shortest token between the instances.
 pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
+/// Payments that wait so long, while nothing known is in their way, are told of: longer than the
+/// pauses between probes, and than `--processor-timeout` unless that is raised.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// How often that is told while it lasts.
+pub const STUCK_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked at.
+pub const STUCK_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Lines of the log that wait to be written, while nobody reads: more than a start and an end say.
 pub const LOG_QUEUE_LINES: usize = 1_024;
 /// A longer line is cut, in bytes. With the queue full of them, the log takes 1 MiB.

@@ -367,8 +367,9 @@ impl Engine {
     /// Makes what the dispatcher knows visible to other threads, and flips known to the log.
     fn publish(&self, dispatcher: &Dispatcher) {
         let stats = &self.node.stats;
-        let waiting =
-            dispatcher.waiting() + self.node.cluster.with(|membership| membership.guests());
+        let guests = self.node.cluster.with(|membership| membership.guests());
+        stats.guests.store(guests as u64, Ordering::Relaxed);
+        let waiting = dispatcher.waiting() + guests;
         stats.waiting.store(waiting as u64, Ordering::Relaxed);
         stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
         stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);

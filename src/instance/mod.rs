@@ -15,9 +15,10 @@ pub mod peering;
 pub mod server;
 pub mod signals;
 pub mod stats;
+pub mod stuck;
 pub mod turn;
 
-use crate::base::limits::BUFFERS_SIZE_MAX;
+use crate::base::limits::{BUFFERS_SIZE_MAX, STUCK_LOOK_EVERY};
 use crate::base::{clock, log as output};
 use crate::net::buffers;
 use crate::net::runtime::Driver;
@@ -32,9 +33,10 @@ use signal_hook::consts::SIGXFSZ;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use stuck::{Stuck, Word};
 
 /// How often the main thread looks at what the event loops do, while it starts and stops them.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -77,14 +79,29 @@ pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
 
 /// The life of the main thread: from the start to the end.
 fn watch_over(life: &Life, events: &Receiver<Event>) -> Result<ExitCode, String> {
+    let mut stuck = Stuck::default();
     loop {
-        match events.recv() {
+        match events.recv_timeout(STUCK_LOOK_EVERY) {
             Ok(Event::Started(Ok(()))) => {}
             Ok(Event::Started(Err(refusal))) => return Err(refusal),
             Ok(Event::Told) => return Ok(end(life, events)),
-            Err(_) => give_up("nobody can tell the main thread anything any more"),
+            Err(RecvTimeoutError::Timeout) => {
+                life.get().iter().copied().flatten().for_each(|node| look(&mut stuck, node));
+            }
+            Err(RecvTimeoutError::Disconnected) => give_up("the threads of signals are gone"),
         }
     }
+}
+
+/// Tells the log and whoever asks for the health when payments stand still. Not on an event loop: it
+/// may be the one that stands.
+fn look(stuck: &mut Stuck, node: &Node) {
+    match stuck.look(node.seen(), clock::moment()) {
+        None => {}
+        Some(Word::Stuck(why)) => log::warn!("{why}"),
+        Some(Word::MovesAgain) => log::info!("payments move again"),
+    }
+    node.set_stuck(stuck.state());
 }
 
 /// On a thread of its own, since much of it waits for others: for names, disks, the peer.
@@ -135,8 +152,10 @@ pub fn give_up(why: &str) -> ! {
     std::process::abort();
 }
 
-/// Tells whoever started us where we listen: on stdout, one line, at once.
+/// Tells whoever started us where we listen: on stdout, one line, at once. What was found on the way
+/// there has been said by then.
 fn announce(address: &str) {
+    output::flush();
     let mut stdout = io::stdout().lock();
     // Nobody may be reading any more; that is no reason to stop.
     let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());

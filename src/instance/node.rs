@@ -13,6 +13,7 @@ use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
 use crate::instance::stats::{Stats, Surroundings};
+use crate::instance::stuck::Seen;
 use crate::journal::identity::Owner;
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
@@ -24,8 +25,8 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub struct Node {
     pub controls: ArrayQueue<Control>,
     pub health_calls: HealthCalls,
     pub stats: Stats,
+    /// Why nothing moves, if that is so.
+    stuck: Mutex<Option<String>>,
 }
 
 impl Node {
@@ -112,6 +115,7 @@ impl Node {
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             health_calls: HealthCalls::default(),
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
+            stuck: Mutex::default(),
             config,
         }))
     }
@@ -157,6 +161,38 @@ impl Node {
         }
     }
 
+    /// What tells whether anything moves.
+    pub fn seen(&self) -> Seen {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stats = &self.stats;
+        let [default, fallback] = stats.settled.each_ref().map(load);
+        Seen {
+            outstanding: self.payments.queue.outstanding(),
+            guests: load(&stats.guests) as usize,
+            ended: default
+                + fallback
+                + load(&stats.again)
+                + load(&stats.foreign)
+                + load(&stats.handed_over),
+            in_flight: load(&stats.in_flight),
+            oldest: stats.oldest_started_us.each_ref().map(load),
+            any_is_up: stats.up.iter().any(|up| load(up) == 1),
+            peer_is_up: self.cluster.peer_up().is_some(),
+            has_room: self.payments.journal.has_room_for_attempt(),
+        }
+    }
+
+    /// Why nothing moves, or that it does.
+    pub fn set_stuck(&self, why: Option<&str>) {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        stuck.clone_from(&why.map(String::from));
+    }
+
+    /// Why nothing moves, if that is so.
+    pub fn stuck(&self) -> Option<String> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
@@ -169,6 +205,7 @@ impl Node {
             summary_bytes,
             peer_up: self.cluster.peer().map(|_| self.cluster.peer_up().is_some()),
             event_loops: self.config.threads,
+            is_stuck: self.stuck().is_some(),
         })
     }
 }

@@ -174,8 +174,10 @@ fn a_torn_end_is_cut_off() {
         assert_eq!(code, Some(0), "{found}");
         assert!(found.contains("torn"), "{found}");
         killed.instance.start_again();
-        let stderr = killed.instance.galo.stderr();
-        assert!(stderr.contains(&last.file) && stderr.contains("torn"), "{stderr}");
+        wait_until("the log says what was cut off", || {
+            let stderr = killed.instance.galo.stderr();
+            stderr.contains(&last.file) && stderr.contains("torn")
+        });
         // What it lost was a settlement: the processor knows.
         let instances = std::slice::from_ref(&killed.instance);
         assert_books_balance(&killed.accepted, &mut killed.processors, instances);

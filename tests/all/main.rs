@@ -24,4 +24,5 @@ mod refusals;
 mod restarts;
 mod server;
 mod simulation;
+mod surroundings;
 mod tidy;

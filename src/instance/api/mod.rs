@@ -27,6 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// The answer of `GET /healthz` while nothing moves.
+#[derive(serde::Serialize)]
+struct HealthzMessage<'a> {
+    status: &'static str,
+    stuck: &'a str,
+}
+
 /// Which listener a connection came in through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -201,7 +208,13 @@ fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
         Phase::Serving if !node.cluster.is_current() => {
             turn_away(out, frame, "This instance has stood still, and asks what it missed.");
         }
-        Phase::Serving => json(out, frame, 200, b"{\"status\":\"ok\"}"),
+        // It can take work all the same.
+        Phase::Serving => match node.stuck() {
+            None => json(out, frame, 200, b"{\"status\":\"ok\"}"),
+            Some(why) => {
+                message(out, frame, &HealthzMessage { status: "ok", stuck: &why });
+            }
+        },
         Phase::Starting => turn_away(out, frame, "This instance is starting."),
         Phase::Leaving | Phase::Draining => turn_away(out, frame, "This instance is stopping."),
     }
@@ -442,6 +455,34 @@ pub fn turn_away(out: &mut Vec<u8>, frame: Frame, reason: &str) {
 mod tests {
     use super::*;
     use crate::base::money::Total;
+    use crate::instance::config::tests::config;
+    use crate::net::http::request::{self, Parsed};
+
+    #[test]
+    fn health_is_good_while_nothing_moves_and_says_so() {
+        let node = Node::new(config("").unwrap()).unwrap();
+        node.lifecycle.enter(Phase::Serving);
+        let health = || {
+            let mut scratch = Vec::new();
+            let bytes = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+            let Parsed::Complete { request, .. } = request::parse(bytes, &mut scratch) else {
+                panic!("not a request");
+            };
+            let frame = Frame { connection: Connection::KeepAlive, head_only: false };
+            let mut out = Vec::new();
+            handle(&node, Door::Entry, &request, frame, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let (fine, why) = (health(), "a \"reason\"");
+        assert!(fine.ends_with(r#"{"status":"ok"}"#), "{fine}");
+        node.set_stuck(Some(why));
+        let stuck = health();
+        assert!(stuck.starts_with("HTTP/1.1 200 "), "{stuck}");
+        assert!(stuck.ends_with(r#"{"status":"ok","stuck":"a \"reason\""}"#), "{stuck}");
+        assert!(node.metrics().contains("galo_stuck 1\n"));
+        node.set_stuck(None);
+        assert_eq!(health(), fine);
+    }
 
     #[test]
     fn summaries_are_exact() {
