@@ -4,7 +4,7 @@
 //!
 //! | room | what lives there | what decides, without doing |
 //! | --- | --- | --- |
-//! | [`base`] | money, time, JSON, histograms: what everything may use | |
+//! | [`base`] | money, time, JSON, histograms, the log: what everything may use | |
 //! | [`net`] | the event loop, HTTP both ways, connections, time-outs | `net::http` |
 //! | [`payments`] | a payment from its acceptance to its settlement | `dispatcher`, `router`, `observed`, `processor` |
 //! | [`ledger`] | accounts, their limits and their statements | `book` |
@@ -17,6 +17,8 @@
 //! `payments::intake` reads its body, `payments::ids` tells whether it is new, `journal` keeps it,
 //! `payments::queue` hands it over, `payments::dispatcher` decides when it is sent where,
 //! `instance::drive` sends it, and `payments::summary` counts it.
+
+#![deny(unsafe_code)]
 
 pub mod base;
 pub mod net;

@@ -12,6 +12,27 @@ pub const CONTROLS_CAPACITY: usize = 64;
 pub const RESPONSES_SIZE_MAX: usize = 16 * 1024;
 /// The first size of a connection's read buffer: several requests as HAProxy sends them.
 pub const READ_BUFFER_SIZE: usize = 2 * 1024;
+/// Connections beyond the limit of a door that are being told so at once; meanwhile the kernel
+/// holds whoever else comes. Each is told in a moment, and looked after for [`LINGER`].
+pub const TURNED_AWAY_MAX: usize = 16;
+/// A listener that cannot accept says so no more often than this.
+pub const ACCEPT_COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+/// Files that are open whatever comes: standard ones, signals, the journals' directories and
+/// segments and those being rewritten, name look-ups. 21 at rest, with both journals.
+pub const FILES_FIXED: usize = 40;
+/// Files of an event loop: its ring, its event, a pair to see the end of a turn, its connection for
+/// the peer's accounts, and one more that is being replaced.
+pub const FILES_PER_LOOP: usize = 6;
+/// Files for one processor beside its attempts and looks: the health call, and probes that hang.
+pub const FILES_AT_PROCESSOR: usize = 4;
+/// What is left of the peer's door, in connections, if there is no peer and files are few.
+pub const PEER_CONNECTIONS_MIN: usize = 8;
+/// What stays of a connection's buffers while it waits: the read buffer, and answers of the usual
+/// sizes, a statement among them.
+pub const BUFFERS_KEPT: usize = 2 * READ_BUFFER_SIZE;
+/// What the buffers of all connections may hold beyond that, in bytes a process. A third of the
+/// memory of a contest's container; 600 clients that all send a body of 4 KiB slowly need a tenth.
+pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
 /// A client that takes its answer more slowly than this is cut off.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a closing answer: how long we go on reading, so that the kernel does not answer late
@@ -42,6 +63,16 @@ pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
 pub const RETRY_AFTER_S: u32 = 1;
 /// The shortest token between the instances.
 pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
+/// Lines of the log that wait to be written, while nobody reads: more than a start and an end say.
+pub const LOG_QUEUE_LINES: usize = 1_024;
+/// A longer line is cut, in bytes. With the queue full of them, the log takes 1 MiB.
+pub const LOG_LINE_BYTES_MAX: usize = 1_024;
+/// Lines of the log a second: what a person can still follow, and 200 MB a day at most.
+pub const LOG_LINES_A_SECOND: u32 = 20;
+/// Of these, from one place in the program; the others' turn comes, too.
+pub const LOG_LINES_A_SECOND_AND_SITE: u32 = 5;
+/// How long the end of the process waits for the log to be written.
+pub const LOG_FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 const _: () = assert!(PEER_TIMEOUT.as_millis() + 50 <= 300);
 const _: () = assert!(LEDGER_PATIENCE.as_millis() + 50 <= 300);

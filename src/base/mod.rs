@@ -1,4 +1,4 @@
-//! What everything may use: money, time, JSON, histograms.
+//! What everything may use: money, time, JSON, histograms, the log.
 //!
 //! Knows nothing of payments, of files or of the network.
 
@@ -6,4 +6,5 @@ pub mod clock;
 pub mod histogram;
 pub mod json;
 pub mod limits;
+pub mod log;
 pub mod money;

@@ -16,6 +16,7 @@ use crate::net::client::{Failure, Link};
 use crate::net::http::response::Answer;
 use crate::net::timeouts::Alarm;
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
+use crate::payments::event::Event;
 use crate::payments::observed::{Report, State};
 use crate::payments::{
     Accepted, Outcome, Payment, PaymentId, Processor, Reason, Refusal, Rejection, processor,
@@ -305,18 +306,17 @@ impl Engine {
         }
         match self.dispatcher.borrow_mut().finished(start.flight, outcome, now) {
             End::Settled(settlement) => {
-                self.node.journal.append_settled(id, settlement);
-                self.node.summary().record(settlement);
+                self.node.happened(&Event::Settled { id, settlement });
                 self.node.queue.release(1);
                 stats.settled[processor as usize].fetch_add(1, Ordering::Relaxed);
             }
             End::Foreign => {
-                self.node.journal.append_foreign(id);
+                self.node.happened(&Event::Foreign { id });
                 self.node.queue.release(1);
                 stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
             End::Released => {
-                self.node.journal.append_released(id);
+                self.node.happened(&Event::Released { id });
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
             End::Kept => {}
@@ -383,8 +383,8 @@ impl Engine {
         page.iter().for_each(|(id, amount)| self.node.remember(*id, *amount));
         let ids = page.iter().map(|(id, _)| *id).collect();
         let disowned = self.dispatcher.borrow_mut().disown(&ids);
-        for payment in &disowned {
-            self.node.journal.append_forwarded(payment.id, payment.amount);
+        for Payment { id, amount, .. } in disowned.iter().copied() {
+            self.node.happened(&Event::Forwarded { id, amount, learned: false });
         }
         self.node.journal.flush();
         self.node.queue.release(disowned.len());
@@ -413,7 +413,8 @@ impl Engine {
                     return self.guests.borrow_mut().push_front(guest);
                 }
             }
-            self.node.journal.append_forwarded(guest.id, guest.amount);
+            let Payment { id, amount, .. } = guest;
+            self.node.happened(&Event::Forwarded { id, amount, learned: false });
             self.node.queue.release(1);
             self.node.set_current(asked_at);
         }

@@ -13,14 +13,15 @@ use crate::cluster::peer::{self, HelloMessage, Peer};
 use crate::instance::config::Config;
 use crate::instance::stats::{Stats, Surroundings};
 use crate::instance::turn;
-use crate::journal::{self, Journal, Options, Recovered};
+use crate::journal::identity::Owner;
+use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Outcome, Past, Ticket};
 use crate::ledger::{AccountId, Transaction};
 use crate::net::client::Target;
+use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::observed::{Report, State};
 use crate::payments::queue::Queue;
-use crate::payments::summary::SummaryIndex;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Processor, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
@@ -94,29 +95,28 @@ pub struct Node {
     /// What the journal brought back, until the dispatcher takes it over.
     recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
     ids: IdWindow,
-    summary: Mutex<SummaryIndex>,
+    books: Mutex<Books>,
     phase: AtomicU8,
     refusal: OnceLock<&'static str>,
     /// When the peer last greeted us (µs).
     heard_at: AtomicU64,
     /// When it was last known how things stand with the peer (µs).
     known_at: AtomicU64,
-    /// Payments of the peer's that we drove while it was away, the oldest first.
-    adopted: Mutex<Vec<(PaymentId, Cents)>>,
     /// Per processor, when its health endpoint was last called by either instance (µs). A new process
     /// takes it to have been at its start: its peer, or the process before it, may have called.
     health_called: [AtomicU64; 2],
 }
 
 impl Node {
-    /// Replays the journal, and looks up the addresses of processors and peer once (blocking).
+    /// Replays the journal (blocking), and begins to look up where processors and peer are.
     ///
     /// # Errors
     /// If a journal cannot be opened or does not fit to the accounts, in one line.
     pub fn new(config: Config) -> Result<Arc<Node>, String> {
+        let found = find_journal(&config).map_err(|error| error.to_string())?;
         // The smaller one first: once open, a journal takes space ahead, which the other may need.
         let (ledger, ledger_journal) = open_ledger(&config)?;
-        let (journal, recovered) = open_journal(&config).map_err(|error| error.to_string())?;
+        let (journal, recovered) = open_journal(&config, found).map_err(|it| it.to_string())?;
         let ids = IdWindow::new(config.ids_remembered);
         for (id, amount) in &recovered.ids {
             ids.admit(*id, *amount);
@@ -139,12 +139,11 @@ impl Node {
             process: peer::random(),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
             ids,
-            summary: Mutex::new(recovered.summary),
+            books: Mutex::new(recovered.books),
             phase: AtomicU8::new(Phase::Starting as u8),
             refusal: OnceLock::new(),
             heard_at: AtomicU64::new(0),
             known_at: AtomicU64::new(0),
-            adopted: Mutex::new(recovered.adopted),
             health_called: [clock::moment().0; 2].map(AtomicU64::new),
             config,
         }))
@@ -190,6 +189,14 @@ impl Node {
         self.refusal.get().copied()
     }
 
+    /// Goes from the start to the end at once. False if the start is over: then something may have
+    /// been accepted.
+    pub fn give_up_start(&self) -> bool {
+        let (starting, draining) = (Phase::Starting as u8, Phase::Draining as u8);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.phase.compare_exchange(starting, draining, success, failure).is_ok()
+    }
+
     /// Phases only go forward.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
@@ -199,7 +206,7 @@ impl Node {
     /// What the peer is told when it greets us.
     pub fn hello(&self) -> HelloMessage {
         self.heard_at.store(clock::moment().0, Ordering::Relaxed);
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let adopted = self.books().adopted.len();
         let (process, now_us) = (self.process, clock::moment().0);
         HelloMessage { instance: self.config.instance.0, process, now_us, adopted }
     }
@@ -286,7 +293,8 @@ impl Node {
         match self.ids.admit_with(id, amount, write) {
             Admission::New => {
                 let guest = !self.is_home(id);
-                place.push(Payment { id, amount, accepted, accepted_at, guest, verify: guest });
+                let verify = guest || self.journal.must_verify_fresh(accepted_at);
+                place.push(Payment { id, amount, accepted, accepted_at, guest, verify });
                 Accepted::New
             }
             Admission::Same => Accepted::Repeated,
@@ -294,21 +302,26 @@ impl Node {
         }
     }
 
-    /// The books of this instance.
-    pub fn summary(&self) -> MutexGuard<'_, SummaryIndex> {
-        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What has become of the payments of this instance.
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what became of a payment, and counts it.
+    pub fn happened(&self, event: &Event) {
+        self.journal.append(event);
+        self.books().apply(event);
     }
 
     /// What this instance has settled in a window.
     pub fn totals(&self, window: Window) -> [Totals; 2] {
-        self.summary().totals(window)
+        self.books().summary.totals(window)
     }
 
     /// Forgets ids and books. On the dispatcher's thread, after it has forgotten its payments.
     pub fn forget_all(&self) {
         self.ids.clear();
-        self.summary().clear();
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.books().apply(&Event::Purged);
     }
 
     /// The peer drives this payment in our place: a repeat of it is not ours to pay either.
@@ -318,22 +331,20 @@ impl Node {
 
     /// We drive this payment in the peer's place.
     pub fn adopt(&self, id: PaymentId, amount: Cents) {
-        let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        if adopted.len() < ADOPTED_MAX {
-            adopted.push((id, amount));
+        let mut books = self.books();
+        if books.adopted.len() < ADOPTED_MAX {
+            books.apply(&Event::Adopted { id, amount });
         }
     }
 
     /// Those of our payments that we drive, or drove, in the peer's place.
     pub fn adopted_ids(&self) -> HashSet<PaymentId> {
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        adopted.iter().map(|(id, _)| *id).collect()
+        self.books().adopted.iter().map(|(id, _)| *id).collect()
     }
 
     /// A page of what we drove in the peer's place.
     pub fn adopted_after(&self, after: usize) -> Vec<(PaymentId, Cents)> {
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        adopted.iter().skip(after).take(ADOPTED_PAGE).copied().collect()
+        self.books().adopted.iter().skip(after).take(ADOPTED_PAGE).copied().collect()
     }
 
     /// Sends a message to the dispatcher. If its mailbox is full the message is dropped; false.
@@ -378,7 +389,7 @@ impl Node {
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
-        let summary_bytes = self.summary().memory_bytes();
+        let summary_bytes = self.books().summary.memory_bytes();
         self.stats.write(&Surroundings {
             now_us: clock::moment().0,
             outstanding: self.queue.outstanding(),
@@ -405,12 +416,37 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
     Ok((ledger, journal))
 }
 
-fn open_journal(config: &Config) -> Result<(Journal, Recovered), journal::JournalError> {
-    let Some((directory, durability)) = &config.journal else {
+/// Reads the journal, if there is one, and sees to it that it is ours. Changes nothing.
+fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
+    let Some((directory, durability)) = &config.journal else { return Ok(None) };
+    let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
+    let mut found = Journal::find(directory, options)?;
+    let owner = Owner {
+        instance: config.instance,
+        is_paired: config.peer.is_some(),
+        processors: config.processor_urls.each_ref().map(|url| format!("http://{url}")),
+    };
+    for line in found.claim(&owner, &config.accept_change, clock::now())? {
+        log::info!("journal {}: {line}", directory.display());
+    }
+    Ok(Some(found))
+}
+
+fn open_journal(
+    config: &Config,
+    found: Option<Found>,
+) -> Result<(Journal, Recovered), JournalError> {
+    let (Some(found), Some((directory, _))) = (found, &config.journal) else {
         return Ok((Journal::none(), Recovered::default()));
     };
-    let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
-    let (journal, mut recovered) = Journal::open(directory, options)?;
+    let (journal, mut recovered) = Journal::start(found)?;
+    if recovered.is_copy {
+        log::warn!(
+            "journal {}: it is a copy, or was restored: for 24 h, what is accepted is looked for at \
+             the other processors before it is paid at one",
+            directory.display()
+        );
+    }
     let is_guest = |id: PaymentId| config.peer.is_some() && id.home() != config.instance;
     recovered.waiting.iter_mut().for_each(|payment| payment.guest = is_guest(payment.id));
     for Attempt { payment, .. } in &mut recovered.doubts {

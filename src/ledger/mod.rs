@@ -3,7 +3,7 @@
 //! An account has a credit limit and a balance that never falls below minus that limit. What a
 //! client asks for is a [`Transaction`]; what was done is an [`Entry`], numbered without gaps in
 //! the order of the commits. The invariant: a balance is the sum of its entries, and a statement is
-//! one moment of it. Contract: the contest of 2024/Q1 (README, "Running it").
+//! one moment of it. Contract: the contest of 2024/Q1 (docs/operating.md, "Calls").
 
 pub mod accounts;
 pub mod book;

@@ -6,7 +6,7 @@
 //! been carried out. The next request opens another one.
 
 use crate::base::clock::{self, Moment};
-use crate::net::client::Target;
+use crate::net::client::{Place, Target};
 use crate::net::http::response::{self, Parsed};
 use monoio::io::{
     CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf, OwnedWriteHalf,
@@ -78,6 +78,8 @@ struct State {
     /// In the order in which the answers will come.
     waiting: VecDeque<Rc<Slot>>,
     writer: Option<Waker>,
+    /// Where it leads to, once it is open.
+    place: Option<Place>,
 }
 
 /// Where an answer is put down for whoever waits for it, if anybody does still.
@@ -157,6 +159,14 @@ impl Pipe {
             if open.is_silent_for(GIVEN_UP_AFTER) {
                 open.close(Reason::Silent);
             }
+            // Who sits there now is not the one that the name stands for.
+            let has_moved = {
+                let place = &mut open.state.borrow_mut().place;
+                place.as_mut().is_some_and(|place| !self.target.is_at(place))
+            };
+            if has_moved {
+                open.close(Reason::Lost);
+            }
             if !open.state.borrow().closed {
                 return open.clone();
             }
@@ -171,7 +181,8 @@ impl Pipe {
 impl Connection {
     async fn run(self: Rc<Self>, target: Arc<Target>) {
         let connecting = monoio::time::timeout(CONNECT_TIMEOUT, target.connect());
-        if let Ok(Some(stream)) = connecting.await {
+        if let Ok(Some((stream, place))) = connecting.await {
+            self.state.borrow_mut().place = Some(place);
             let (reader, writer) = stream.into_split();
             monoio::spawn(self.clone().read(reader));
             self.write(writer).await;

@@ -8,6 +8,7 @@
 //! the other may hold it.
 
 pub mod dispatcher;
+pub mod event;
 pub mod ids;
 pub mod intake;
 pub mod observed;
@@ -254,6 +255,13 @@ impl std::ops::AddAssign for Totals {
 pub struct Window {
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
+}
+
+impl Window {
+    /// Whether no time lies in it.
+    pub fn is_empty(self) -> bool {
+        matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
+    }
 }
 
 #[cfg(test)]

@@ -381,3 +381,81 @@ fn a_client_that_reads_late_gets_every_answer() {
         assert_eq!(client.receive().unwrap().status, 404);
     }
 }
+
+#[test]
+fn what_has_a_body_is_kept_by_no_cache() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    let transaction = r#"{"valor":1,"tipo":"c","descricao":"x"}"#;
+    for (method, target, body) in [
+        ("GET", "/payments-summary", ""),
+        ("HEAD", "/payments-summary", ""),
+        ("GET", "/healthz", ""),
+        ("GET", "/nothing", ""),
+        ("GET", "/payments", ""),
+        ("GET", "/clientes/1/extrato", ""),
+        ("GET", "/clientes/9/extrato", ""),
+        ("POST", "/clientes/1/transacoes", transaction),
+    ] {
+        client.send(request(method, target, "", body));
+        let answer = if method == "HEAD" { client.receive_head() } else { client.receive() };
+        let answer = answer.unwrap();
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{target}: {answer:?}");
+    }
+    // The answer to nearly every request has none, and is as short as it can be.
+    let accepted = client.call(payment(&id(1), "1"));
+    assert_eq!(accepted.headers, [("content-length".to_owned(), "0".to_owned())]);
+}
+
+#[test]
+fn options_of_the_server_as_a_whole_are_told() {
+    let instance = Instance::alone(&[]);
+    for address in [instance.entry, instance.peer_door] {
+        let mut client = crate::support::Client::connect(address);
+        let answer = client.call(request("OPTIONS", "*", "", ""));
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (204, Some("GET, HEAD, POST, OPTIONS"))
+        );
+        assert_eq!(client.call(request("GET", "/healthz", "", "")).status, 200);
+    }
+}
+
+/// RFC 9110, 2.5: a higher minor version is one that we understand as well as 1.1.
+#[test]
+fn a_higher_minor_version_is_served() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    for version in ["HTTP/1.2", "HTTP/1.9", "HTTP/1.1"] {
+        for (text, status) in
+            [(payment(&id(1), "1"), 202), (request("GET", "/healthz", "", ""), 200)]
+        {
+            let answer = client.call(text.replace("HTTP/1.1", version));
+            assert_eq!((answer.status, answer.header("connection")), (status, None), "{version}");
+        }
+    }
+    // A token is found in its head as well.
+    let hello = format!("Authorization: Bearer {}\r\n", crate::support::system::TOKEN);
+    let hello = request("GET", "/peer/hello", &hello, "").replace("HTTP/1.1", "HTTP/1.3");
+    assert_eq!(crate::support::Client::connect(instance.peer_door).call(hello).status, 200);
+}
+
+/// RFC 3986, 6.2.2.2: an encoded letter is that letter.
+#[test]
+fn names_are_compared_when_they_are_decoded() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    let encoded = payment(&id(1), "1").replace("/payments", "/%70ayment%73");
+    assert_eq!(client.call(encoded).status, 202);
+    assert_eq!(instance.outstanding(), 1);
+    for target in [
+        "/payments%2Dsummary?%66rom=2025-07-01T12:00:00Z",
+        "/p%61yments-summary?from=2025-07-01+12:00:00Z&to=2025-07-01%2012:00:01-03:00",
+        "/payments-summary?to=2025-07-01T12:00:00%2B00:00",
+        "/payments-summary?to=2025-07-01T12:00:00+00:00",
+        "/%63lientes/%31/extrat%6F",
+        "/%68ealthz",
+    ] {
+        assert_eq!(client.call(request("GET", target, "", "")).status, 200, "{target}");
+    }
+}

@@ -8,7 +8,7 @@
 //! that what was given up (504) does not happen later.
 //!
 //! Even seeds play with `--durability process`, odd ones with `disk`. `cargo test` runs a few fixed
-//! seeds. `GALO_SEEDS=1000 cargo test --test ledger_model` runs the seeds 1 to 1000, `GALO_SEED=7`
+//! seeds. `GALO_SEEDS=1000 cargo test --test all ledger_model::` runs the seeds 1 to 1000, `GALO_SEED=7`
 //! the seventh.
 
 use crate::support::journals::Scratch;
@@ -80,7 +80,7 @@ impl Drop for Story {
             let troubles: String = troubles.iter().map(|it| format!("  {it:?}\n")).collect();
             eprintln!(
                 "seed {seed} failed with {durability}:\n{troubles}\
-                 replay: GALO_SEED={seed} cargo test --test ledger_model"
+                 replay: GALO_SEED={seed} cargo test --test all ledger_model::"
             );
         }
     }

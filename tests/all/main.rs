@@ -6,6 +6,7 @@ mod support;
 mod adoptions;
 mod answers;
 mod demo;
+mod documents;
 mod faults;
 mod homes;
 mod http;

@@ -6,7 +6,7 @@
 //!
 //! Even seeds play with `--durability process`, odd ones with `disk`.
 //!
-//! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test restarts` runs the seeds
+//! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test all restarts::` runs the seeds
 //! 1 to 1000, `GALO_SEED=7` the seventh.
 
 use crate::support::journals::{Scratch, journal};
@@ -108,7 +108,7 @@ impl Drop for Story {
             let steps: String = steps.iter().map(|step| format!("  {step:?}\n")).collect();
             eprintln!(
                 "seed {seed} failed with {durability}:\n{steps}\
-                 replay: GALO_SEED={seed} cargo test --test restarts"
+                 replay: GALO_SEED={seed} cargo test --test all restarts::"
             );
         }
     }

@@ -6,7 +6,7 @@
 //! alike. A seed decides the table and the payments; what the kernel makes of the timing is its own,
 //! so that a seed that fails may have to be run more than once.
 //!
-//! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test simulation` runs the
+//! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test all simulation::` runs the
 //! seeds 1 to 1000, `GALO_SEED=7` the seventh.
 
 use crate::support::seeds::play_seeds;
@@ -109,7 +109,7 @@ impl Drop for Story {
             let Story { seed, stages } = self;
             let table: String = stages.iter().map(|stage| format!("  {stage:?}\n")).collect();
             eprintln!(
-                "seed {seed} failed:\n{table}replay: GALO_SEED={seed} cargo test --test simulation"
+                "seed {seed} failed:\n{table}replay: GALO_SEED={seed} cargo test --test all simulation::"
             );
         }
     }

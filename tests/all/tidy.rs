@@ -131,8 +131,8 @@ fn nothing_is_left_open_and_only_the_clock_reads_the_clock() {
 }
 
 #[test]
-fn the_readme_names_every_flag_and_no_other() {
-    let readme = fs::read_to_string("README.md").unwrap();
+fn the_table_of_flags_names_every_flag_and_no_other() {
+    let document = fs::read_to_string("docs/operating.md").unwrap();
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_galo"))
         .args(["serve", "--help"])
         .output()
@@ -142,8 +142,27 @@ fn the_readme_names_every_flag_and_no_other() {
     let offered: Vec<String> = help.lines().filter_map(flag).filter(|it| it != "help").collect();
     assert!(offered.len() > 10, "{help}");
     let row = |line: &str| Some(line.strip_prefix("| `--")?.split('`').next()?.to_string());
-    let named: Vec<String> = readme.lines().filter_map(row).collect();
+    let named: Vec<String> = document.lines().filter_map(row).collect();
     assert_eq!(named, offered);
+}
+
+#[test]
+fn commands_for_tests_name_a_part_that_is_there() {
+    // A failing simulation prints how to replay it; that has to work when it is needed.
+    let mut found = 0;
+    for (path, text) in sources() {
+        for (index, line) in text.lines().enumerate() {
+            let Some((_, rest)) = line.split_once(concat!("cargo test --", "test ")) else {
+                continue;
+            };
+            let place = format!("{}:{}", path.display(), index + 1);
+            let part = rest.strip_prefix("all ").unwrap_or_else(|| panic!("{place}: not all"));
+            let part = part.trim_start_matches("-- ").split("::").next().unwrap();
+            assert!(Path::new(&format!("tests/all/{part}.rs")).exists(), "{place}: no {part}");
+            found += 1;
+        }
+    }
+    assert!(found >= 6, "{found}");
 }
 
 #[test]

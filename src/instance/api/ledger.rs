@@ -144,7 +144,7 @@ fn answer_transaction(node: &Node, outcome: Outcome, frame: Frame, out: &mut Vec
         Outcome::Unknown => return no_such_account(frame, out),
         Outcome::Expired => return outdated(frame, out),
         Outcome::Busy => turn_away(out, frame, "The other instance passes on too much at once."),
-        Outcome::DiskFull => turn_away(out, frame, "The disk is full."),
+        Outcome::DiskFull => turn_away(out, frame, node.ledger_journal.lack().sentence()),
         Outcome::Closed => turn_away(out, frame, CLOSED),
     }
     as_safe_as_shown(node)

@@ -5,8 +5,8 @@
 //! other instance and for whoever watches this one. Nothing of the second is known at the first.
 
 mod ledger;
+mod query;
 
-use crate::base::clock::{Rounding, Timestamp};
 use crate::base::json;
 use crate::base::limits::RETRY_AFTER_S;
 use crate::base::money::Cents;
@@ -73,10 +73,36 @@ pub fn handle(
     frame: Frame,
     out: &mut Vec<u8>,
 ) -> Then {
+    // The way of nearly every request; what follows is for all the others.
+    if let (Door::Entry, Method::Post, b"/payments") = (door, request.method, request.path) {
+        return take_payment(node, request.body, frame, out);
+    }
+    if request.method == Method::Unknown {
+        error(out, frame, 501, None, "This method is not known.");
+        return Then::Answered;
+    }
+    if request.path.contains(&b'%') {
+        let path = query::decode_unreserved(request.path);
+        return route(node, door, &request.at(&path), frame, out);
+    }
+    route(node, door, request, frame, out)
+}
+
+fn route(node: &Node, door: Door, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
+    if request.path == b"*" {
+        return options(frame, out);
+    }
     match door {
         Door::Entry => handle_entry(node, request, frame, out),
         Door::Peer => handle_peer(node, request, frame, out),
     }
+}
+
+/// `OPTIONS *`: what the server as a whole can do (RFC 9110, 9.3.7).
+fn options(Frame { connection, .. }: Frame, out: &mut Vec<u8>) -> Then {
+    let extra = Some(Extra::Allow("GET, HEAD, POST, OPTIONS"));
+    response::write(out, &Response { extra, ..Response::empty(204, connection) });
+    Then::Answered
 }
 
 fn handle_entry(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
@@ -85,10 +111,11 @@ fn handle_entry(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<
         return ledger::handle_entry(node, path, request, frame, out);
     }
     match (request.path, request.method) {
+        // Only if it was written with percent signs.
         (b"/payments", Post) => return take_payment(node, request.body, frame, out),
-        (b"/payments-summary", Get | Head) => match read_window(request.query) {
+        (b"/payments-summary", Get | Head) => match query::read_window(request.query) {
             Ok(window) => return Then::Call(Call::Summary(window)),
-            Err(reason) => error(out, frame, 400, None, reason),
+            Err(reason) => error(out, frame, 400, None, &reason),
         },
         (b"/healthz", Get | Head) => healthz(node, frame, out),
         (b"/purge-payments", Post) if node.config.allow_purge => {
@@ -145,7 +172,7 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
             (&stats.turned_away, Then::Answered)
         }
         Accepted::DiskFull => {
-            turn_away(out, frame, "The disk is full.");
+            turn_away(out, frame, node.journal.lack().sentence());
             (&stats.turned_away, Then::Answered)
         }
         Accepted::Closed => {
@@ -197,7 +224,8 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
             error(out, frame, 404, None, "There is nothing at this path.");
         }
         _ if !is_authorized(node, request) => {
-            error(out, frame, 401, None, "The peer's token is missing or wrong.");
+            let reason = "The peer's token is missing or wrong.";
+            error(out, frame, 401, Some(Extra::Authenticate), reason);
         }
         (path, _) if path.starts_with(ACCOUNTS) => {
             return ledger::handle_peer(node, &path[ACCOUNTS.len()..], request, frame, out);
@@ -211,9 +239,13 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
             let adopted = page.into_iter().map(|(id, amount)| (id.to_string(), amount.0)).collect();
             message(out, frame, &AdoptedMessage { adopted });
         }
-        (b"/peer/totals", Get) => match read_window(request.query) {
-            Ok(window) => message(out, frame, &TotalsMessage::new(node.totals(window))),
-            Err(reason) => error(out, frame, 400, None, reason),
+        // Whatever a client asked for there: an answer other than totals would cost it its summary.
+        (b"/peer/totals", Get) => match query::read_bounds(request.query) {
+            Ok(bounds) => {
+                let totals = node.totals(Window::from(bounds));
+                message(out, frame, &TotalsMessage::new(totals));
+            }
+            Err(reason) => error(out, frame, 400, None, &reason),
         },
         (b"/peer/health", Post) => match read_health(request.body) {
             Some((which, report)) => {
@@ -313,6 +345,9 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
 async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
+    if window.is_empty() {
+        return Ok(Default::default());
+    }
     let mut totals = node.totals(window);
     if let Some(peer) = &node.peer {
         let theirs = peer.totals(window).await?;
@@ -343,52 +378,6 @@ fn summary_body(totals: [Totals; 2]) -> String {
     let [default, fallback] = totals
         .map(|it| format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", it.count, it.amount));
     format!("{{\"default\":{default},\"fallback\":{fallback}}}")
-}
-
-/// The window of a summary's query: `from` and `to`, each optional, inclusive.
-fn read_window(query: Option<&[u8]>) -> Result<Window, &'static str> {
-    let mut bounds = [None, None];
-    for pair in query.unwrap_or_default().split(|byte| *byte == b'&') {
-        let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        let (name, value) = pair.split_at(equals);
-        let (index, unreadable, twice) = match name {
-            b"from" => (0, "The bound from is not an RFC 3339 time.", "There are two bounds from."),
-            b"to" => (1, "The bound to is not an RFC 3339 time.", "There are two bounds to."),
-            _ => continue,
-        };
-        let text = percent_decode(value.get(1..).unwrap_or_default()).ok_or(unreadable)?;
-        let read = |rounding| Timestamp::parse(&text, rounding).ok_or(unreadable);
-        let bound = (read(Rounding::Down)?, read(Rounding::Up)?);
-        if bounds[index].replace(bound).is_some() {
-            return Err(twice);
-        }
-    }
-    let [from, to] = bounds;
-    // Judged on the outer milliseconds: a window inside one is empty, not upside down.
-    if let (Some((from, _)), Some((_, to))) = (from, to)
-        && from > to
-    {
-        return Err("The bound from is after the bound to.");
-    }
-    Ok(Window { from: from.map(|(_, up)| up), to: to.map(|(down, _)| down) })
-}
-
-/// `%3A` → `:` (RFC 3986, 2.1). A plus sign stays one: it is part of an offset.
-fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        if *byte != b'%' {
-            decoded.push(*byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        let digit = |byte: u8| (byte as char).to_digit(16);
-        decoded.push((digit(digits[0])? * 16 + digit(digits[1])?) as u8);
-        rest = after;
-    }
-    Some(decoded)
 }
 
 fn json(out: &mut Vec<u8>, frame: Frame, status: u16, body: &[u8]) {
@@ -425,37 +414,6 @@ pub fn turn_away(out: &mut Vec<u8>, frame: Frame, reason: &str) {
 mod tests {
     use super::*;
     use crate::base::money::Total;
-
-    #[test]
-    fn windows() {
-        let at = |ms: i64| Some(Timestamp(ms));
-        let window = |from, to| Ok(Window { from, to });
-        let cases: &[(&str, Result<Window, &str>)] = &[
-            ("", window(None, None)),
-            ("from=1970-01-01T00:00:01Z", window(at(1_000), None)),
-            ("to=1970-01-01T00:00:01.5Z", window(None, at(1_500))),
-            (
-                "x=1&to=1970-01-01T00%3A00%3A01.500Z&from=1970-01-01T00:00:00%2B00:00",
-                window(at(0), at(1_500)),
-            ),
-            ("from=1970-01-01T03:00:00+03:00", window(at(0), None)),
-            ("from=1970-01-01T00:00:00.0001Z&to=1970-01-01T00:00:00.0009Z", window(at(1), at(0))),
-            ("from=", Err("from")),
-            ("from", Err("from")),
-            ("to=yesterday", Err("to")),
-            ("to=%", Err("to")),
-            ("to=%zz", Err("to")),
-            ("to=1970-01-01T00:00:01Z&to=1970-01-01T00:00:01Z", Err("two")),
-            ("from=1970-01-01T00:00:01.001Z&to=1970-01-01T00:00:01Z", Err("after")),
-        ];
-        for (query, expected) in cases {
-            match (read_window(Some(query.as_bytes())), expected) {
-                (Err(reason), Err(named)) => assert!(reason.contains(named), "{query}: {reason}"),
-                (read, expected) => assert_eq!(&read, expected, "{query}"),
-            }
-        }
-        assert_eq!(read_window(None), window(None, None));
-    }
 
     #[test]
     fn summaries_are_exact() {

@@ -262,7 +262,7 @@ fn an_error_at_any_operation_stops_it() {
             assert!(result.is_err() || survivable, "operation {operation}, error {code}");
             if result.is_err() {
                 let again = stopped(|| {
-                    writer.append(Record::Released { id: PaymentId(1) });
+                    writer.append(&Event::Released { id: PaymentId(1) });
                     writer.flush();
                     writer.sync();
                 });

@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod figures;
 mod ledger;
+mod owner;
 mod real;
 mod room;
 
@@ -14,11 +15,12 @@ pub use real::temporary;
 use super::recover::{self, Recovered, Replay};
 use super::simulated::{Random, Simulated};
 use super::writer::Writer;
-use super::{Durability, JournalError, Options, Position, Record};
+use super::{Durability, JournalError, Options, Position};
 use crate::base::clock::{Micros, Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
-use crate::payments::{Attempt, Payment, PaymentId, Processor, Rejection, Window};
+use crate::payments::event::Event;
+use crate::payments::{Attempt, Payment, PaymentId, Processor, Rejection, Settlement, Window};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -103,6 +105,7 @@ enum Step {
     Forward(PaymentId),
     Reject(PaymentId),
     Adopt(PaymentId, i64),
+    Learn(PaymentId, i64),
     Enter(Entry),
     Purge,
 }
@@ -112,11 +115,9 @@ impl Model {
         match step {
             Step::Accept(id, cents, at) => {
                 self.open.insert(id, (cents, at, None));
-                self.ids.push((id, Cents(cents)));
-                if self.ids.len() > IDS_REMEMBERED {
-                    self.ids.remove(0);
-                }
+                self.know(id, cents);
             }
+            Step::Learn(id, cents) => self.know(id, cents),
             Step::Attempt(id, processor, at) => {
                 self.open.get_mut(&id).unwrap().2 = Some((processor, at));
             }
@@ -149,6 +150,13 @@ impl Model {
         }
     }
 
+    fn know(&mut self, id: PaymentId, cents: i64) {
+        self.ids.push((id, Cents(cents)));
+        if self.ids.len() > IDS_REMEMBERED {
+            self.ids.remove(0);
+        }
+    }
+
     /// `None` if there is no room for it: then nothing was done.
     fn append(&self, step: Step, writer: &Writer) -> Option<Position> {
         let open = |id| self.open[&id];
@@ -170,21 +178,29 @@ impl Model {
                 let requested_at = Timestamp(at);
                 writer.append_attempted(&Attempt { payment, processor, requested_at })
             }
-            Step::Release(id) => writer.append(Record::Released { id }),
+            Step::Release(id) => writer.append(&Event::Released { id }),
             Step::Settle(id) => {
                 let (cents, _, attempt) = open(id);
                 let (processor, at) = attempt.unwrap();
                 let (amount, requested_at) = (Cents(cents), Timestamp(at));
-                writer.append(Record::Settled { id, processor, amount, requested_at })
+                let settlement = Settlement { processor, amount, requested_at };
+                writer.append(&Event::Settled { id, settlement })
             }
-            Step::Foreign(id) => writer.append(Record::Foreign { id }),
-            Step::Forward(id) => writer.append(Record::Forwarded { id, amount: Cents(open(id).0) }),
-            Step::Reject(id) => writer.append(Record::Rejected(rejection(id))),
+            Step::Foreign(id) => writer.append(&Event::Foreign { id }),
+            Step::Forward(id) => {
+                let amount = Cents(open(id).0);
+                writer.append(&Event::Forwarded { id, amount, learned: false })
+            }
+            Step::Learn(id, cents) => {
+                let learned = Event::Forwarded { id, amount: Cents(cents), learned: true };
+                writer.append_all([learned].into_iter())?
+            }
+            Step::Reject(id) => writer.append(&Event::Rejected(rejection(id))),
             Step::Adopt(id, cents) => {
-                let adopted = Record::Adopted { id, amount: Cents(cents) };
+                let adopted = Event::Adopted { id, amount: Cents(cents) };
                 writer.append_all([adopted].into_iter())?
             }
-            Step::Enter(entry) => writer.append(Record::Entry(entry)),
+            Step::Enter(entry) => writer.append_entry(&entry),
             Step::Purge => writer.append_purged().expect("room for a purge"),
         })
     }
@@ -208,6 +224,10 @@ impl Model {
         }
         if choice == 99 {
             return Some(Step::Purge);
+        }
+        if choice == 97 {
+            let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
+            return Some(Step::Learn(id, 1 + random.below(10_000) as i64));
         }
         if choice == 98 && self.adopted.len() < MARKED_MAX {
             let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
@@ -248,20 +268,23 @@ impl Model {
             ids: replay.ids.iter().copied().collect(),
             accounts: replay.accounts.clone().into_iter().collect(),
             keys: replay.keys.iter().copied().collect(),
-            adopted: replay.adopted.clone(),
-            rejected: replay.rejected.clone(),
+            adopted: replay.books.adopted.clone(),
+            rejected: replay.books.rejected.clone(),
             ..Model::default()
         };
-        model.with(&waiting, &doubts, &replay.summary)
+        model.with(&waiting, &doubts, &replay.books.summary)
     }
 
     fn of_recovered(recovered: &Recovered) -> Model {
-        let Recovered { waiting, doubts, ids, summary, accounts, keys, .. } = recovered;
-        let (adopted, rejected) = (recovered.adopted.clone(), recovered.rejected.clone());
+        let Recovered { waiting, doubts, ids, books, accounts, keys, .. } = recovered;
+        let (adopted, rejected) = (books.adopted.clone(), books.rejected.clone());
         let (ids, keys) = (ids.clone(), keys.clone());
         let accounts = accounts.clone().into_iter().collect();
-        Model { ids, adopted, rejected, accounts, keys, ..Model::default() }
-            .with(waiting, doubts, summary)
+        Model { ids, adopted, rejected, accounts, keys, ..Model::default() }.with(
+            waiting,
+            doubts,
+            &books.summary,
+        )
     }
 
     fn with(

@@ -2,7 +2,7 @@
 //! over both contests' stage tables and many random ones, and prints what a policy earns.
 //!
 //! Nothing real is touched: no sockets, no clock, no files. The defaults of the policy come from
-//! here (`--sweep`), and the table in the README is its output.
+//! here (`--sweep`), and the table in docs/contest.md is its output.
 
 mod model;
 mod play;
