@@ -324,7 +324,7 @@ impl Engine {
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
             End::Rejected(rejection) => {
-                self.node.journal.append_rejected(&rejection);
+                self.node.happened(&Event::Rejected(rejection));
                 self.node.queue.release(1);
                 stats.rejected.fetch_add(1, Ordering::Relaxed);
                 tell_rejected(&rejection);

@@ -209,7 +209,7 @@ const GUESTS: usize = 1;
 pub struct Dispatcher {
     policy: Policy,
     /// There is another instance: whose a booking is shows in its milliseconds.
-    _paired: bool,
+    paired: bool,
     reach: Reach,
     observed: [Observed; 2],
     lines: [VecDeque<Case>; 2],
@@ -248,7 +248,7 @@ impl Dispatcher {
         let observed = Observed::new(policy.attempt_latency_max, policy.processor_concurrency);
         Dispatcher {
             policy,
-            _paired: paired,
+            paired,
             reach: Reach::Every,
             observed: [observed.clone(), observed],
             lines: Default::default(),
