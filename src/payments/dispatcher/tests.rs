@@ -493,14 +493,19 @@ fn an_earlier_request_of_unknown_outcome_keeps_a_refused_payment_where_it_is() {
     let mut bench = Bench::with_payments(1);
     let first = bench.next().unwrap();
     bench.finish(first, Outcome::Unknown);
-    let mut refusals = 0;
+    let (mut refusals, mut answered_at) = (0, bench.ms);
     let end = loop {
         let start = bench.wait_for_next();
         assert_eq!(start.attempt, first.attempt);
         let outcome = match start.question {
-            Question::Pay => DECLINED,
+            Question::Pay => {
+                let pause_ms = if refusals > 0 { 1_000 } else { 0 };
+                assert!(bench.ms - answered_at >= pause_ms, "a pause after each refusal");
+                DECLINED
+            }
             Question::Look => Outcome::Absent,
         };
+        answered_at = bench.ms;
         refusals += u32::from(start.question == Question::Pay);
         match bench.finish(start, outcome) {
             End::InDoubt => {}
