@@ -858,6 +858,10 @@ fn whatever_place_a_payment_is_in_it_can_be_disowned() {
     assert_eq!(bench.finish(in_flight, FAILING), End::Foreign);
     let look = bench.wait_for_next();
     assert_eq!((id(look), look.question), (3, Question::Look), "not posted again");
+    assert_eq!(bench.finish(look, Outcome::Absent), End::InDoubt, "it may yet be carried out");
+    bench.ms += bench.dispatcher.policy.books_within.as_millis() as u64;
+    let look = bench.wait_for_next();
+    assert_eq!((id(look), look.question), (3, Question::Look), "still not posted again");
     assert_eq!(bench.finish(look, Outcome::Absent), End::Foreign);
     assert!(bench.dispatcher.is_idle() && !bench.dispatcher.is_disowned(PaymentId(3)));
 }
