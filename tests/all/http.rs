@@ -435,9 +435,9 @@ fn a_higher_minor_version_is_served() {
         }
     }
     // A token is found in its head as well.
-    let hello = format!("Authorization: Bearer {}\r\n", crate::support::system::TOKEN);
-    let hello = request("GET", "/peer/hello", &hello, "").replace("HTTP/1.1", "HTTP/1.3");
-    assert_eq!(crate::support::Client::connect(instance.peer_door).call(hello).status, 200);
+    let head = format!("Authorization: Bearer {}\r\n", crate::support::system::TOKEN);
+    let metrics = request("GET", "/metrics", &head, "").replace("HTTP/1.1", "HTTP/1.3");
+    assert_eq!(crate::support::Client::connect(instance.peer_door).call(metrics).status, 200);
 }
 
 /// RFC 3986, 6.2.2.2: an encoded letter is that letter.

@@ -195,9 +195,16 @@ impl Dispatcher {
     fn next_later(&mut self, line: usize, now: Moment, at: Timestamp) -> Option<Start> {
         loop {
             let (_, case) = self.later[line].peek().filter(|(due, _)| *due <= now)?;
-            let router = self.router(self.reach_of(case), self.may_probe_again());
             let waited = now.since(case.payment.accepted);
-            let Decision::Send(processor) = router.choose(waited, 1, now) else { return None };
+            // Where it is well first. Its pauses are longer than those between two probes: a lone one
+            // would be the probe of a processor that is down each time, and never go anywhere else.
+            let choose = |may_probe: [bool; 2]| {
+                match self.router(self.reach_of(case), may_probe).choose(waited, 1, now) {
+                    Decision::Send(processor) => Some(processor),
+                    Decision::Wait => None,
+                }
+            };
+            let processor = choose([false; 2]).or_else(|| choose(self.may_probe_again()))?;
             let (due, case) = self.later[line].pop_with_due()?;
             if case.is_clear_for(processor, now) {
                 return Some(self.start_new(case, processor, now, at));

@@ -831,6 +831,24 @@ fn the_clock_of_an_attempt_starts_when_it_goes_out() {
     assert_eq!(seen(&bench), (State::Up, Duration::from_millis(5)));
 }
 
+/// It waits longer and longer, and each time a probe was due: it was that one for ever.
+#[test]
+fn a_lone_payment_goes_where_it_is_well_while_the_other_one_fails() {
+    let mut bench = Bench::with_payments(1);
+    let begun = bench.ms;
+    for _ in 0..100 {
+        let start = bench.wait_for_next();
+        let is_well = start.attempt.processor == Processor::Fallback;
+        bench.ms += 1;
+        bench.finish(start, if is_well { recorded(start) } else { FAILING });
+        if is_well {
+            assert!(bench.ms - begun <= 2_000, "after {} ms", bench.ms - begun);
+            return assert!(bench.dispatcher.is_idle());
+        }
+    }
+    panic!("always sent to the one that fails");
+}
+
 #[test]
 fn whatever_place_a_payment_is_in_it_can_be_disowned() {
     let mut bench = Bench::new();
