@@ -108,7 +108,8 @@ async fn pause_before(deadline: Moment) -> bool {
 
 thread_local! {
     /// This thread's connections, one a lane.
-    static PIPES: RefCell<[Option<Rc<Pipe>>; LANES]> = const { RefCell::new([const { None }; LANES]) };
+    static PIPES: RefCell<[Option<Rc<Pipe>>; LANES]> =
+        const { RefCell::new([const { None }; LANES]) };
 }
 
 impl Peer {

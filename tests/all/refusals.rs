@@ -52,7 +52,7 @@ fn unknown_paths_are_404_and_the_peers_door_is_not_known_at_the_entry() {
     }
     let authorized = format!("Authorization: Bearer {TOKEN}\r\n");
     for (method, path) in [
-        ("GET", "/peer/hello"),
+        ("POST", "/peer/hello"),
         ("GET", "/peer/totals"),
         ("POST", "/peer/health"),
         ("POST", "/peer/purge"),
@@ -333,7 +333,7 @@ fn ambiguous_framing_is_400_and_the_end_of_the_connection() {
 fn the_peers_door_wants_the_token() {
     let instance = Instance::alone(&[]);
     let calls = [
-        ("GET", "/peer/hello"),
+        ("POST", "/peer/hello"),
         ("GET", "/peer/totals"),
         ("POST", "/peer/health"),
         ("POST", "/peer/purge"),
@@ -356,7 +356,7 @@ fn the_peers_door_wants_the_token() {
     refused(&mut client, &payment(&id(1), "1"), 404, "nothing");
     refused(&mut client, &request("GET", "/payments-summary", "", ""), 404, "nothing");
 
-    assert_eq!(instance.at_peer_door("GET", "/peer/hello", TOKEN, "").status, 200);
+    assert_eq!(instance.at_peer_door("GET", "/peer/totals", TOKEN, "").status, 200);
     assert_eq!(instance.at_peer_door("GET", "/peer/anything", TOKEN, "").status, 404);
     let wrong = instance.at_peer_door("PUT", "/peer/totals", TOKEN, "");
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET")));

@@ -198,11 +198,12 @@ impl Dispatcher {
             let waited = now.since(case.payment.accepted);
             // Where it is well first. Its pauses are longer than those between two probes: a lone one
             // would be the probe of a processor that is down each time, and never go anywhere else.
-            let choose = |may_probe: [bool; 2]| {
-                match self.router(self.reach_of(case), may_probe).choose(waited, 1, now) {
-                    Decision::Send(processor) => Some(processor),
-                    Decision::Wait => None,
-                }
+            let choose = |may_probe: [bool; 2]| match self
+                .router(self.reach_of(case), may_probe)
+                .choose(waited, 1, now)
+            {
+                Decision::Send(processor) => Some(processor),
+                Decision::Wait => None,
             };
             let processor = choose([false; 2]).or_else(|| choose(self.may_probe_again()))?;
             let (due, case) = self.later[line].pop_with_due()?;
