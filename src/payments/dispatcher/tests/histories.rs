@@ -1,6 +1,7 @@
 //! Random histories in virtual time: model processors that book or do not, and answer anything or
 //! nothing; answers in any order; restarts; payments that somebody else may have driven. Whatever
-//! happens, nothing is booked twice, the books agree, and everything ends when the weather clears.
+//! happens, nothing is booked twice, the books agree, and everything ends when the weather clears,
+//! even if one processor fails for ever.
 //!
 //! Answers are bytes, and are read as they are in earnest, so that the table of answers is played
 //! along. `GALO_SEEDS=1000000` plays more, `GALO_SEED=7` one history.
@@ -107,6 +108,8 @@ struct History {
     draw: Draw,
     paired: bool,
     always_clear: bool,
+    /// In weather that is clear otherwise, this one fails from the first to the last.
+    fails: Option<Processor>,
     has_poison: bool,
     ms: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
@@ -125,13 +128,15 @@ impl History {
         let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         (0..4).for_each(|_| _ = draw.below(2));
         let (paired, always_clear) = (draw.one_in(2), draw.one_in(8));
+        let fails = (always_clear && draw.one_in(2)).then(|| draw.pick(&Processor::ALL));
         // Those take long to play.
-        let has_poison = draw.one_in(5);
+        let has_poison = fails.is_none() && draw.one_in(5);
         let mut history = History {
             seed,
             draw,
             paired,
             always_clear,
+            fails,
             has_poison,
             ms: START_MS,
             events: BinaryHeap::new(),
@@ -147,7 +152,10 @@ impl History {
             let at = START_MS + history.draw.below(BAD_MS);
             history.at(at, Event::Submit);
         }
-        for (event, count) in [(Event::Restart, 3), (Event::Reach, 4)] {
+        // What a restart puts in doubt stays with the one that fails, and so does all that may not
+        // go to the other one.
+        let counts = if fails.is_some() { [1, 1] } else { [3, 4] };
+        for (event, count) in [Event::Restart, Event::Reach].into_iter().zip(counts) {
             for _ in 0..history.draw.below(count) {
                 let at = START_MS + history.draw.below(BAD_MS);
                 history.at(at, event);
@@ -233,7 +241,7 @@ impl History {
 
     fn submit(&mut self) {
         let number = self.payments.len() as u128;
-        let guest = self.paired && self.draw.one_in(3);
+        let guest = self.paired && self.fails.is_none() && self.draw.one_in(3);
         let verify = guest || self.draw.one_in(4);
         let payment = Payment {
             id: PaymentId(number),
@@ -370,6 +378,7 @@ impl History {
         match kind {
             _ if self.held[index].contains_key(&number) => (say(422, "{}"), None),
             Kind::Poison { status, .. } if is_poison => (say(status, ""), None),
+            _ if self.fails == Some(attempt.processor) => (say(500, ""), None),
             _ => (say(200, r#"{"message":"ok"}"#), Some(0)),
         }
     }
@@ -432,11 +441,13 @@ impl History {
             End::Settled(settlement) => {
                 *written = Written::Settled(settlement);
                 let waited = now.since(payment.accepted);
+                // Sent in vain, a payment waits a while before it goes where it is well.
+                let waits_ms = if self.fails.is_some() { 3_000 } else { 1_000 };
                 let is_held_up = self.always_clear
                     && *kind == Kind::Good
                     && !payment.guest
                     && self.life == 0
-                    && waited > Duration::from_millis(1_000);
+                    && waited > Duration::from_millis(waits_ms);
                 assert!(!is_held_up, "seed {}: {} waited {waited:?}", self.seed, payment.id);
             }
             End::Foreign => *written = Written::Foreign,
