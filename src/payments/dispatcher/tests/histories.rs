@@ -103,13 +103,21 @@ enum Event {
     Watch,
 }
 
+/// Which processor fails for as long as a history lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fails {
+    Always(Processor),
+    /// Each for so many milliseconds, when the other one is well again: never both.
+    InTurns(u64),
+}
+
 struct History {
     seed: u64,
     draw: Draw,
     paired: bool,
     always_clear: bool,
-    /// In weather that is clear otherwise, this one fails from the first to the last.
-    fails: Option<Processor>,
+    /// In weather that is clear otherwise.
+    fails: Option<Fails>,
     has_poison: bool,
     ms: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
@@ -128,7 +136,10 @@ impl History {
         let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         (0..4).for_each(|_| _ = draw.below(2));
         let (paired, always_clear) = (draw.one_in(2), draw.one_in(8));
-        let fails = (always_clear && draw.one_in(2)).then(|| draw.pick(&Processor::ALL));
+        let fails = (always_clear && draw.one_in(2)).then(|| match draw.below(3) {
+            0 => Fails::InTurns(50 + draw.below(2_000)),
+            _ => Fails::Always(draw.pick(&Processor::ALL)),
+        });
         // Those take long to play.
         let has_poison = fails.is_none() && draw.one_in(5);
         let mut history = History {
@@ -154,7 +165,7 @@ impl History {
         }
         // What a restart puts in doubt stays with the one that fails, and so does all that may not
         // go to the other one.
-        let counts = if fails.is_some() { [1, 1] } else { [3, 4] };
+        let counts = if matches!(fails, Some(Fails::Always(_))) { [1, 1] } else { [3, 4] };
         for (event, count) in [Event::Restart, Event::Reach].into_iter().zip(counts) {
             for _ in 0..history.draw.below(count) {
                 let at = START_MS + history.draw.below(BAD_MS);
@@ -241,7 +252,8 @@ impl History {
 
     fn submit(&mut self) {
         let number = self.payments.len() as u128;
-        let guest = self.paired && self.fails.is_none() && self.draw.one_in(3);
+        let guest =
+            self.paired && !matches!(self.fails, Some(Fails::Always(_))) && self.draw.one_in(3);
         let verify = guest || self.draw.one_in(4);
         let payment = Payment {
             id: PaymentId(number),
@@ -378,8 +390,16 @@ impl History {
         match kind {
             _ if self.held[index].contains_key(&number) => (say(422, "{}"), None),
             Kind::Poison { status, .. } if is_poison => (say(status, ""), None),
-            _ if self.fails == Some(attempt.processor) => (say(500, ""), None),
+            _ if self.is_failing(attempt.processor) => (say(500, ""), None),
             _ => (say(200, r#"{"message":"ok"}"#), Some(0)),
+        }
+    }
+
+    fn is_failing(&self, processor: Processor) -> bool {
+        match self.fails {
+            Some(Fails::Always(failing)) => failing == processor,
+            Some(Fails::InTurns(ms)) => self.ms / ms % 2 == processor as u64,
+            None => false,
         }
     }
 
@@ -442,7 +462,7 @@ impl History {
                 *written = Written::Settled(settlement);
                 let waited = now.since(payment.accepted);
                 // Sent in vain, a payment waits a while before it goes where it is well.
-                let waits_ms = if self.fails.is_some() { 3_000 } else { 1_000 };
+                let waits_ms = if self.fails.is_some() { 10_000 } else { 1_000 };
                 let is_held_up = self.always_clear
                     && *kind == Kind::Good
                     && !payment.guest
