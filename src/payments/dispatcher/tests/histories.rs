@@ -163,9 +163,8 @@ impl History {
             let at = START_MS + history.draw.below(BAD_MS);
             history.at(at, Event::Submit);
         }
-        // What a restart puts in doubt stays with the one that fails, and so does all that may not
-        // go to the other one.
-        let counts = if matches!(fails, Some(Fails::Always(_))) { [1, 1] } else { [3, 4] };
+        // Of an instance that lost its lease for good, all would stay with one that always fails.
+        let counts = if matches!(fails, Some(Fails::Always(_))) { [3, 1] } else { [3, 4] };
         for (event, count) in [Event::Restart, Event::Reach].into_iter().zip(counts) {
             for _ in 0..history.draw.below(count) {
                 let at = START_MS + history.draw.below(BAD_MS);
@@ -245,7 +244,9 @@ impl History {
     /// Whether nothing more can happen that would tell anything.
     fn is_over(&self) -> bool {
         self.payments.values().all(|(_, kind, written)| match written {
-            Written::Free | Written::Attempted(_) => kind.is_pinned(),
+            Written::Free | Written::Attempted(_) => {
+                kind.is_pinned() || self.stays_in_doubt(written)
+            }
             Written::Settled(_) | Written::Foreign | Written::Rejected => true,
         })
     }
@@ -395,6 +396,12 @@ impl History {
         }
     }
 
+    /// A restart has put it in doubt, at the processor that always fails.
+    fn stays_in_doubt(&self, written: &Written) -> bool {
+        let at = |attempt: &Attempt| self.fails == Some(Fails::Always(attempt.processor));
+        self.life > 0 && matches!(written, Written::Attempted(attempt) if at(attempt))
+    }
+
     fn is_failing(&self, processor: Processor) -> bool {
         match self.fails {
             Some(Fails::Always(failing)) => failing == processor,
@@ -501,7 +508,8 @@ impl History {
                 }
                 Written::Foreign | Written::Rejected => assert_eq!(by_us, [false; 2], "{story}"),
                 Written::Free | Written::Attempted(_) => {
-                    let is_pinned = kind.is_pinned() && by_us == [false; 2];
+                    let stays = kind.is_pinned() || self.stays_in_doubt(written);
+                    let is_pinned = stays && by_us == [false; 2];
                     assert!(is_pinned, "never over: {story}");
                 }
             }
