@@ -150,6 +150,8 @@ impl Engine {
         let mut starts = self.starts.borrow_mut();
         let (now, at) = turn::now();
         dispatcher.set_reach(self.node.cluster.reach(now));
+        let is_copy = journal.is_copy(at) || self.node.cluster.peer_is_copy();
+        dispatcher.set_verifying(is_copy, now);
         while !leaves_the_rest
             && journal.has_room_for_attempt()
             && let Some(start) = dispatcher.next(now, at)
@@ -300,7 +302,11 @@ impl Engine {
         if start.question == Question::Pay {
             stats.attempts[processor as usize].record(now.since(begun));
         }
-        match self.dispatcher.borrow_mut().finished(start.flight, outcome, now) {
+        let end = self.dispatcher.borrow_mut().finished(start.flight, outcome, now);
+        if end.is_over() && start.attempt.payment.guest {
+            self.node.cluster.with(|membership| membership.over(id));
+        }
+        match end {
             End::Settled(settlement) => {
                 self.node.payments.happened(&Event::Settled { id, settlement });
                 self.node.payments.queue.release(1);
