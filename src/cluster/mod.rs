@@ -138,8 +138,15 @@ impl Cluster {
     /// Looks at the membership, or changes it.
     pub fn with<T>(&self, change: impl FnOnce(&mut Membership) -> T) -> T {
         let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = membership.presence();
+        let (before, knew_a_copy) = (membership.presence(), membership.peer_is_copy());
         let result = change(&mut membership);
+        if membership.peer_is_copy() && !knew_a_copy {
+            log::warn!(
+                "the journal of the peer is a copy, or was restored: what it has forgotten may be \
+                 sent to us again, so each payment is looked for at the other processors before it \
+                 is paid at one"
+            );
+        }
         self.is_up.store(membership.presence() == Presence::Up, Relaxed);
         self.peer_is_copy.store(membership.peer_is_copy(), Relaxed);
         self.lease_until_us.store(membership.lease_until().0, Release);

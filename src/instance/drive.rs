@@ -165,7 +165,7 @@ impl Engine {
         // One write for all of them, and for what was settled since the last.
         journal.flush();
         starts.drain(..).for_each(|job| self.assign(job));
-        self.publish(&dispatcher);
+        self.publish(&dispatcher, now);
         drop(dispatcher);
         self.keep_watch();
     }
@@ -371,7 +371,7 @@ impl Engine {
     }
 
     /// Makes what the dispatcher knows visible to other threads, and flips known to the log.
-    fn publish(&self, dispatcher: &Dispatcher) {
+    fn publish(&self, dispatcher: &Dispatcher, now: Moment) {
         let stats = &self.node.stats;
         let guests = self.node.cluster.with(|membership| membership.guests());
         stats.guests.store(guests as u64, Ordering::Relaxed);
@@ -379,6 +379,7 @@ impl Engine {
         stats.waiting.store(waiting as u64, Ordering::Relaxed);
         stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
         stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);
+        stats.held_back.store(u64::from(dispatcher.holds_back(now)), Ordering::Relaxed);
         for processor in Processor::ALL {
             let index = processor as usize;
             let seen = dispatcher.observed(processor);

@@ -182,6 +182,7 @@ impl Node {
             any_is_up: stats.up.iter().any(|up| load(up) == 1),
             peer_is_up: self.cluster.peer_up().is_some(),
             has_room: self.payments.journal.has_room_for_attempt(),
+            is_held_back: load(&stats.held_back) == 1,
         }
     }
 
@@ -288,9 +289,11 @@ fn open_journal(
     let (journal, mut recovered) = Journal::start(found)?;
     if recovered.is_copy {
         log::warn!(
-            "journal {}: it is a copy, or was restored: for 24 h, what is accepted is looked for at \
-             the other processors before it is paid at one",
-            directory.display()
+            "journal {}: it is a copy, or was restored: nothing is paid for {}, until what was under \
+             way is booked, and for 24 h each payment is looked for at the other processors before \
+             it is paid at one",
+            directory.display(),
+            humantime::format_duration(config.policy.books_within)
         );
     }
     let is_guest = |id: PaymentId| config.peer.is_some() && home_of(id.0) != config.instance;

@@ -322,6 +322,11 @@ impl Dispatcher {
         self.verifies_all = all;
     }
 
+    /// Whether no processor is asked yet, see [`Dispatcher::set_verifying`].
+    pub fn holds_back(&self, now: Moment) -> bool {
+        now < self.verifies_from
+    }
+
     /// Whether nobody else can have paid it anywhere but at this processor.
     fn is_clear(&self, case: &Case, processor: Processor, now: Moment) -> bool {
         !(self.verifies_all || case.payment.verify) || case.is_only_for(processor, now)

@@ -7,7 +7,8 @@
 //! answering odd things), the journals (what was appended is there after a kill, unless an old copy
 //! is put back), the wall clocks (which step), the clients (who repeat at either instance) and a
 //! purge. One history is one seed; a failure prints it, and `GALO_SEED=… cargo test --lib
-//! membership::simulation` plays it again and tells it step by step.
+//! membership::simulation` plays it again and tells it step by step; `GALO_LEFT_OUT=Lease` beside it
+//! leaves a rule out.
 //!
 //! A history is over as soon as the weather is clear and nothing is left to do.
 
@@ -28,8 +29,12 @@ use weather::Climate;
 
 mod agenda;
 mod journal;
+mod judge;
+mod life;
 mod processors;
+mod requests;
 mod tale;
+mod talk;
 mod weather;
 
 const MS: u64 = 1_000;
@@ -87,6 +92,28 @@ enum LeftOut {
 }
 
 impl LeftOut {
+    /// Each of which something is missed without.
+    const RULES: [LeftOut; 11] = [
+        LeftOut::Lease,
+        LeftOut::EveryLease,
+        LeftOut::Verify,
+        LeftOut::Learning,
+        LeftOut::Doubt,
+        LeftOut::Refusal,
+        LeftOut::Recovered,
+        LeftOut::Fresh,
+        LeftOut::ToldCopy,
+        LeftOut::UnderWay,
+        LeftOut::Purge,
+    ];
+
+    /// What `GALO_LEFT_OUT` names.
+    fn asked_for() -> LeftOut {
+        let Ok(name) = std::env::var("GALO_LEFT_OUT") else { return LeftOut::Nothing };
+        let mut all = LeftOut::RULES.into_iter().chain([LeftOut::Before]);
+        all.find(|it| format!("{it:?}") == name).unwrap_or_else(|| panic!("no rule {name}"))
+    }
+
     /// What goes wrong without it, beside what else may.
     fn leads_to(self, wrong: &Wrong) -> bool {
         match self {
@@ -444,27 +471,6 @@ impl Simulation {
         }
     }
 
-    fn kill(&mut self, index: usize) {
-        let member = &mut self.members[index];
-        member.process = None;
-        member.life += 1;
-        member.stopped = false;
-        member.held_up.clear();
-        self.tell(Tale::IsKilled(index));
-    }
-
-    fn go_on(&mut self, index: usize) {
-        self.tell(Tale::GoesOn(index));
-        self.members[index].stopped = false;
-        for what in std::mem::take(&mut self.members[index].held_up) {
-            self.handle(index, what);
-        }
-        if let Some(process) = &mut self.members[index].process {
-            process.wakes_at = u64::MAX;
-        }
-        self.run(index);
-    }
-
     fn handle(&mut self, index: usize, what: What) {
         match what {
             What::Run => {
@@ -484,566 +490,6 @@ impl Simulation {
             }
             _ => {}
         }
-    }
-
-    /// A process takes up what its journal holds.
-    fn start(&mut self, index: usize) {
-        let now = Moment(self.now);
-        self.restore(index);
-        let member = &mut self.members[index];
-        member.life += 1;
-        let replay = Replay::of(&member.journal);
-        if let Some(purged) = member.purged
-            && Replay::of(&member.journal[purged..]).counted != replay.counted
-        {
-            self.wrong = Some(Wrong::Back(index));
-        }
-        let TakenUp { free, doubts, of_the_peer } =
-            TakenUp::new(&replay, member.instance, self.left_out, now);
-        let mut dispatcher = Dispatcher::new(policy(), true, self.random.next());
-        free.into_iter().for_each(|payment| dispatcher.submit(payment));
-        doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, now));
-        let process = u64::from(member.life) << 8 | index as u64;
-        let membership = Membership::new(member.instance, process, ADOPT_AFTER, of_the_peer, now);
-        member.process = Some(Process {
-            membership,
-            dispatcher,
-            ids: replay.ids,
-            serves: false,
-            counted: replay.counted,
-            flights: Vec::new(),
-            asking: None,
-            passed_on: Vec::new(),
-            wakes_at: u64::MAX,
-        });
-        self.tell(Tale::Starts(index));
-        self.run(index);
-    }
-
-    /// Puts an old copy of the journal back, if there is one, every other time.
-    fn restore(&mut self, index: usize) {
-        let is_put_back = self.members[index].backup.is_some() && self.random.chance(2);
-        let member = &mut self.members[index];
-        let Some(length) = member.backup.take_if(|_| is_put_back) else { return };
-        let lost = member.journal.split_off(length);
-        member.is_copy = true;
-        member.purged = member.purged.filter(|purged| *purged <= length);
-        let mut found = Ids::default();
-        for Open { id, .. } in Replay::of(&member.journal).open {
-            _ = home_of(id.0) == member.instance && found.insert(id);
-        }
-        self.found.0 |= found.0;
-        let mut excused = Ids::default();
-        lost.iter().filter_map(|kept| kept.id()).for_each(|id| _ = excused.insert(id));
-        self.excused.0 |= excused.0 & !found.0;
-        self.tell(Tale::IsRestored(index, lost.len()));
-    }
-
-    /// Does what is due: for the peer, and for the processors.
-    fn run(&mut self, index: usize) {
-        self.give_up(index);
-        let (now, wall, left_out) = (Moment(self.now), self.wall(index), self.left_out);
-        let Some(process) = &mut self.members[index].process else { return };
-        if process.asking.is_none()
-            && let Some(duty) = process.membership.next(now)
-        {
-            self.begin(index, duty);
-        }
-        let is_copy = self.members[index].is_copy;
-        let Some(process) = &mut self.members[index].process else { return };
-        process.serves |= process.membership.presence() != Presence::Unknown;
-        if process.serves && !process.dispatcher.is_idle() {
-            process.dispatcher.set_reach(match left_out {
-                LeftOut::Lease | LeftOut::Before => Reach::Every,
-                LeftOut::EveryLease => Reach::Cheaper,
-                _ => process.membership.reach(now),
-            });
-            let is_copy = is_copy && !matches!(left_out, LeftOut::Recovered | LeftOut::Fresh);
-            let peer_is_copy = process.membership.peer_is_copy() && left_out != LeftOut::ToldCopy;
-            let since = match left_out {
-                LeftOut::UnderWay => Moment::default(),
-                _ => now,
-            };
-            process.dispatcher.set_verifying(is_copy || peer_is_copy, since);
-            process.dispatcher.watch(now);
-            while let Some(process) = &mut self.members[index].process
-                && let Some(start) = process.dispatcher.next(now, wall)
-            {
-                let Start { flight, attempt, question } = start;
-                process.flights.push((flight, attempt, u64::MAX));
-                if question == Question::Pay {
-                    let Attempt { payment, processor, requested_at } = attempt;
-                    self.write(index, Kept::Attempted(payment.id, processor, requested_at));
-                }
-                // It is written down before it is sent.
-                let delay = self.random.below(3 * MS);
-                self.for_process(self.now + delay, index, What::Send(start));
-            }
-        }
-        self.sleep(index);
-    }
-
-    /// Plans the next run.
-    fn sleep(&mut self, index: usize) {
-        let now = Moment(self.now);
-        let poll = if self.now > STORM + 10 * SECOND { POLL_LATE } else { POLL };
-        let Some(process) = &mut self.members[index].process else { return };
-        let mut wakes_at = match &process.asking {
-            Some((.., until)) => *until,
-            None => self.now + process.membership.pause(now).as_micros() as u64,
-        };
-        for (.., until) in &process.passed_on {
-            wakes_at = wakes_at.min(*until);
-        }
-        if !process.dispatcher.is_idle() {
-            wakes_at = wakes_at.min(self.now + poll);
-        }
-        wakes_at = wakes_at.max(self.now + MS);
-        if wakes_at < process.wakes_at {
-            wakes_at += self.random.below(20 * MS);
-            process.wakes_at = wakes_at;
-            self.for_process(wakes_at, index, What::Run);
-        }
-    }
-
-    /// What has waited too long is answered by nobody.
-    fn give_up(&mut self, index: usize) {
-        let now = self.now;
-        let Some(process) = &mut self.members[index].process else { return };
-        if let Some((.., duty, _)) = process.asking.take_if(|(.., until)| *until <= now) {
-            match duty {
-                Duty::Offer(guests) => {
-                    process.membership.offered(&vec![None; guests.len()], Moment(now));
-                }
-                _ => process.membership.missed(Moment(now)),
-            }
-        }
-        while let Some(process) = &mut self.members[index].process
-            && let Some(place) = process.flights.iter().position(|(.., until)| *until <= now)
-        {
-            let (flight, attempt, _) = process.flights[place];
-            self.finished(index, flight, attempt, Outcome::Unknown);
-        }
-        while let Some(process) = &mut self.members[index].process
-            && let Some(place) = process.passed_on.iter().position(|(.., until)| *until <= now)
-        {
-            // Its home is silent: it is taken in its place.
-            if let (_, Asked::Payment(id), _) = process.passed_on.swap_remove(place) {
-                self.promise(index, id);
-            }
-        }
-    }
-
-    fn wall(&self, index: usize) -> Timestamp {
-        Timestamp((self.now / MS) as i64 + 1_000_000 + self.members[index].wall_ahead_ms)
-    }
-
-    fn write(&mut self, index: usize, kept: Kept) {
-        self.members[index].journal.push(kept);
-        self.tell(Tale::Writes(index, kept));
-    }
-
-    fn begin(&mut self, index: usize, duty: Duty) {
-        self.sequence += 1;
-        let (number, now) = (self.sequence, Moment(self.now));
-        let (asked, patience) = match &duty {
-            Duty::Greet => (Asked::Greet(self.hello(index).into()), GREETING_PATIENCE),
-            Duty::Learn { from } => (Asked::Learn(*from), PEER_PATIENCE),
-            Duty::Offer(guests) => {
-                (Asked::Offer(guests.iter().map(|guest| guest.id).collect()), PEER_PATIENCE)
-            }
-            Duty::Adopt(batch) => {
-                batch.iter().for_each(|(id, _)| self.write(index, Kept::Adopted(*id)));
-                let time = self.now + self.random.below(200 * MS);
-                self.for_process(time, index, What::AdoptionIsSafe(batch.clone()));
-                if let Some(process) = &mut self.members[index].process {
-                    process.asking = Some((number, now, duty, u64::MAX));
-                }
-                return;
-            }
-        };
-        let until = self.now + patience.as_micros() as u64;
-        if let Some(process) = &mut self.members[index].process {
-            process.asking = Some((number, now, duty, until));
-        }
-        self.ask(index, number, asked);
-    }
-
-    fn ask(&mut self, index: usize, number: u32, asked: Asked) {
-        if !self.is_lost(index) {
-            let time = self.now + self.delay();
-            self.at(time, Event::of(other(index), What::Question(number, asked)));
-        }
-    }
-
-    fn is_lost(&mut self, from: usize) -> bool {
-        self.cut[from] || self.random.chance(30)
-    }
-
-    fn delay(&mut self) -> u64 {
-        let longest = if self.random.chance(10) { 1_500 * MS } else { 2 * MS };
-        self.random.below(longest)
-    }
-
-    fn hello(&self, index: usize) -> Hello {
-        let member = &self.members[index];
-        let mut hello = Hello {
-            instance: member.instance.0,
-            process: u64::from(member.life) << 8 | index as u64,
-            journal: Some(String::new()),
-            is_copy: member.is_copy,
-            ..Hello::default()
-        };
-        if let Some(process) = &member.process {
-            process.membership.tell_learned(&mut hello);
-        }
-        hello
-    }
-
-    /// The other instance has asked this one.
-    fn question(&mut self, index: usize, number: u32, asked: Asked) {
-        let now = Moment(self.now);
-        let Some(process) = &self.members[index].process else { return };
-        let reply = match asked {
-            Asked::Greet(theirs) => {
-                let mut ours = self.hello(index);
-                let Some(process) = &mut self.members[index].process else { return };
-                process.membership.heard(&theirs, &mut ours, now);
-                Reply::Hello(ours.into())
-            }
-            Asked::Learn(from) => {
-                let (from, page) = process.membership.adopted_page(from);
-                Reply::Page(from, page)
-            }
-            Asked::Offer(ids) => {
-                Reply::Offered(ids.into_iter().map(|id| self.accept(index, id)).collect())
-            }
-            Asked::Payment(id) => Reply::Accepted(self.accept(index, id)),
-            Asked::Purge => {
-                self.purge(index);
-                Reply::Purged
-            }
-        };
-        if !self.is_lost(index) {
-            let time = self.now + self.delay();
-            self.at(time, Event::of(other(index), What::Answer(number, reply)));
-        }
-        self.run(index);
-    }
-
-    fn answer(&mut self, index: usize, number: u32, reply: Reply) {
-        let now = self.now;
-        let Some(process) = &mut self.members[index].process else { return };
-        let is_it = |(it, .., until): &mut (u32, Asked, u64)| *it == number && now < *until;
-        let passed_on = process.passed_on.extract_if(.., is_it).next();
-        if let Some((_, asked, _)) = passed_on {
-            return self.answer_client(index, asked, reply);
-        }
-        let is_it = |it: &mut (u32, Moment, Duty, u64)| it.0 == number && now < it.3;
-        let Some((_, asked_at, ..)) = process.asking.take_if(is_it) else { return };
-        let now = Moment(now);
-        match reply {
-            Reply::Hello(hello) => _ = process.membership.answered(asked_at, &hello, now),
-            Reply::Page(from, page) => self.learn(index, from, &page),
-            Reply::Offered(outcomes) => {
-                let outcomes: Vec<_> = outcomes.into_iter().map(Some).collect();
-                for (guest, _) in process.membership.offered(&outcomes, now) {
-                    self.write(index, Kept::Forwarded(guest.id));
-                }
-            }
-            Reply::Accepted(_) | Reply::Purged => {}
-        }
-        self.run(index);
-    }
-
-    /// The peer drives these in our place.
-    fn learn(&mut self, index: usize, from: u64, page: &[(PaymentId, Cents)]) {
-        let Some(process) = &mut self.members[index].process else { return };
-        let ids = page.iter().map(|(id, _)| *id).collect();
-        let disowned = process.dispatcher.disown(&ids);
-        let mut learned: Vec<_> = disowned.iter().map(|payment| payment.id).collect();
-        learned.extend(page.iter().map(|(id, _)| *id).filter(|id| process.ids.insert(*id)));
-        process.membership.learned(from, page.len());
-        page.iter().for_each(|(id, _)| self.tell(Tale::Learns(index, *id)));
-        if !matches!(self.left_out, LeftOut::Learning | LeftOut::Before) {
-            learned.into_iter().for_each(|id| self.write(index, Kept::Forwarded(id)));
-        }
-    }
-
-    fn adopted(&mut self, index: usize, batch: &[(PaymentId, Cents)]) {
-        let left_out = self.left_out;
-        let Some(process) = &mut self.members[index].process else { return };
-        process.asking = None;
-        for payment in process.membership.adopted(batch) {
-            let (verify, guest) = (left_out != LeftOut::Verify, left_out != LeftOut::Before);
-            process.dispatcher.submit(Payment { verify, guest, ..payment });
-        }
-        self.run(index);
-    }
-
-    /// A client posts a payment.
-    fn client(&mut self, index: usize, number: u64) {
-        if self.is_purging {
-            return;
-        }
-        let id = id(number + self.generation * GENERATION);
-        let member = &self.members[index];
-        let Some(process) = &member.process else { return };
-        let is_home = home_of(id.0) == member.instance;
-        if process.serves && !is_home && process.membership.presence() == Presence::Up {
-            return self.pass_on(index, Asked::Payment(id));
-        }
-        self.promise(index, id);
-        self.run(index);
-    }
-
-    fn pass_on(&mut self, index: usize, asked: Asked) {
-        self.sequence += 1;
-        let until = self.now + PEER_PATIENCE.as_micros() as u64;
-        let Some(process) = &mut self.members[index].process else { return };
-        process.passed_on.push((self.sequence, asked.clone(), until));
-        self.ask(index, self.sequence, asked);
-        self.sleep(index);
-    }
-
-    /// What its home says of a payment, and the peer of a purge.
-    fn answer_client(&mut self, index: usize, asked: Asked, reply: Reply) {
-        match (asked, reply) {
-            (Asked::Payment(id), Reply::Accepted(Accepted::Closed)) => self.promise(index, id),
-            (Asked::Payment(id), _) => _ = self.promised.insert(id),
-            (_, Reply::Purged) => {
-                self.purge(index);
-                self.is_purging = false;
-                self.generation += 1;
-            }
-            _ => {}
-        }
-        self.run(index);
-    }
-
-    fn promise(&mut self, index: usize, id: PaymentId) {
-        if matches!(self.accept(index, id), Accepted::New | Accepted::Repeated) {
-            self.promised.insert(id);
-        }
-    }
-
-    fn accept(&mut self, index: usize, id: PaymentId) -> Accepted {
-        let (accepted, accepted_at) = (Moment(self.now), self.wall(index));
-        let amount = amount_of(id);
-        let member = &mut self.members[index];
-        let Some(process) = member.process.as_mut().filter(|it| it.serves) else {
-            return Accepted::Closed;
-        };
-        if !process.ids.insert(id) {
-            return Accepted::Repeated;
-        }
-        let guest = home_of(id.0) != member.instance;
-        let payment = Payment { id, amount, accepted, accepted_at, guest, verify: false };
-        match guest {
-            true => process.membership.take_in(payment),
-            false => process.dispatcher.submit(payment),
-        }
-        self.write(index, Kept::Accepted(id, accepted_at));
-        Accepted::New
-    }
-
-    /// Somebody wants everything to be forgotten, and asks again until it is.
-    fn ask_to_purge(&mut self, index: usize) {
-        if self.generation > 0 {
-            return;
-        }
-        self.is_purging = true;
-        if !self.members[index].stopped {
-            self.pass_on(index, Asked::Purge);
-        }
-        let again = self.random.below(2) as usize;
-        self.at(self.now + PURGE_AGAIN, Event::of(again, What::Purge));
-    }
-
-    fn purge(&mut self, index: usize) {
-        let Some(process) = &mut self.members[index].process else { return };
-        process.dispatcher.purge();
-        process.membership.purge();
-        process.ids = Ids::default();
-        process.counted.clear();
-        self.tell(Tale::Purges(index));
-        if self.left_out != LeftOut::Purge {
-            self.write(index, Kept::Purged);
-        }
-        self.members[index].purged = Some(self.members[index].journal.len());
-    }
-
-    /// A request goes out, if it still may.
-    fn send(&mut self, index: usize, start: Start) {
-        let (now, left_out) = (Moment(self.now), self.left_out);
-        let Start { flight, attempt, question } = start;
-        let Some(process) = &mut self.members[index].process else { return };
-        let is_in_reach = process.membership.reach(now) == Reach::Every
-            || attempt.processor == policy().cheaper
-            || matches!(left_out, LeftOut::Lease | LeftOut::Before);
-        let is_ours = !process.dispatcher.is_disowned(attempt.payment.id);
-        if question == Question::Pay && !(is_in_reach && is_ours) {
-            let withheld = Outcome::NotRecorded(Refusal::Withheld);
-            return self.finished(index, flight, attempt, withheld);
-        }
-        process.dispatcher.sent(flight, now);
-        let until = self.now + PROCESSOR_WAITS;
-        for waiting in process.flights.iter_mut().filter(|waiting| waiting.0 == flight) {
-            waiting.2 = until;
-        }
-        self.tell(Tale::Sends(index, question, attempt));
-        if !self.random.chance(20) {
-            let slowest = if self.random.chance(5) { BOOKS_WITHIN } else { 3 * MS };
-            let time = self.now + self.random.below(slowest);
-            let life = self.members[index].life;
-            self.at(time, Event::of(index, What::Arrives(start, self.now, life)));
-        }
-    }
-
-    fn arrives(&mut self, index: usize, start: Start, sent_at: u64, life: u32) {
-        let left = (sent_at + BOOKS_WITHIN).saturating_sub(self.now);
-        let Reaction { outcome, books_in } =
-            self.processors.react(&start, self.now, left, &mut self.random);
-        match books_in {
-            Some(0) => self.book(index, &start.attempt),
-            Some(us) => self.at(self.now + us, Event::of(index, What::Books(start.attempt))),
-            None => {}
-        }
-        if let Some(outcome) = outcome.filter(|_| !self.random.chance(10)) {
-            let time = self.now + self.random.below(3 * MS);
-            let what = What::Answered(start.flight, start.attempt, outcome);
-            self.at(time, Event { member: index, life, what });
-        }
-    }
-
-    fn book(&mut self, index: usize, attempt: &Attempt) {
-        if !self.processors.book(attempt) {
-            return;
-        }
-        self.tell(Tale::Books(index, *attempt));
-        let id = attempt.payment.id;
-        let is_forgotten = generation(id) < self.generation || self.is_purging;
-        if !is_forgotten && self.processors.find(attempt.processor.other(), id).is_some() {
-            self.wrong = Some(Wrong::Twice(id));
-        }
-    }
-
-    fn finished(&mut self, index: usize, flight: FlightId, attempt: Attempt, outcome: Outcome) {
-        let now = Moment(self.now);
-        let Some(process) = &mut self.members[index].process else { return };
-        // Its answer may come when it is waited for no more.
-        let Some(place) = process.flights.iter().position(|it| it.0 == flight) else { return };
-        process.flights.swap_remove(place);
-        let id = attempt.payment.id;
-        let outcome = match (outcome, self.left_out) {
-            (Outcome::Declined { .. }, LeftOut::Doubt) => Outcome::NotRecorded(Refusal::Failing),
-            (Outcome::Declined { .. }, LeftOut::Refusal) => Outcome::Unknown,
-            (outcome, _) => outcome,
-        };
-        let end = process.dispatcher.finished(flight, outcome, now);
-        if end.is_over() && attempt.payment.guest {
-            process.membership.over(id);
-        }
-        match end {
-            End::Settled(settlement) => {
-                let (processor, at) = (settlement.processor, settlement.requested_at);
-                process.counted.push((id, processor, at));
-                self.write(index, Kept::Settled(id, processor, at));
-            }
-            End::Foreign => self.write(index, Kept::Foreign(id)),
-            End::Released => self.write(index, Kept::Released(id)),
-            End::Rejected(_) => {
-                self.write(index, Kept::Rejected(id));
-                self.rejected.insert(id);
-                if !self.processors.may_be_rejected(&attempt.payment, policy().cheaper) {
-                    self.wrong = Some(Wrong::Rejected(id));
-                }
-            }
-            End::InDoubt | End::Kept | End::Purged => {}
-        }
-        self.run(index);
-    }
-
-    /// Whether nothing more can come that would tell anything.
-    fn is_steady(&mut self) -> bool {
-        let has_settled_down = |process: &Process| {
-            process.membership.presence() == Presence::Up
-                && process.membership.guests() == 0
-                && process.passed_on.is_empty()
-        };
-        let processes = self.members.each_ref().map(|member| member.process.as_ref());
-        let [Some(first), Some(second)] = processes else { return false };
-        if self.is_purging || !has_settled_down(first) || !has_settled_down(second) {
-            return false;
-        }
-        if first.dispatcher.is_idle() && second.dispatcher.is_idle() {
-            return self.business == 0;
-        }
-        // All that was sent in the storm is decided.
-        if self.now < self.look_at.max(SECOND + STORM + BOOKS_WITHIN + SECOND) {
-            return false;
-        }
-        self.look_at = self.now + SECOND / 2;
-        [0, 1].into_iter().all(|index| {
-            let open = Replay::of(&self.members[index].journal).open;
-            open.iter().all(|open| self.stays_for_ever(index, open))
-        })
-    }
-
-    /// Nobody can end it, or it would take too long to play.
-    fn stays_for_ever(&self, index: usize, open: &Open) -> bool {
-        let Climate { fails, waits_for_rejection, .. } = self.climate;
-        if self.processors.poison.contains(open.id) {
-            return !waits_for_rejection || matches!(fails, Some(Fails::Always(_)));
-        }
-        let Some(Fails::Always(failing)) = fails else { return false };
-        let is_guest = home_of(open.id.0) != self.members[index].instance;
-        let is_in_doubt_there = open.attempt.is_some_and(|(at, _)| at == failing);
-        // What is held is found: that processor was odd for a while, or the journal is a copy.
-        self.processors.held().all(|(held, ..)| held != open.id)
-            && (is_in_doubt_there || (is_guest && failing == policy().cheaper))
-    }
-
-    /// After the calm.
-    fn judge(&self) -> Option<Wrong> {
-        let is_judged = |id: PaymentId| generation(id) == self.generation;
-        let booked: Vec<Counted> =
-            self.processors.held().filter(|(id, ..)| is_judged(*id)).collect();
-        let counted = |it: &Counted| {
-            let all = self.members.iter().filter_map(|member| member.process.as_ref());
-            all.flat_map(|process| &process.counted).filter(|counted| *counted == it).count()
-        };
-        let adopted = self.members.each_ref().map(|it| Replay::of(&it.journal).adopted);
-        for booking in &booked {
-            let count = counted(booking);
-            // Its home lets go of what it has found open, and has forgotten that it paid, when it
-            // is told that the other drives it.
-            let is_forgotten = self.excused.contains(booking.0)
-                || (self.found.contains(booking.0)
-                    && adopted.iter().any(|it| it.contains(&booking.0)));
-            if count != 1 && !(count == 0 && is_forgotten) {
-                return Some(Wrong::Counted(booking.0));
-            }
-        }
-        let all = self.members.iter().filter_map(|member| member.process.as_ref());
-        let mut all = all.flat_map(|process| &process.counted);
-        if let Some(nothing) = all.find(|it| is_judged(it.0) && !booked.contains(it)) {
-            return Some(Wrong::Counted(nothing.0));
-        }
-        let stays = |id: PaymentId| {
-            [0, 1].into_iter().any(|index| {
-                let open = Replay::of(&self.members[index].journal).open;
-                open.iter().any(|open| open.id == id && self.stays_for_ever(index, open))
-            })
-        };
-        let due = (0..IDS).map(id).filter(|id| is_judged(*id) && self.promised.contains(*id));
-        let mut lost = due.filter(|id| {
-            booked.iter().all(|booking| booking.0 != *id)
-                && !self.excused.contains(*id)
-                && !self.rejected.contains(*id)
-                && !stays(*id)
-        });
-        lost.next().map(Wrong::Lost)
     }
 }
 
@@ -1089,7 +535,7 @@ fn search<T: Send + Ord>(count: u64, play: impl Fn(u64) -> Option<T> + Sync) -> 
 #[test]
 fn nothing_is_paid_twice_or_lost_in_any_history() {
     if let Some(seed) = asked_for("GALO_SEED") {
-        let mut simulation = Simulation::new(seed, LeftOut::Nothing);
+        let mut simulation = Simulation::new(seed, LeftOut::asked_for());
         simulation.prints = true;
         let wrong = simulation.play();
         return assert_eq!(wrong, None, "seed {seed}");
@@ -1102,19 +548,7 @@ fn nothing_is_paid_twice_or_lost_in_any_history() {
 
 #[test]
 fn what_each_rule_is_for_is_found_without_it() {
-    for left_out in [
-        LeftOut::Lease,
-        LeftOut::EveryLease,
-        LeftOut::Verify,
-        LeftOut::Learning,
-        LeftOut::Doubt,
-        LeftOut::Refusal,
-        LeftOut::Recovered,
-        LeftOut::Fresh,
-        LeftOut::ToldCopy,
-        LeftOut::UnderWay,
-        LeftOut::Purge,
-    ] {
+    for left_out in LeftOut::RULES {
         let play = |seed| {
             let wrong = Simulation::new(seed, left_out).play()?;
             left_out.leads_to(&wrong).then_some(wrong)

@@ -236,7 +236,7 @@ impl Dispatcher {
     /// Asks a processor about a payment that is to be paid at the other one.
     fn next_verification(&mut self, processor: Processor, now: Moment) -> Option<Start> {
         let index = processor as usize;
-        let may_look = now >= self.verifies_from
+        let may_look = !self.holds_back(now)
             && self.observed[index].is_admitting(now)
             && self.looks[index][Look::Verify as usize] < LOOKS_MAX
             && self.unverified[index].is_due(now);
