@@ -24,8 +24,10 @@
 //! So an id that both drive is posted by both at one and the same processor. What is assumed: a
 //! processor books a request within half of `adopt_after` from its first byte, or never.
 //!
-//! What was adopted is told in the order of its sequence numbers, until the home says that it has
-//! written it down. Nothing is forgotten before: rather than that, no more is adopted.
+//! What was adopted is told in the order of its sequence numbers, to each process of the home, until
+//! that says that it has written it down and the payment is over: a home on an old copy of its
+//! journal, or one that had it in doubt, would drive it again. Nothing is forgotten before: rather
+//! than that, no more is adopted.
 
 use super::messages::Hello;
 use crate::base::clock::Moment;
@@ -36,7 +38,7 @@ use crate::base::limits::{
 };
 use crate::base::money::Cents;
 use crate::payments::{Accepted, Payment, PaymentId, Reach};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 /// So many greetings in a row without a usable answer, and the peer is taken to be gone.
@@ -76,6 +78,15 @@ pub enum Duty {
     Adopt(Vec<(PaymentId, Cents)>),
 }
 
+/// What the journal brought back, in its order.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    pub guests: Vec<Payment>,
+    pub adopted: Vec<(PaymentId, Cents)>,
+    /// Those of the adopted that are not over.
+    pub open: HashSet<PaymentId>,
+}
+
 /// What a greeting's answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Greeting {
@@ -110,6 +121,8 @@ pub struct Membership {
     /// The peer's process, and up to which of its sequence numbers its adoptions are known here.
     peer_process: u64,
     learned: u64,
+    /// The peer has said that it may have forgotten what it paid.
+    peer_is_copy: bool,
     /// Payments of the peer's accepted here and not driven, the oldest first.
     guests: VecDeque<Payment>,
     /// Those of them that are being offered to their home.
@@ -119,19 +132,22 @@ pub struct Membership {
     /// The sequence number of the first that is kept, and those that are.
     adopted_first: u64,
     adopted: VecDeque<(PaymentId, Cents)>,
+    /// Those of them that are not over.
+    open: HashSet<PaymentId>,
+    /// Behind the last that the peer has written down.
+    told: u64,
 }
 
 impl Membership {
-    /// `process`: a number that no other process has. `guests`, `adopted`: what the journal brought
-    /// back, each in its order.
+    /// `process`: a number that no other process has.
     pub fn new(
         own: Instance,
         process: u64,
         adopt_after: Duration,
-        guests: Vec<Payment>,
-        adopted: Vec<(PaymentId, Cents)>,
+        recovered: Recovered,
         now: Moment,
     ) -> Membership {
+        let Recovered { guests, adopted, open } = recovered;
         Membership {
             own,
             process,
@@ -149,11 +165,14 @@ impl Membership {
             pending: None,
             peer_process: 0,
             learned: 0,
+            peer_is_copy: false,
             guests: guests.into(),
             offering: Vec::new(),
             is_adopting: false,
             adopted_first: 0,
             adopted: adopted.into(),
+            open,
+            told: 0,
         }
     }
 
@@ -173,6 +192,12 @@ impl Membership {
 
     pub fn reach(&self, now: Moment) -> Reach {
         if now < self.lease_until { Reach::Every } else { Reach::Cheaper }
+    }
+
+    /// Whether the peer may have paid, in our place, what it knows nothing of any more. Not known
+    /// before there is a lease, and without one all is paid where the peer paid it.
+    pub fn peer_is_copy(&self) -> bool {
+        self.peer_is_copy
     }
 
     /// For how long the peer has been away; `None` while it is there or nothing is known yet.
@@ -198,6 +223,7 @@ impl Membership {
     pub fn purge(&mut self) -> usize {
         self.adopted_first += self.adopted.len() as u64;
         self.adopted.clear();
+        self.open.clear();
         let forgotten = self.guests();
         self.guests.clear();
         self.offering.clear();
@@ -253,6 +279,7 @@ impl Membership {
             return greeting;
         }
         self.misses = 0;
+        self.peer_is_copy = hello.is_copy;
         // Often enough that a lease outlives the loss of a greeting or two.
         self.greet_at = asked_at + PEER_HELLO_EVERY.min(self.adopt_after / 8);
         // Another process counts anew, or its list is another one.
@@ -351,6 +378,7 @@ impl Membership {
             ours.push(Payment { verify: true, ..*guest });
             self.guests.pop_front();
             self.adopted.push_back(*entry);
+            self.open.insert(entry.0);
         }
         ours
     }
@@ -365,7 +393,10 @@ impl Membership {
     pub fn heard(&mut self, theirs: &Hello, ours: &mut Hello, now: Moment) {
         if theirs.instance != self.own.0 {
             self.heard_at = now;
-            self.forget_adopted(theirs);
+            if theirs.learned_of == self.process && theirs.journal.is_some() {
+                self.told = self.told.max(theirs.learned);
+                self.forget_adopted();
+            }
         }
         ours.adopting = self.is_adopting;
         ours.adopted_first = self.adopted_first;
@@ -379,13 +410,21 @@ impl Membership {
         ours.learned_of = self.peer_process;
     }
 
-    /// What the peer has written down needs not be told again.
-    fn forget_adopted(&mut self, theirs: &Hello) {
-        if theirs.learned_of == self.process && theirs.journal.is_some() {
-            let known = theirs.learned.saturating_sub(self.adopted_first);
-            let known = known.min(self.adopted.len() as u64);
-            self.adopted.drain(..known as usize);
-            self.adopted_first += known;
+    /// A payment of the peer's that was driven from here is over.
+    pub fn over(&mut self, id: PaymentId) {
+        if self.open.remove(&id) {
+            self.forget_adopted();
+        }
+    }
+
+    /// What is over and the peer has written down needs not be told again.
+    fn forget_adopted(&mut self) {
+        while let Some((id, _)) = self.adopted.front()
+            && self.adopted_first < self.told
+            && !self.open.contains(id)
+        {
+            self.adopted.pop_front();
+            self.adopted_first += 1;
         }
     }
 

@@ -18,6 +18,9 @@ pub struct Hello {
     pub now_us: u64,
     /// Which journal it writes, in hexadecimal digits, if it has one.
     pub journal: Option<String>,
+    /// That is a copy, or was put back, not long ago: what it paid since is forgotten.
+    #[serde(default)]
+    pub is_copy: bool,
     /// What both must agree about.
     pub settings: Vec<Setting>,
     /// Of the payments it has driven in the other's place: the sequence number of the first that it

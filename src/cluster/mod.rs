@@ -7,13 +7,13 @@ pub mod membership;
 pub mod messages;
 pub mod peer;
 
-use crate::base::clock::{self, Moment};
+use crate::base::clock::{self, Moment, Timestamp};
 use crate::base::instance::Instance;
 use crate::payments::{PaymentId, Reach};
 use membership::{Duty, Membership, Presence, home_of};
 use messages::{Hello, Setting, disagreements};
 use peer::Peer;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
@@ -24,6 +24,7 @@ pub struct Cluster {
     membership: Mutex<Membership>,
     /// What every payment looks at, published whenever the membership changes.
     is_up: AtomicBool,
+    peer_is_copy: AtomicBool,
     lease_until_us: AtomicU64,
     identity: Identity,
     rivals: Mutex<Rivals>,
@@ -36,6 +37,8 @@ pub struct Identity {
     pub process: u64,
     /// Which journal it writes, if it has one.
     pub journal: Option<String>,
+    /// Until then that counts as a copy.
+    pub is_copy_until: Option<Timestamp>,
     /// What both instances must agree about.
     pub settings: Vec<Setting>,
 }
@@ -67,6 +70,7 @@ impl Cluster {
             peer,
             membership: Mutex::new(membership),
             is_up: AtomicBool::new(false),
+            peer_is_copy: AtomicBool::new(false),
             lease_until_us: AtomicU64::new(0),
             identity,
             rivals: Mutex::default(),
@@ -104,8 +108,13 @@ impl Cluster {
 
     /// Where payments may be sent now.
     pub fn reach(&self, now: Moment) -> Reach {
-        let holds_lease = now < Moment(self.lease_until_us.load(Relaxed));
+        let holds_lease = now < Moment(self.lease_until_us.load(Acquire));
         if self.peer.is_none() || holds_lease { Reach::Every } else { Reach::Cheaper }
+    }
+
+    /// See [`Membership::peer_is_copy`]. To be asked after [`Cluster::reach`].
+    pub fn peer_is_copy(&self) -> bool {
+        self.peer_is_copy.load(Relaxed)
     }
 
     /// Whether this instance knows how things stand between it and its peer. One that has stood
@@ -129,10 +138,18 @@ impl Cluster {
     /// Looks at the membership, or changes it.
     pub fn with<T>(&self, change: impl FnOnce(&mut Membership) -> T) -> T {
         let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = membership.presence();
+        let (before, knew_a_copy) = (membership.presence(), membership.peer_is_copy());
         let result = change(&mut membership);
+        if membership.peer_is_copy() && !knew_a_copy {
+            log::warn!(
+                "the journal of the peer is a copy, or was restored: what it has forgotten may be \
+                 sent to us again, so each payment is looked for at the other processors before it \
+                 is paid at one"
+            );
+        }
         self.is_up.store(membership.presence() == Presence::Up, Relaxed);
-        self.lease_until_us.store(membership.lease_until().0, Relaxed);
+        self.peer_is_copy.store(membership.peer_is_copy(), Relaxed);
+        self.lease_until_us.store(membership.lease_until().0, Release);
         let after = membership.presence();
         if let Some(peer) = self.peer.as_ref().filter(|_| before != after) {
             match after {
@@ -156,13 +173,14 @@ impl Cluster {
 
     /// Our greeting.
     pub fn hello(&self) -> Hello {
-        let Identity { process, journal, settings } = self.identity.clone();
+        let Identity { process, journal, is_copy_until, settings } = self.identity.clone();
         let mut hello = Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             instance: self.own.0,
             process,
             now_us: clock::moment().0,
             journal,
+            is_copy: is_copy_until.is_some_and(|until| clock::now() < until),
             settings,
             ..Hello::default()
         };

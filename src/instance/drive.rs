@@ -156,6 +156,8 @@ impl Engine {
         // The peer is asked first whether it is there. To look what has become of payments does no
         // harm, and until that is known there are no totals.
         let looks_only = self.node.phase() == Phase::Starting;
+        let is_copy = journal.is_copy(at) || self.node.cluster.peer_is_copy();
+        dispatcher.set_verifying(is_copy, now);
         while !leaves_the_rest
             && (looks_only || journal.has_room_for_attempt())
             && let Some(start) = match looks_only {
@@ -172,7 +174,7 @@ impl Engine {
         // One write for all of them, and for what was settled since the last.
         journal.flush();
         starts.drain(..).for_each(|job| self.assign(job));
-        self.publish(&dispatcher);
+        self.publish(&dispatcher, now);
         drop(dispatcher);
         self.keep_watch();
     }
@@ -309,7 +311,11 @@ impl Engine {
         if start.question == Question::Pay {
             stats.attempts[processor as usize].record(now.since(begun));
         }
-        match self.dispatcher.borrow_mut().finished(start.flight, outcome, now) {
+        let end = self.dispatcher.borrow_mut().finished(start.flight, outcome, now);
+        if end.is_over() && start.attempt.payment.guest {
+            self.node.cluster.with(|membership| membership.over(id));
+        }
+        match end {
             End::Settled(settlement) => {
                 self.node.payments.happened(&Event::Settled { id, settlement });
                 self.node.payments.queue.release(1);
@@ -383,7 +389,7 @@ impl Engine {
     }
 
     /// Makes what the dispatcher knows visible to other threads, and flips known to the log.
-    fn publish(&self, dispatcher: &Dispatcher) {
+    fn publish(&self, dispatcher: &Dispatcher, now: Moment) {
         let stats = &self.node.stats;
         let guests = self.node.cluster.with(|membership| membership.guests());
         stats.guests.store(guests as u64, Ordering::Relaxed);
@@ -391,6 +397,7 @@ impl Engine {
         stats.waiting.store(waiting as u64, Ordering::Relaxed);
         stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
         stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);
+        stats.held_back.store(u64::from(dispatcher.holds_back(now)), Ordering::Relaxed);
         for processor in Processor::ALL {
             let index = processor as usize;
             let seen = dispatcher.observed(processor);

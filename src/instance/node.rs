@@ -2,8 +2,7 @@
 
 use crate::base::clock;
 use crate::base::limits::CONTROLS_CAPACITY;
-use crate::base::money::Cents;
-use crate::cluster::membership::{Membership, home_of};
+use crate::cluster::membership::{self, Membership, home_of};
 use crate::cluster::messages::Setting;
 use crate::cluster::peer::{self, Peer};
 use crate::cluster::{Cluster, Identity};
@@ -88,14 +87,18 @@ impl Node {
         // The smaller one first: once open, a journal takes space ahead, which the other may need.
         let (ledger, ledger_journal) = open_ledger(&config)?;
         let (journal, mut recovered) = open_journal(&config, found).map_err(|it| it.to_string())?;
-        let (guests, adopted) = take_guests(&mut recovered);
-        let guest_count = guests.len();
+        let of_the_peer = take_guests(&mut recovered);
+        let guest_count = of_the_peer.guests.len();
         let process = peer::random();
         let (own, now) = (config.instance, clock::moment());
-        let membership = Membership::new(own, process, config.adopt_after, guests, adopted, now);
+        let membership = Membership::new(own, process, config.adopt_after, of_the_peer, now);
         let settings = settings(&config);
-        let identity =
-            Identity { process, journal: journal.id().map(|id| format!("{id:032x}")), settings };
+        let identity = Identity {
+            process,
+            journal: journal.id().map(|id| format!("{id:032x}")),
+            is_copy_until: journal.is_copy_until(),
+            settings,
+        };
         let token = config.peer_token.clone();
         let peer = config.peer.clone().map(|url| Peer::new(Target::new(url), token));
         let cluster = Cluster::new(own, peer, membership, identity);
@@ -179,6 +182,7 @@ impl Node {
             any_is_up: stats.up.iter().any(|up| load(up) == 1),
             peer_is_up: self.cluster.peer_up().is_some(),
             has_room: self.payments.journal.has_room_for_attempt(),
+            is_held_back: load(&stats.held_back) == 1,
         }
     }
 
@@ -235,12 +239,16 @@ fn settings(config: &Config) -> Vec<Setting> {
 
 /// Of what waits, the payments of the peer's that it is still to be offered; and those that it is
 /// to be told of.
-fn take_guests(recovered: &mut Recovered) -> (Vec<Payment>, Vec<(PaymentId, Cents)>) {
+fn take_guests(recovered: &mut Recovered) -> membership::Recovered {
     let adopted = std::mem::take(&mut recovered.books.adopted);
-    let ids: HashSet<PaymentId> = adopted.iter().map(|(id, _)| *id).collect();
-    let is_guest = |payment: &mut Payment| payment.guest && !ids.contains(&payment.id);
+    let mut open: HashSet<PaymentId> = adopted.iter().map(|(id, _)| *id).collect();
+    let is_guest = |payment: &mut Payment| payment.guest && !open.contains(&payment.id);
     let guests = recovered.waiting.extract_if(.., is_guest).collect();
-    (guests, adopted)
+    let waiting = recovered.waiting.iter().map(|payment| payment.id);
+    let left: HashSet<PaymentId> =
+        waiting.chain(recovered.doubts.iter().map(|doubt| doubt.payment.id)).collect();
+    open.retain(|id| left.contains(id));
+    membership::Recovered { guests, adopted, open }
 }
 
 fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
@@ -283,9 +291,11 @@ fn open_journal(
     let (journal, mut recovered) = Journal::start(found)?;
     if recovered.is_copy {
         log::warn!(
-            "journal {}: it is a copy, or was restored: for 24 h, what is accepted is looked for at \
-             the other processors before it is paid at one",
-            directory.display()
+            "journal {}: it is a copy, or was restored: nothing is paid for {}, until what was under \
+             way is booked, and for 24 h each payment is looked for at the other processors before \
+             it is paid at one",
+            directory.display(),
+            humantime::format_duration(config.policy.books_within)
         );
     }
     let is_guest = |id: PaymentId| config.peer.is_some() && home_of(id.0) != config.instance;

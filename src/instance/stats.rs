@@ -40,6 +40,8 @@ pub struct Stats {
     pub guests: AtomicU64,
     pub in_doubt: AtomicU64,
     pub in_flight: AtomicU64,
+    /// 1 while nothing is paid since a journal has been put back.
+    pub held_back: AtomicU64,
     /// When the oldest attempt in flight began, in µs of the clock for durations; 0 for none.
     pub oldest_started_us: [AtomicU64; 2],
     pub attempts: [Histogram; 2],

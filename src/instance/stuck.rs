@@ -22,6 +22,8 @@ pub struct Seen {
     pub peer_is_up: bool,
     /// Whether an attempt could be written down.
     pub has_room: bool,
+    /// Nothing is paid for a while, since a journal has been put back.
+    pub is_held_back: bool,
 }
 
 /// What an operator is told.
@@ -80,7 +82,9 @@ impl Seen {
 
     /// Why that which waits is not under way; `None` if nothing waits or the reason is known.
     fn why_not(&self) -> Option<&'static str> {
-        if self.outstanding > self.guests && !self.has_room {
+        if self.is_held_back {
+            None
+        } else if self.outstanding > self.guests && !self.has_room {
             Some("the journal has no room to write an attempt down")
         } else if self.outstanding > self.guests && self.any_is_up {
             Some("a processor is up, and no attempt begins or ends")
@@ -105,6 +109,7 @@ mod tests {
         any_is_up: true,
         peer_is_up: false,
         has_room: true,
+        is_held_back: false,
     };
 
     /// Plays what is seen at each second from the first on; when what was said.
@@ -154,6 +159,7 @@ mod tests {
             Seen { outstanding: 0, guests: 3, peer_is_up: true, ..WAITING },
             Seen { any_is_up: false, ..WAITING },
             Seen { guests: 3, ..WAITING },
+            Seen { is_held_back: true, ..WAITING },
         ] {
             let (words, stuck) = play(|_| calm, 100);
             assert_eq!((when(&words), stuck.state()), (vec![], None), "{calm:?}");

@@ -294,8 +294,8 @@ pub struct Journal {
 
 struct Open {
     id: Option<u128>,
-    /// Until then new payments are to be looked for before they are paid.
-    verify_until: Option<Timestamp>,
+    /// Until then it counts as a copy.
+    is_copy_until: Option<Timestamp>,
     writer: Arc<Writer>,
     stop: Arc<AtomicBool>,
     syncer: Thread,
@@ -363,7 +363,7 @@ impl Journal {
         let keeper = spawn("galo-keeper", Writer::keep_or_sync, Some(KEEP_EVERY))?;
         let open = Open {
             id: identity.map(|it| it.id),
-            verify_until: copied_at.map(|at| Timestamp(at.0 + DOUBTED_FOR.as_millis() as i64)),
+            is_copy_until: copied_at.map(|at| Timestamp(at.0 + DOUBTED_FOR.as_millis() as i64)),
             writer,
             stop,
             syncer: syncer.thread().clone(),
@@ -378,10 +378,15 @@ impl Journal {
         self.open.as_ref().and_then(|open| open.id)
     }
 
-    /// Whether a payment accepted now may have been paid by the original of this copy, or by another
-    /// copy: before it is paid at one processor, the others are to be asked. Cheap.
-    pub fn must_verify_fresh(&self, now: Timestamp) -> bool {
-        self.open.as_ref().is_some_and(|open| open.verify_until.is_some_and(|until| now < until))
+    /// Until then any payment, also a new one, may have been paid by the original of this copy, or by
+    /// another copy: before it is paid at one processor, the others are to be asked.
+    pub fn is_copy_until(&self) -> Option<Timestamp> {
+        self.open.as_ref().and_then(|open| open.is_copy_until)
+    }
+
+    /// Whether it counts as a copy still. Cheap.
+    pub fn is_copy(&self, now: Timestamp) -> bool {
+        self.is_copy_until().is_some_and(|until| now < until)
     }
 
     /// Why there is no room, if there is none.

@@ -102,6 +102,13 @@ pub enum End {
     Purged,
 }
 
+impl End {
+    /// Nothing more is to be done for the payment.
+    pub fn is_over(self) -> bool {
+        matches!(self, End::Settled(_) | End::Foreign | End::Rejected(_))
+    }
+}
+
 /// Why a processor is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
@@ -215,6 +222,9 @@ pub struct Dispatcher {
     /// There is another instance: whose a booking is shows in its milliseconds.
     paired: bool,
     reach: Reach,
+    /// Every payment is one to verify, and since when that counts.
+    verifies_all: bool,
+    verifies_from: Moment,
     observed: [Observed; 2],
     lines: [VecDeque<Case>; 2],
     later: [Agenda<Case>; 2],
@@ -234,6 +244,8 @@ pub struct Dispatcher {
     in_flight: usize,
     /// Per processor and kind.
     looks: [[usize; 3]; 2],
+    /// Payments that are here and not over, wherever they wait.
+    held: usize,
     /// Flights of `Pay` in the order they were sent; ended ones are dropped when they reach the
     /// front.
     order: [VecDeque<FlightId>; 2],
@@ -254,6 +266,8 @@ impl Dispatcher {
             policy,
             paired,
             reach: Reach::Every,
+            verifies_all: false,
+            verifies_from: Moment::default(),
             observed: [observed.clone(), observed],
             lines: Default::default(),
             later: Default::default(),
@@ -269,6 +283,7 @@ impl Dispatcher {
             free_slots: Vec::new(),
             in_flight: 0,
             looks: Default::default(),
+            held: 0,
             order: Default::default(),
             sequence: 0,
             fresh_in_a_row: 0,
@@ -297,8 +312,29 @@ impl Dispatcher {
         }
     }
 
+    /// Whether from now on any payment may have been driven by somebody who has forgotten it, as those
+    /// may that say so themselves ([`Payment::verify`]). He may have died a moment ago: until all
+    /// that he sent is booked, or never will be, no processor can say that it does not hold one.
+    pub fn set_verifying(&mut self, all: bool, now: Moment) {
+        if all && !std::mem::replace(&mut self.verifies_all, all) {
+            self.verifies_from = now + self.policy.books_within;
+        }
+        self.verifies_all = all;
+    }
+
+    /// Whether no processor is asked yet, see [`Dispatcher::set_verifying`].
+    pub fn holds_back(&self, now: Moment) -> bool {
+        now < self.verifies_from
+    }
+
+    /// Whether nobody else can have paid it anywhere but at this processor.
+    fn is_clear(&self, case: &Case, processor: Processor, now: Moment) -> bool {
+        !(self.verifies_all || case.payment.verify) || case.is_only_for(processor, now)
+    }
+
     /// Takes over an accepted payment.
     pub fn submit(&mut self, payment: Payment) {
+        self.held += 1;
         let case = Case::new(payment);
         if payment.verify {
             let first = self.policy.cheaper.other();
@@ -312,6 +348,7 @@ impl Dispatcher {
     /// Takes over an attempt of an earlier process, whose outcome nobody knows. It is asked about at
     /// once: its processor may have answered long ago.
     pub fn submit_doubt(&mut self, attempt: Attempt, now: Moment) {
+        self.held += 1;
         let Attempt { payment, processor, requested_at } = attempt;
         // When it was posted is not known any more, but before now it was.
         let (pause, posted_at) = (Duration::ZERO, now);
@@ -343,7 +380,7 @@ impl Dispatcher {
 
     /// Nothing is left to do.
     pub fn is_idle(&self) -> bool {
-        self.waiting() + self.in_doubt() + self.in_flight == 0
+        self.held + self.in_flight == 0
     }
 
     pub fn observed(&self, processor: Processor) -> &Observed {
@@ -424,7 +461,6 @@ impl Dispatcher {
     /// Forgets every payment, and says how many that were. Requests in flight go on, but their
     /// outcomes count for nothing.
     pub fn purge(&mut self) -> usize {
-        let mut forgotten = self.waiting() + self.in_doubt();
         self.lines.iter_mut().for_each(VecDeque::clear);
         self.later.iter_mut().chain(&mut self.refused).for_each(Agenda::clear);
         self.unverified.iter_mut().for_each(Agenda::clear);
@@ -434,10 +470,9 @@ impl Dispatcher {
         }
         self.disowned.clear();
         for flight in self.flights.iter_mut().flatten() {
-            forgotten += usize::from(!flight.purged);
             flight.purged = true;
         }
-        forgotten
+        std::mem::take(&mut self.held)
     }
 
     /// Lets go of free payments that somebody else drives, and says which. What is in flight or in
@@ -483,6 +518,7 @@ impl Dispatcher {
         let sent = self.flights.iter().flatten().map(|flight| flight.case.payment.id);
         let open: Vec<PaymentId> = held.chain(sent).filter(|id| ids.contains(id)).collect();
         self.disowned.extend(open);
+        self.held -= disowned.len();
         disowned
     }
 

@@ -3,9 +3,9 @@
 
 use crate::support::journals::{Scratch, open_attempts};
 use crate::support::system::{
-    Instance, Processor, QUICK, addresses, assert_books_balance, id, pair_with,
+    Instance, Processor, QUICK, addresses, assert_books_balance, id, pair_with, see_each_other,
 };
-use crate::support::{PATIENCE, wait_until, wait_until_within};
+use crate::support::wait_until;
 use std::collections::HashMap;
 
 /// The payment of these tests: its home is the second instance.
@@ -44,12 +44,7 @@ impl Scene {
     }
 
     fn see_each_other(&self) {
-        for instance in &self.instances {
-            wait_until_within(PATIENCE, "the peers see each other", || {
-                let up = instance.metric("galo_peer_up") == 1;
-                up.then_some(()).ok_or_else(|| instance.galo.stderr())
-            });
-        }
+        see_each_other(&self.instances);
     }
 
     /// Whoever is asked for it again knows it, and it is paid once and counted once.

@@ -24,5 +24,6 @@ mod refusals;
 mod restarts;
 mod server;
 mod simulation;
+mod storms;
 mod surroundings;
 mod tidy;

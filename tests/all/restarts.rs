@@ -9,17 +9,14 @@
 //! `cargo test` runs a few fixed seeds. `GALO_SEEDS=1000 cargo test --test all restarts::` runs the seeds
 //! 1 to 1000, `GALO_SEED=7` the seventh.
 
+use crate::support::clients::{Clients, Sent};
 use crate::support::journals::{Scratch, journal};
 use crate::support::seeds::{StopAtEnd, play_seeds};
 use crate::support::system::{
     Booking, Instance, Processor, Random, addresses, assert_books_balance, assert_windows_agree,
-    decimal, pair_with, payment,
+    pair_with, see_each_other,
 };
-use crate::support::{Client, PATIENCE, wait_until_within};
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
 
@@ -114,49 +111,6 @@ impl Drop for Story {
     }
 }
 
-/// What the clients have sent, and what they were promised.
-#[derive(Default)]
-struct Sent {
-    cents: HashMap<String, i128>,
-    order: Vec<String>,
-    accepted: HashSet<String>,
-}
-
-/// One client. Of an error it only learns that it does not know; it may try again elsewhere.
-fn send_until(stop: &AtomicBool, entries: [SocketAddr; 2], sent: &Mutex<Sent>, mut random: Random) {
-    let mut clients: [Option<Client>; 2] = [None, None];
-    let mut again = None;
-    while !stop.load(Ordering::Relaxed) {
-        thread::sleep(TICK);
-        let (id, cents, to) = again.take().unwrap_or_else(|| {
-            let mut sent = sent.lock().unwrap();
-            let to = random.below(2) as usize;
-            if random.one_in(10) && !sent.order.is_empty() {
-                let id = random.pick(&sent.order).clone();
-                let cents = sent.cents[&id];
-                return (id, cents, to);
-            }
-            let (id, cents) = (random.uuid(), i128::from(random.below(1_000_000) + 1));
-            sent.cents.insert(id.clone(), cents);
-            sent.order.push(id.clone());
-            (id, cents, to)
-        });
-        let client = clients[to].take().map_or_else(|| Client::try_connect(entries[to]), Ok);
-        let answer = client.and_then(|mut client| {
-            let answer = client.try_call(payment(&id, &decimal(cents)))?;
-            clients[to] = Some(client);
-            Ok(answer.status)
-        });
-        match answer {
-            Ok(202) => {
-                sent.lock().unwrap().accepted.insert(id);
-            }
-            Ok(503) | Err(_) => again = random.one_in(2).then_some((id, cents, 1 - to)),
-            Ok(status) => panic!("{id} was answered {status}"),
-        }
-    }
-}
-
 struct Run {
     processors: [Processor; 2],
     instances: [Instance; 2],
@@ -204,12 +158,7 @@ impl Run {
             processor.set_failing(false);
             processor.set_fault("none", 0);
         }
-        for instance in &self.instances {
-            wait_until_within(PATIENCE, "the peers see each other", || {
-                let up = instance.metric("galo_peer_up") == 1;
-                up.then_some(()).ok_or_else(|| instance.galo.stderr())
-            });
-        }
+        see_each_other(&self.instances);
         // What the second one hands over is outstanding at the first one then.
         for _ in 0..2 {
             self.instances.iter().for_each(Instance::settle);
@@ -235,18 +184,18 @@ fn play(seed: u64, durability: &'static str) {
     // under way here, and shorter than some are away.
     let args: &[&str] = if seed.is_multiple_of(3) { &["--adopt-after", "400ms"] } else { &[] };
     let mut run = Run::new(durability, args);
-    let (sent, stop) = (Mutex::new(Sent::default()), AtomicBool::new(false));
     let entries = run.instances.each_ref().map(|instance| instance.entry);
+    let clients = Clients::new(entries, TICK, Random::uuid);
     thread::scope(|scope| {
         for client in 0..CLIENTS {
-            let (sent, stop, random) = (&sent, &stop, Random(seed << 8 | client));
-            scope.spawn(move || send_until(stop, entries, sent, random));
+            let (clients, random) = (&clients, Random(seed << 8 | client));
+            scope.spawn(move || clients.send(random));
         }
         // Also if one of the steps fails: the clients must end for the failure to be told.
-        let _stop = StopAtEnd(&stop);
+        let _stop = StopAtEnd(&clients.stop);
         story.steps.iter().for_each(|step| run.play(step));
     });
-    run.end(&sent.into_inner().unwrap(), &mut random);
+    run.end(&clients.sent.into_inner().unwrap(), &mut random);
 }
 
 #[test]

@@ -3,33 +3,61 @@
 //! booking is counted by exactly one instance.
 //!
 //! Membership and dispatcher are the real ones. Played are the network (messages late, lost, cut one
-//! way or both), the processors (down, slow, losing answers, booking late), the journals (what was
-//! appended is there after a kill), the wall clocks (which step) and the clients (who repeat at
-//! either instance). One history is one seed; a failure prints it, and
-//! `GALO_SEED=… cargo test --lib membership::simulation` plays it again and tells it step by step.
+//! way or both), the processors (down, for ever or in turns; slow, losing answers, booking late,
+//! answering odd things), the journals (what was appended is there after a kill, unless an old copy
+//! is put back), the wall clocks (which step), the clients (who repeat at either instance) and a
+//! purge. One history is one seed; a failure prints it, and `GALO_SEED=… cargo test --lib
+//! membership::simulation` plays it again and tells it step by step; `GALO_LEFT_OUT=Lease` beside it
+//! leaves a rule out.
+//!
+//! A history is over as soon as the weather is clear and nothing is left to do.
 
 use super::*;
 use crate::base::clock::Timestamp;
+use crate::base::limits::{GREETING_PATIENCE, PEER_PATIENCE};
 use crate::payments::dispatcher::{Dispatcher, End, FlightId, Question, Start};
 use crate::payments::router::Policy;
-use crate::payments::{Attempt, Outcome, Processor, Refusal, processor};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use crate::payments::{Attempt, Outcome, Refusal};
+use agenda::Agenda;
+use journal::{Counted, Kept, Open, Replay, TakenUp};
+use processors::{Fails, Processors, Reaction};
+use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tale::{Plot, Story, Tale};
+use weather::Climate;
+
+mod agenda;
+mod journal;
+mod judge;
+mod life;
+mod processors;
+mod requests;
+mod tale;
+mod talk;
+mod weather;
 
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000 * MS;
 const ADOPT_AFTER: Duration = Duration::from_secs(6);
-/// How long one request waits for its answer, between instances and at processors.
-const PEER_WAITS: u64 = SECOND;
+/// How long a request waits for its answer at a processor.
 const PROCESSOR_WAITS: u64 = 2 * SECOND;
-/// The weather lasts so long …
-const STORM: u64 = 40 * SECOND;
-/// … and by then everything must have come right.
-const CALM: u64 = 100 * SECOND;
 /// What is assumed of the processors: see [`super`].
 const BOOKS_WITHIN: u64 = 3 * SECOND;
 const _: () = assert!(BOOKS_WITHIN as u128 <= ADOPT_AFTER.as_micros() / 2);
+/// The weather lasts so long …
+const STORM: u64 = 40 * SECOND;
+/// … and so long after it everything must have come right. Rejections take longest.
+const CALM: u64 = 240 * SECOND;
+/// How often a dispatcher with something to do is asked: in a storm, and when it has long been over
+/// and only long pauses are left.
+const POLL: u64 = 80 * MS;
+const POLL_LATE: u64 = 400 * MS;
+/// A purge of which it is not known whether it was done is asked for again after so long.
+const PURGE_AGAIN: u64 = 2 * SECOND;
+/// So many payments there can be, half of them before a purge and half after.
+const IDS: u64 = 64;
+const GENERATION: u64 = IDS / 2;
 
 /// A rule that is left out, to see that the simulation finds what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +65,93 @@ enum LeftOut {
     Nothing,
     /// Every instance pays wherever it likes, as if it always held a lease.
     Lease,
+    /// None ever holds one.
+    EveryLease,
     /// What was adopted is paid without asking the other processors.
     Verify,
     /// What the peer drives is not written down when it is learned.
     Learning,
+    /// A processor's 4xx is taken for a payment that it has not booked …
+    Doubt,
+    /// … or for no answer, however often it says so.
+    Refusal,
+    /// What a journal brings back is paid without asking the other processors.
+    Recovered,
+    /// So is what an old copy has forgotten and is sent again, by the instance on it …
+    Fresh,
+    /// … or by the other one.
+    ToldCopy,
+    /// Nor is it waited for what was under way when a copy was put back.
+    UnderWay,
+    /// A purge is not written down.
+    Purge,
+    /// The rules of before, with which payments were paid twice on the real binary: no lease, only
+    /// what was adopted is looked for and it is paid anywhere, and what is learned is only
+    /// remembered.
+    Before,
 }
 
-struct Random(u64);
+impl LeftOut {
+    /// Each of which something is missed without.
+    const RULES: [LeftOut; 11] = [
+        LeftOut::Lease,
+        LeftOut::EveryLease,
+        LeftOut::Verify,
+        LeftOut::Learning,
+        LeftOut::Doubt,
+        LeftOut::Refusal,
+        LeftOut::Recovered,
+        LeftOut::Fresh,
+        LeftOut::ToldCopy,
+        LeftOut::UnderWay,
+        LeftOut::Purge,
+    ];
+
+    /// What `GALO_LEFT_OUT` names.
+    fn asked_for() -> LeftOut {
+        let Ok(name) = std::env::var("GALO_LEFT_OUT") else { return LeftOut::Nothing };
+        let mut all = LeftOut::RULES.into_iter().chain([LeftOut::Before]);
+        all.find(|it| format!("{it:?}") == name).unwrap_or_else(|| panic!("no rule {name}"))
+    }
+
+    /// What goes wrong without it, beside what else may.
+    fn leads_to(self, wrong: &Wrong) -> bool {
+        match self {
+            LeftOut::EveryLease | LeftOut::Refusal => matches!(wrong, Wrong::Lost(_)),
+            LeftOut::Purge => matches!(wrong, Wrong::Back(_)),
+            _ => matches!(wrong, Wrong::Twice(_)),
+        }
+    }
+
+    fn is_about_copies(self) -> bool {
+        use LeftOut::{Fresh, Recovered, ToldCopy, UnderWay};
+        matches!(self, Recovered | Fresh | ToldCopy | UnderWay)
+    }
+}
+
+/// What went wrong in a history.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wrong {
+    Twice(PaymentId),
+    Rejected(PaymentId),
+    Lost(PaymentId),
+    Counted(PaymentId),
+    Back(usize),
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wrong::Twice(id) => write!(f, "{} is booked twice", id.0),
+            Wrong::Rejected(id) => write!(f, "{} is rejected, and need not be", id.0),
+            Wrong::Lost(id) => write!(f, "{} was promised, and is not booked", id.0),
+            Wrong::Counted(id) => write!(f, "{} is not counted as it is booked", id.0),
+            Wrong::Back(index) => write!(f, "what {} had purged is back", index + 1),
+        }
+    }
+}
+
+pub struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -61,121 +169,191 @@ impl Random {
     fn chance(&mut self, of: u64) -> bool {
         self.below(of) == 0
     }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
 }
 
-/// What a journal keeps.
-#[derive(Clone, Copy, Debug)]
-enum Kept {
-    Accepted(PaymentId, Cents, Timestamp),
-    Attempted(PaymentId, Processor, Timestamp),
-    Released(PaymentId),
-    Settled(PaymentId),
-    /// Foreign, or rejected.
-    Over(PaymentId),
-    Forwarded(PaymentId, Cents),
-    Adopted(PaymentId, Cents),
+/// A set of the payments of a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ids(u64);
+
+impl Ids {
+    fn contains(self, id: PaymentId) -> bool {
+        self.0 >> number(id) & 1 == 1
+    }
+
+    /// Whether it is new.
+    fn insert(&mut self, id: PaymentId) -> bool {
+        let is_new = !self.contains(id);
+        self.0 |= 1 << number(id);
+        is_new
+    }
 }
 
 /// A process of one instance.
 struct Process {
     membership: Membership,
     dispatcher: Dispatcher,
-    ids: BTreeMap<PaymentId, Cents>,
+    ids: Ids,
     serves: bool,
-    /// Requests decided on and not ended.
-    flights: Vec<FlightId>,
-    /// Which question to the peer is under way.
-    asking: Option<u64>,
+    counted: Vec<Counted>,
+    /// Requests decided on and not ended, and until when each waits.
+    flights: Vec<(FlightId, Attempt, u64)>,
+    /// Which question to the peer is under way, and until when it waits.
+    asking: Option<(u32, Moment, Duty, u64)>,
+    /// Likewise, for clients.
+    passed_on: Vec<(u32, Asked, u64)>,
+    wakes_at: u64,
 }
 
 struct Member {
     instance: Instance,
     /// Counts the processes of this instance; events for one that is gone are void.
-    life: u64,
+    life: u32,
     process: Option<Process>,
     stopped: bool,
     /// What came for it while it stood still.
-    held_up: Vec<Happening>,
+    held_up: Vec<What>,
     journal: Vec<Kept>,
+    /// So long was it when a copy was made.
+    backup: Option<usize>,
+    /// One was put back: see `Journal::is_copy`.
+    is_copy: bool,
+    /// So long was it after the last purge.
+    purged: Option<usize>,
     wall_ahead_ms: i64,
-    counted: Vec<(PaymentId, Processor, Timestamp)>,
 }
 
 #[derive(Clone, Debug)]
 enum Asked {
-    Duty(Duty, Hello),
+    Greet(Box<Hello>),
+    Learn(u64),
+    Offer(Vec<PaymentId>),
     /// A client's payment, on its way to its home.
     Payment(PaymentId),
+    Purge,
 }
 
 #[derive(Clone, Debug)]
 enum Reply {
-    Hello(Hello),
+    Hello(Box<Hello>),
     Page(u64, Vec<(PaymentId, Cents)>),
     Offered(Vec<Accepted>),
-    Nothing,
-}
-
-#[derive(Clone, Debug)]
-enum Happening {
-    Run,
-    Client(PaymentId),
-    /// The other instance asks this one.
-    Question {
-        number: u64,
-        asked_at: Moment,
-        asked: Asked,
-    },
-    Answer {
-        number: u64,
-        asked_at: Moment,
-        asked: Asked,
-        reply: Reply,
-    },
-    /// Written down.
-    AdoptionIsSafe(Vec<(PaymentId, Cents)>),
-    Send(Start),
-    Answered(FlightId, Attempt, Outcome),
-    Kill,
-    Start,
-    Stop,
-    Continue,
+    Accepted(Accepted),
+    Purged,
 }
 
 #[derive(Clone, Debug)]
 enum What {
-    Of { member: usize, life: Option<u64>, happening: Box<Happening> },
-    AtProcessor { member: usize, life: u64, start: Start, answers: bool },
+    Run,
+    Client(u64),
+    Purge,
+    /// The other instance asks this one.
+    Question(u32, Asked),
+    Answer(u32, Reply),
+    /// Written down.
+    AdoptionIsSafe(Vec<(PaymentId, Cents)>),
+    Send(Start),
+    /// A request is at its processor, that was sent at this time in that life.
+    Arrives(Start, u64, u32),
+    Books(Attempt),
+    Answered(FlightId, Attempt, Outcome),
+    Backup,
+    Kill,
+    Start,
+    Stop,
+    Continue,
     Weather,
+}
+
+impl What {
+    /// Whether something may come of it although nobody has anything to do.
+    fn is_business(&self) -> bool {
+        !matches!(
+            self,
+            What::Run
+                | What::Question(_, Asked::Greet(_))
+                | What::Answer(_, Reply::Hello(_))
+                | What::Backup
+                | What::Kill
+                | What::Start
+                | What::Stop
+                | What::Continue
+                | What::Weather
+        )
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Event {
+    member: usize,
+    /// Void in any other life; 0: of whoever lives then.
+    life: u32,
+    what: What,
+}
+
+impl Event {
+    fn of(member: usize, what: What) -> Event {
+        Event { member, life: 0, what }
+    }
 }
 
 struct Simulation {
     now: u64,
     left_out: LeftOut,
-    tells: bool,
     random: Random,
-    agenda: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    things: Vec<Option<What>>,
-    sequence: u64,
+    climate: Climate,
+    agenda: Agenda<Event>,
+    /// So many events are still to come that something may come of.
+    business: usize,
+    sequence: u32,
     members: [Member; 2],
-    booked: [BTreeMap<PaymentId, Timestamp>; 2],
-    down: [bool; 2],
+    processors: Processors,
     /// Whether messages from one instance to the other are lost.
     cut: [bool; 2],
-    promised: HashSet<PaymentId>,
-    wrong: Option<String>,
+    is_calm: bool,
+    /// When it is worth while to see whether all that is left stays for ever.
+    look_at: u64,
+    /// Counts purges. While one is under way, clients wait.
+    generation: u64,
+    is_purging: bool,
+    promised: Ids,
+    rejected: Ids,
+    /// What an old copy of a journal knows nothing of may be lost, or not counted.
+    excused: Ids,
+    /// In an old copy these were found open by their home, which pays and counts them all the same.
+    found: Ids,
+    wrong: Option<Wrong>,
+    prints: bool,
+    story: Option<Story>,
 }
 
+const FIRST_ID: u64 = 100;
+
 fn id(number: u64) -> PaymentId {
-    PaymentId(u128::from(number) + 100)
+    PaymentId(u128::from(number + FIRST_ID))
+}
+
+fn number(id: PaymentId) -> usize {
+    id.0 as usize - FIRST_ID as usize
+}
+
+fn generation(id: PaymentId) -> u64 {
+    number(id) as u64 / GENERATION
 }
 
 fn amount_of(id: PaymentId) -> Cents {
     Cents(id.0 as i64)
 }
 
+fn other(index: usize) -> usize {
+    1 - index
+}
+
 impl Simulation {
-    fn new(seed: u64, left_out: LeftOut, tells: bool) -> Simulation {
+    fn new(seed: u64, left_out: LeftOut) -> Simulation {
         let member = |number| Member {
             instance: Instance(number),
             life: 0,
@@ -183,598 +361,135 @@ impl Simulation {
             stopped: false,
             held_up: Vec::new(),
             journal: Vec::new(),
+            backup: None,
+            is_copy: false,
+            purged: None,
             wall_ahead_ms: 0,
-            counted: Vec::new(),
         };
+        let mut random = Random(seed);
+        let mut climate = Climate::draw(&mut random);
+        climate.has_copies |= left_out.is_about_copies();
         Simulation {
             now: SECOND,
             left_out,
-            tells,
-            random: Random(seed),
-            agenda: BinaryHeap::new(),
-            things: Vec::new(),
+            random,
+            climate,
+            agenda: Agenda::default(),
+            business: 0,
             sequence: 0,
             members: [member(1), member(2)],
-            booked: Default::default(),
-            down: [false; 2],
+            processors: Processors::new(climate.fails, climate.poison),
             cut: [false; 2],
-            promised: HashSet::new(),
+            is_calm: false,
+            look_at: 0,
+            generation: 0,
+            is_purging: false,
+            promised: Ids::default(),
+            rejected: Ids::default(),
+            excused: Ids::default(),
+            found: Ids::default(),
             wrong: None,
+            prints: false,
+            story: None,
         }
     }
 
-    fn tell(&self, what: impl FnOnce() -> String) {
-        if self.tells {
-            println!("{:>9.3} s  {}", self.now as f64 / SECOND as f64, what());
+    fn tell(&mut self, tale: Tale) {
+        if self.prints {
+            println!("{:>9.3} s  {tale}", self.now as f64 / SECOND as f64);
+        }
+        if let Some(story) = &mut self.story {
+            story.push((self.now, tale));
         }
     }
 
-    fn at(&mut self, time: u64, what: What) {
-        self.sequence += 1;
-        self.things.push(Some(what));
-        self.agenda.push(Reverse((time, self.sequence, self.things.len() - 1)));
+    fn at(&mut self, time: u64, event: Event) {
+        self.business += usize::from(event.what.is_business());
+        self.agenda.push(time, event);
     }
 
-    fn for_member(&mut self, time: u64, member: usize, happening: Happening) {
+    /// For the process that runs now, and no later one.
+    fn for_process(&mut self, time: u64, member: usize, what: What) {
         let life = self.members[member].life;
-        self.for_member_of(time, member, life, happening);
-    }
-
-    fn for_member_of(&mut self, time: u64, member: usize, life: u64, happening: Happening) {
-        self.at(time, What::Of { member, life: Some(life), happening: happening.into() });
-    }
-
-    fn whenever(&mut self, time: u64, member: usize, happening: Happening) {
-        self.at(time, What::Of { member, life: None, happening: happening.into() });
-    }
-
-    /// Puts a whole history onto the agenda.
-    fn plan(&mut self) {
-        for member in 0..2 {
-            let start = SECOND + self.random.below(SECOND);
-            self.whenever(start, member, Happening::Start);
-            for _ in 0..self.random.below(3) {
-                let kill = SECOND + self.random.below(STORM);
-                let away = [SECOND, 4 * SECOND, 15 * SECOND][self.random.below(3) as usize];
-                let back = kill + self.random.below(away);
-                self.whenever(kill, member, Happening::Kill);
-                self.whenever(back, member, Happening::Start);
-            }
-            if self.random.chance(3) {
-                let stop = SECOND + self.random.below(STORM);
-                let length = self.random.below(12 * SECOND);
-                self.whenever(stop, member, Happening::Stop);
-                self.whenever(stop + length, member, Happening::Continue);
-            }
-        }
-        for number in 0..2 + self.random.below(4) {
-            for _ in 0..1 + self.random.below(3) {
-                let time = 2 * SECOND + self.random.below(STORM);
-                let member = self.random.below(2) as usize;
-                self.whenever(time, member, Happening::Client(id(number)));
-            }
-        }
-        for _ in 0..self.random.below(12) {
-            let time = SECOND + self.random.below(STORM);
-            self.at(time, What::Weather);
-        }
-    }
-
-    fn weather(&mut self) {
-        match self.random.below(6) {
-            0 | 1 => {
-                let processor = self.random.below(2) as usize;
-                self.down[processor] ^= true;
-                self.tell(|| format!("processor {processor} is down: {}", self.down[processor]));
-            }
-            2 => self.cut = [true, true],
-            3 => self.cut = [self.random.chance(2), self.random.chance(2)],
-            4 => self.cut = [false; 2],
-            _ => {
-                let member = self.random.below(2) as usize;
-                let step = self.random.below(20_000) as i64 - 10_000;
-                self.members[member].wall_ahead_ms += step;
-                self.tell(|| format!("the wall clock of {} steps by {step} ms", member + 1));
-            }
-        }
-        self.tell(|| format!("lost from 1: {}, from 2: {}", self.cut[0], self.cut[1]));
-    }
-
-    fn clear_up(&mut self) {
-        self.down = [false; 2];
-        self.cut = [false; 2];
-        for member in 0..2 {
-            self.whenever(self.now, member, Happening::Continue);
-            self.whenever(self.now, member, Happening::Start);
-        }
+        self.at(time, Event { member, life, what });
     }
 
     /// Plays one history. What went wrong, if anything did.
-    fn play(mut self) -> Option<String> {
+    fn play(&mut self) -> Option<Wrong> {
         self.plan();
-        let mut is_calm = false;
-        while let Some(Reverse((time, _, index))) = self.agenda.pop() {
-            if time > STORM + 2 * SECOND && !is_calm {
-                is_calm = true;
-                self.now = time;
+        while let Some((time, event)) = self.agenda.pop() {
+            self.business -= usize::from(event.what.is_business());
+            if time > SECOND + STORM && !self.is_calm {
+                self.is_calm = true;
+                self.now = SECOND + STORM;
                 self.clear_up();
             }
-            if time > CALM || self.wrong.is_some() {
+            if time > SECOND + STORM + CALM || self.wrong.is_some() {
                 break;
             }
             self.now = time;
-            match self.things[index].take() {
-                Some(What::Of { member, life, happening }) => self.of(member, life, *happening),
-                Some(What::AtProcessor { member, life, start, answers }) => {
-                    self.at_processor(member, life, start, answers);
-                }
-                Some(What::Weather) if !is_calm => self.weather(),
-                Some(What::Weather) | None => {}
+            self.happen(event);
+            if self.is_calm && self.is_steady() {
+                break;
             }
         }
-        self.wrong.take().or_else(|| self.judge())
+        self.wrong.clone().or_else(|| self.judge())
     }
 
-    fn of(&mut self, index: usize, life: Option<u64>, happening: Happening) {
-        let member = &mut self.members[index];
-        if life.is_some_and(|life| life != member.life) {
-            return;
-        }
-        match happening {
-            Happening::Start if member.process.is_none() => return self.start(index),
-            Happening::Start => return,
-            Happening::Kill => {
-                self.tell(|| format!("{} is killed", index + 1));
+    fn happen(&mut self, Event { member: index, life, what }: Event) {
+        match what {
+            What::Weather if !self.is_calm => return self.change(),
+            What::Weather => return,
+            What::Arrives(start, sent_at, life) => {
+                return self.arrives(index, start, sent_at, life);
+            }
+            What::Books(attempt) => return self.book(index, &attempt),
+            What::Purge => return self.ask_to_purge(index),
+            What::Backup => {
                 let member = &mut self.members[index];
-                member.process = None;
-                member.life += 1;
-                member.stopped = false;
-                return member.held_up.clear();
+                return member.backup = Some(member.journal.len());
             }
-            Happening::Stop => {
-                self.tell(|| format!("{} stands still", index + 1));
-                return self.members[index].stopped = true;
-            }
-            Happening::Continue => {
-                self.tell(|| format!("{} goes on", index + 1));
-                self.members[index].stopped = false;
-                for happening in std::mem::take(&mut self.members[index].held_up) {
-                    self.of(index, None, happening);
-                }
-                return;
-            }
-            _ if member.process.is_none() => return,
-            happening if member.stopped => return member.held_up.push(happening),
             _ => {}
         }
-        self.handle(index, happening);
+        let member = &mut self.members[index];
+        if life != 0 && life != member.life {
+            return;
+        }
+        match what {
+            What::Start if member.process.is_none() => self.start(index),
+            What::Start => {}
+            What::Kill => self.kill(index),
+            What::Stop if member.process.is_some() => {
+                member.stopped = true;
+                self.tell(Tale::StandsStill(index));
+            }
+            What::Continue if member.stopped => self.go_on(index),
+            What::Stop | What::Continue => {}
+            _ if member.process.is_none() => {}
+            what if member.stopped => member.held_up.push(what),
+            what => self.handle(index, what),
+        }
     }
 
-    fn handle(&mut self, index: usize, happening: Happening) {
-        match happening {
-            Happening::Run => self.run(index, true),
-            Happening::Client(id) => self.client(index, id),
-            Happening::Question { number, asked_at, asked } => {
-                self.question(index, number, asked_at, asked);
-            }
-            Happening::Answer { number, asked_at, asked, reply } => {
-                self.answer(index, number, asked_at, asked, reply);
-            }
-            Happening::AdoptionIsSafe(batch) => {
+    fn handle(&mut self, index: usize, what: What) {
+        match what {
+            What::Run => {
                 let Some(process) = &mut self.members[index].process else { return };
-                for payment in process.membership.adopted(&batch) {
-                    let verify = self.left_out != LeftOut::Verify;
-                    process.dispatcher.submit(Payment { verify, ..payment });
+                if process.wakes_at == self.now {
+                    process.wakes_at = u64::MAX;
+                    self.run(index);
                 }
-                process.asking = None;
-                self.run(index, false);
             }
-            Happening::Send(start) => self.send(index, start),
-            Happening::Answered(flight, attempt, outcome) => {
+            What::Client(number) => self.client(index, number),
+            What::Question(number, asked) => self.question(index, number, asked),
+            What::Answer(number, reply) => self.answer(index, number, reply),
+            What::AdoptionIsSafe(batch) => self.adopted(index, &batch),
+            What::Send(start) => self.send(index, start),
+            What::Answered(flight, attempt, outcome) => {
                 self.finished(index, flight, attempt, outcome);
             }
             _ => {}
         }
-    }
-
-    /// A process takes up what its journal holds.
-    fn start(&mut self, index: usize) {
-        let now = Moment(self.now);
-        let member = &mut self.members[index];
-        member.life += 1;
-        let mut outstanding = BTreeMap::new();
-        let (mut ids, mut adopted) = (BTreeMap::new(), Vec::new());
-        for kept in &member.journal {
-            match *kept {
-                Kept::Accepted(id, amount, at) => {
-                    ids.insert(id, amount);
-                    outstanding.insert(id, (at, None));
-                }
-                Kept::Attempted(id, processor, at) => {
-                    if let Some(entry) = outstanding.get_mut(&id) {
-                        entry.1 = Some((processor, at));
-                    }
-                }
-                Kept::Released(id) => {
-                    if let Some(entry) = outstanding.get_mut(&id) {
-                        entry.1 = None;
-                    }
-                }
-                Kept::Settled(id) | Kept::Over(id) => drop(outstanding.remove(&id)),
-                Kept::Forwarded(id, amount) => {
-                    ids.insert(id, amount);
-                    outstanding.remove(&id);
-                }
-                Kept::Adopted(id, amount) => adopted.push((id, amount)),
-            }
-        }
-        let mut dispatcher = Dispatcher::new(policy(), true, self.random.next());
-        let mut guests = Vec::new();
-        for (id, (accepted_at, attempt)) in outstanding {
-            let guest = home_of(id.0) != member.instance;
-            let amount = amount_of(id);
-            let payment = Payment { id, amount, accepted: now, accepted_at, guest, verify: true };
-            let is_ours = !guest || adopted.iter().any(|(adopted, _)| *adopted == id);
-            match attempt {
-                Some((processor, requested_at)) => {
-                    dispatcher.submit_doubt(Attempt { payment, processor, requested_at }, now);
-                }
-                None if is_ours => dispatcher.submit(payment),
-                None => guests.push(payment),
-            }
-        }
-        let process = member.life << 8 | index as u64;
-        let membership =
-            Membership::new(member.instance, process, ADOPT_AFTER, guests, adopted, now);
-        member.process = Some(Process {
-            membership,
-            dispatcher,
-            ids,
-            serves: false,
-            flights: Vec::new(),
-            asking: None,
-        });
-        self.tell(|| format!("{} starts", index + 1));
-        self.for_member(self.now, index, Happening::Run);
-    }
-
-    /// Does what is due: for the peer, and for the processors. `again`: this is the run that calls
-    /// itself again and again.
-    fn run(&mut self, index: usize, again: bool) {
-        let now = Moment(self.now);
-        let wall = self.wall(index);
-        let left_out = self.left_out;
-        let Some(process) = &mut self.members[index].process else { return };
-        let duty = match process.asking {
-            None => process.membership.next(now),
-            Some(_) => None,
-        };
-        process.serves |= process.membership.presence() != Presence::Unknown;
-        let mut starts = Vec::new();
-        if process.serves {
-            let reach = match left_out {
-                LeftOut::Lease => Reach::Every,
-                _ => process.membership.reach(now),
-            };
-            process.dispatcher.set_reach(reach);
-            process.dispatcher.watch(now);
-            while let Some(start) = process.dispatcher.next(now, wall) {
-                starts.push(start);
-                process.flights.push(start.flight);
-            }
-        }
-        let pause = process.membership.pause(now).as_micros() as u64;
-        let pause = if process.dispatcher.is_idle() { pause } else { pause.min(80 * MS) };
-        if let Some(duty) = duty {
-            self.begin(index, duty);
-        }
-        for start in starts {
-            if start.question == Question::Pay {
-                let Attempt { payment, processor, requested_at } = start.attempt;
-                self.write(index, Kept::Attempted(payment.id, processor, requested_at));
-            }
-            // It is written down before it is sent.
-            let delay = self.random.below(3 * MS);
-            self.for_member(self.now + delay, index, Happening::Send(start));
-        }
-        if again {
-            let pause = pause.max(10 * MS) + self.random.below(20 * MS);
-            self.for_member(self.now + pause, index, Happening::Run);
-        }
-    }
-
-    fn wall(&self, index: usize) -> Timestamp {
-        Timestamp((self.now / MS) as i64 + 1_000_000 + self.members[index].wall_ahead_ms)
-    }
-
-    fn write(&mut self, index: usize, kept: Kept) {
-        self.tell(|| format!("{} writes {kept:?}", index + 1));
-        self.members[index].journal.push(kept);
-    }
-
-    fn begin(&mut self, index: usize, duty: Duty) {
-        self.sequence += 1;
-        let number = self.sequence;
-        if let Some(process) = &mut self.members[index].process {
-            process.asking = Some(number);
-        }
-        if let Duty::Adopt(batch) = duty {
-            for (id, amount) in &batch {
-                self.write(index, Kept::Adopted(*id, *amount));
-            }
-            let time = self.now + self.random.below(200 * MS);
-            return self.for_member(time, index, Happening::AdoptionIsSafe(batch));
-        }
-        let hello = self.hello(index);
-        self.ask(index, number, Asked::Duty(duty, hello));
-    }
-
-    /// Sends a question to the other instance. Its answer comes, or does not, and then it is missed.
-    fn ask(&mut self, index: usize, number: u64, asked: Asked) {
-        let asked_at = Moment(self.now);
-        if !self.is_lost(index) {
-            let time = self.now + self.delay();
-            let asked = asked.clone();
-            self.whenever(time, 1 - index, Happening::Question { number, asked_at, asked });
-        }
-        let late = Happening::Answer { number, asked_at, asked, reply: Reply::Nothing };
-        self.for_member(self.now + PEER_WAITS, index, late);
-    }
-
-    fn is_lost(&mut self, from: usize) -> bool {
-        self.cut[from] || self.random.chance(30)
-    }
-
-    fn delay(&mut self) -> u64 {
-        if self.random.chance(10) {
-            self.random.below(1_500 * MS)
-        } else {
-            self.random.below(2 * MS)
-        }
-    }
-
-    fn hello(&self, index: usize) -> Hello {
-        let member = &self.members[index];
-        let mut hello = Hello {
-            instance: member.instance.0,
-            process: member.life << 8 | index as u64,
-            journal: Some("one".into()),
-            ..Hello::default()
-        };
-        if let Some(process) = &member.process {
-            process.membership.tell_learned(&mut hello);
-        }
-        hello
-    }
-
-    /// The other instance has asked this one.
-    fn question(&mut self, index: usize, number: u64, asked_at: Moment, asked: Asked) {
-        let now = Moment(self.now);
-        let mut ours = self.hello(index);
-        let Some(process) = &mut self.members[index].process else { return };
-        let reply = match &asked {
-            Asked::Duty(Duty::Greet, theirs) => {
-                process.membership.heard(theirs, &mut ours, now);
-                Reply::Hello(ours)
-            }
-            Asked::Duty(Duty::Learn { from }, _) => {
-                let (from, page) = process.membership.adopted_page(*from);
-                Reply::Page(from, page)
-            }
-            Asked::Duty(Duty::Offer(guests), _) => {
-                let ids: Vec<_> = guests.iter().map(|guest| guest.id).collect();
-                Reply::Offered(ids.into_iter().map(|id| self.accept(index, id)).collect())
-            }
-            Asked::Payment(id) => Reply::Offered(vec![self.accept(index, *id)]),
-            Asked::Duty(Duty::Adopt(_), _) => return,
-        };
-        let other = 1 - index;
-        if !self.is_lost(index) {
-            let time = self.now + self.delay();
-            self.whenever(time, other, Happening::Answer { number, asked_at, asked, reply });
-        }
-    }
-
-    fn answer(&mut self, index: usize, number: u64, at: Moment, asked: Asked, reply: Reply) {
-        let now = Moment(self.now);
-        if let Asked::Payment(id) = asked {
-            return self.answer_client(index, number, id, &reply);
-        }
-        let Some(process) = &mut self.members[index].process else { return };
-        if process.asking != Some(number) {
-            return;
-        }
-        process.asking = None;
-        match (asked, reply) {
-            (_, Reply::Hello(hello)) => {
-                process.membership.answered(at, &hello, now);
-            }
-            (_, Reply::Page(from, page)) => self.learn(index, from, &page),
-            (Asked::Duty(Duty::Offer(_), _), Reply::Offered(outcomes)) => {
-                let outcomes: Vec<_> = outcomes.into_iter().map(Some).collect();
-                for (guest, _) in process.membership.offered(&outcomes, now) {
-                    self.write(index, Kept::Forwarded(guest.id, guest.amount));
-                }
-            }
-            (Asked::Duty(Duty::Offer(guests), _), _) => {
-                process.membership.offered(&vec![None; guests.len()], now);
-            }
-            _ => process.membership.missed(now),
-        }
-        self.run(index, false);
-    }
-
-    /// The peer drives these in our place.
-    fn learn(&mut self, index: usize, from: u64, page: &[(PaymentId, Cents)]) {
-        let Some(process) = &mut self.members[index].process else { return };
-        let ids = page.iter().map(|(id, _)| *id).collect();
-        let disowned = process.dispatcher.disown(&ids);
-        let mut learned: Vec<_> = disowned.iter().map(|it| (it.id, it.amount)).collect();
-        for (id, amount) in page {
-            if process.ids.insert(*id, *amount).is_none() {
-                learned.push((*id, *amount));
-            }
-        }
-        process.membership.learned(from, page.len());
-        if self.left_out != LeftOut::Learning {
-            for (id, amount) in learned {
-                self.write(index, Kept::Forwarded(id, amount));
-            }
-        }
-    }
-
-    /// A client posts a payment.
-    fn client(&mut self, index: usize, id: PaymentId) {
-        self.sequence += 1;
-        let number = self.sequence;
-        let own = self.members[index].instance;
-        let Some(process) = &self.members[index].process else { return };
-        if process.serves && home_of(id.0) != own && process.membership.presence() == Presence::Up {
-            return self.ask(index, number, Asked::Payment(id));
-        }
-        self.promise(index, id);
-    }
-
-    /// What its home says of a payment, or silence: then it is taken in its place.
-    fn answer_client(&mut self, index: usize, number: u64, id: PaymentId, reply: &Reply) {
-        // Its answer and its end of patience may both come; the second one repeats.
-        let _ = number;
-        match reply {
-            Reply::Offered(outcomes) if outcomes[0] != Accepted::Closed => {
-                self.promised.insert(id);
-            }
-            _ => self.promise(index, id),
-        }
-    }
-
-    fn promise(&mut self, index: usize, id: PaymentId) {
-        let accepted = self.accept(index, id);
-        if matches!(accepted, Accepted::New | Accepted::Repeated) {
-            self.promised.insert(id);
-        }
-    }
-
-    fn accept(&mut self, index: usize, id: PaymentId) -> Accepted {
-        let (accepted, accepted_at) = (Moment(self.now), self.wall(index));
-        let amount = amount_of(id);
-        let member = &mut self.members[index];
-        let Some(process) = member.process.as_mut().filter(|it| it.serves) else {
-            return Accepted::Closed;
-        };
-        if process.ids.insert(id, amount).is_some() {
-            return Accepted::Repeated;
-        }
-        let guest = home_of(id.0) != member.instance;
-        let payment = Payment { id, amount, accepted, accepted_at, guest, verify: false };
-        match guest {
-            true => process.membership.take_in(payment),
-            false => process.dispatcher.submit(payment),
-        }
-        self.write(index, Kept::Accepted(id, amount, accepted_at));
-        Accepted::New
-    }
-
-    /// A request goes out, if it still may.
-    fn send(&mut self, index: usize, start: Start) {
-        let now = Moment(self.now);
-        let left_out = self.left_out;
-        let Some(process) = &mut self.members[index].process else { return };
-        let Start { flight, attempt, question } = start;
-        let reach = process.membership.reach(now);
-        let is_in_reach = reach == Reach::Every
-            || attempt.processor == policy().cheaper
-            || left_out == LeftOut::Lease;
-        let is_ours = !process.dispatcher.is_disowned(attempt.payment.id);
-        if question == Question::Pay && !(is_in_reach && is_ours) {
-            let withheld = Outcome::NotRecorded(Refusal::Withheld);
-            return self.finished(index, flight, attempt, withheld);
-        }
-        process.dispatcher.sent(flight, now);
-        self.tell(|| {
-            let Attempt { payment, processor, requested_at } = attempt;
-            format!("{} {question:?} {} at {processor:?} {requested_at}", index + 1, payment.id.0)
-        });
-        let life = self.members[index].life;
-        let arrives = !self.random.chance(20);
-        let (answers, is_late) = (!self.random.chance(10), self.random.chance(8));
-        let delay = self.random.below(if is_late { BOOKS_WITHIN } else { 3 * MS });
-        if arrives {
-            let at = What::AtProcessor { member: index, life, start, answers };
-            self.at(self.now + delay, at);
-        }
-        let lost = Happening::Answered(flight, attempt, Outcome::Unknown);
-        self.for_member(self.now + PROCESSOR_WAITS, index, lost);
-    }
-
-    fn at_processor(&mut self, index: usize, life: u64, start: Start, answers: bool) {
-        let Start { flight, attempt, question } = start;
-        let Attempt { payment, processor, requested_at } = attempt;
-        let down = self.down[processor as usize];
-        let booked = self.booked[processor as usize].get(&payment.id).copied();
-        let outcome = match (question, down, booked) {
-            (Question::Pay, true, _) => Outcome::NotRecorded(Refusal::Failing),
-            (Question::Pay, false, None) => {
-                self.book(index, &attempt);
-                Outcome::Recorded(requested_at)
-            }
-            (Question::Pay, false, Some(_)) => Outcome::Declined { status: 422 },
-            (Question::Look, ..) => look(booked, &attempt),
-        };
-        if answers {
-            let time = self.now + self.random.below(3 * MS);
-            let answered = Happening::Answered(flight, attempt, outcome);
-            self.for_member_of(time, index, life, answered);
-        }
-    }
-
-    fn book(&mut self, index: usize, attempt: &Attempt) {
-        let Attempt { payment, processor, requested_at } = *attempt;
-        self.tell(|| format!("{processor:?} books {} for {}", payment.id.0, index + 1));
-        self.booked[processor as usize].insert(payment.id, requested_at);
-        if self.booked[processor.other() as usize].contains_key(&payment.id) {
-            self.wrong = Some(format!("{} is booked twice", payment.id.0));
-        }
-    }
-
-    fn finished(&mut self, index: usize, flight: FlightId, attempt: Attempt, outcome: Outcome) {
-        let now = Moment(self.now);
-        let Some(process) = &mut self.members[index].process else { return };
-        // The answer may have come before its time was over.
-        let Some(place) = process.flights.iter().position(|it| *it == flight) else { return };
-        process.flights.swap_remove(place);
-        let id = attempt.payment.id;
-        let end = process.dispatcher.finished(flight, outcome, now);
-        match end {
-            End::Settled(settlement) => {
-                self.write(index, Kept::Settled(id));
-                let counted = (id, settlement.processor, settlement.requested_at);
-                self.members[index].counted.push(counted);
-            }
-            End::Foreign => self.write(index, Kept::Over(id)),
-            End::Released => self.write(index, Kept::Released(id)),
-            End::Rejected(_) => self.wrong = Some(format!("{} is rejected", id.0)),
-            _ => {}
-        }
-        self.run(index, false);
-    }
-
-    /// After the calm.
-    fn judge(&self) -> Option<String> {
-        let booked =
-            self.booked.iter().zip(Processor::ALL).flat_map(|(books, processor)| {
-                books.iter().map(move |(id, at)| (*id, processor, *at))
-            });
-        let mut booked: Vec<_> = booked.collect();
-        let mut counted: Vec<_> =
-            self.members.iter().flat_map(|member| member.counted.iter().copied()).collect();
-        let key = |it: &(PaymentId, Processor, Timestamp)| (it.0, it.1 as usize, it.2);
-        booked.sort_by_key(key);
-        counted.sort_by_key(key);
-        if booked != counted {
-            return Some(format!("booked {booked:?}, counted {counted:?}"));
-        }
-        let mut lost = self.promised.iter().filter(|id| booked.iter().all(|it| it.0 != **id));
-        lost.next().map(|id| format!("{} was promised, and is not booked", id.0))
     }
 }
 
@@ -786,25 +501,17 @@ fn policy() -> Policy {
     }
 }
 
-/// What a processor answers when it is asked for a payment, and what that means.
-fn look(booked: Option<Timestamp>, attempt: &Attempt) -> Outcome {
-    let Some(at) = booked else {
-        return processor::read_look(404, b"", None, attempt, true);
-    };
-    let Payment { id, amount, .. } = attempt.payment;
-    let body = format!(r#"{{"correlationId":"{id}","amount":{amount},"requestedAt":"{at}"}}"#);
-    processor::read_look(200, body.as_bytes(), None, attempt, true)
-}
-
 /// So many histories in `cargo test`; `GALO_SEEDS` asks for more.
 const HISTORIES: u64 = 100_000;
+/// So many are played to find what a rule is for.
+const HISTORIES_TO_FIND: u64 = 200_000;
 
-fn seeds() -> u64 {
-    std::env::var("GALO_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES)
+fn asked_for(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
-/// Plays that many seeds on all cores; the smallest that went wrong, and how.
-fn search(count: u64, left_out: LeftOut) -> Option<(u64, String)> {
+/// Plays that many seeds on all cores; the smallest of those in which something is found.
+fn search<T: Send + Ord>(count: u64, play: impl Fn(u64) -> Option<T> + Sync) -> Option<(u64, T)> {
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -814,9 +521,9 @@ fn search(count: u64, left_out: LeftOut) -> Option<(u64, String)> {
                 if seed >= count {
                     return None;
                 }
-                if let Some(wrong) = Simulation::new(seed, left_out, false).play() {
+                if let Some(found) = play(seed) {
                     next.store(count, Ordering::Relaxed);
-                    return Some((seed, wrong));
+                    return Some((seed, found));
                 }
             }
         };
@@ -827,20 +534,48 @@ fn search(count: u64, left_out: LeftOut) -> Option<(u64, String)> {
 
 #[test]
 fn nothing_is_paid_twice_or_lost_in_any_history() {
-    if let Some(seed) = std::env::var("GALO_SEED").ok().and_then(|text| text.parse().ok()) {
-        let wrong = Simulation::new(seed, LeftOut::Nothing, true).play();
+    if let Some(seed) = asked_for("GALO_SEED") {
+        let mut simulation = Simulation::new(seed, LeftOut::asked_for());
+        simulation.prints = true;
+        let wrong = simulation.play();
         return assert_eq!(wrong, None, "seed {seed}");
     }
-    if let Some((seed, wrong)) = search(seeds(), LeftOut::Nothing) {
+    let play = |seed| Simulation::new(seed, LeftOut::Nothing).play();
+    if let Some((seed, wrong)) = search(asked_for("GALO_SEEDS").unwrap_or(HISTORIES), play) {
         panic!("{wrong}\nGALO_SEED={seed} cargo test --lib membership::simulation -- --nocapture");
     }
 }
 
 #[test]
 fn what_each_rule_is_for_is_found_without_it() {
-    for left_out in [LeftOut::Lease, LeftOut::Verify, LeftOut::Learning] {
-        let found = search(200_000, left_out);
-        let (_, wrong) = found.unwrap_or_else(|| panic!("{left_out:?} is not missed"));
-        assert!(wrong.contains("booked"), "{left_out:?}: {wrong}");
+    for left_out in LeftOut::RULES {
+        let play = |seed| {
+            let wrong = Simulation::new(seed, left_out).play()?;
+            left_out.leads_to(&wrong).then_some(wrong)
+        };
+        let found = search(HISTORIES_TO_FIND, play);
+        let (seed, wrong) = found.unwrap_or_else(|| panic!("{left_out:?} is not missed"));
+        println!("{left_out:?}: seed {seed}: {wrong}");
     }
+}
+
+/// What happened on the real binary before these rules happens here, too, without them.
+#[test]
+fn the_stories_of_before_are_found_with_the_rules_of_before() {
+    let found: Mutex<Vec<(Plot, u64, PaymentId)>> = Mutex::default();
+    let play = |seed| {
+        let mut simulation = Simulation::new(seed, LeftOut::Before);
+        simulation.story = Some(Story::new());
+        let Some(Wrong::Twice(id)) = simulation.play() else { return None };
+        let plot = tale::plot(&simulation.story.take()?, id)?;
+        let mut found = found.lock().unwrap();
+        if found.iter().all(|(known, ..)| *known != plot) {
+            found.push((plot, seed, id));
+        }
+        (found.len() == Plot::ALL.len()).then_some(())
+    };
+    let all = search(HISTORIES_TO_FIND, play);
+    let found = found.into_inner().unwrap();
+    println!("{found:?}");
+    assert!(all.is_some(), "not all of {:?}: {found:?}", Plot::ALL);
 }

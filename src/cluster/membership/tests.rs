@@ -1,1 +1,110 @@
-//! x
+//! What one instance decides about the other, step by step; whole histories are in `simulation.rs`.
+
+use super::*;
+use crate::base::clock::Timestamp;
+
+const ADOPT_AFTER: Duration = Duration::from_secs(30);
+const SECOND: u64 = 1_000_000;
+
+fn at(seconds: u64) -> Moment {
+    Moment(seconds * SECOND)
+}
+
+/// A payment of the second instance, at the first.
+fn guest(number: u128) -> Payment {
+    let (accepted, accepted_at) = (at(0), Timestamp(0));
+    let id = PaymentId(2 * number + 1);
+    Payment { id, amount: Cents(1), accepted, accepted_at, guest: true, verify: false }
+}
+
+fn first_instance() -> Membership {
+    Membership::new(Instance(1), 11, ADOPT_AFTER, Recovered::default(), at(0))
+}
+
+/// A greeting of the second instance, that has written down what the first adopted until there.
+fn hello(process: u64, learned: u64) -> Hello {
+    let journal = Some(String::new());
+    Hello { instance: 2, process, journal, learned_of: 11, learned, ..Hello::default() }
+}
+
+/// Greets in vain until the peer is lost and everything it left is adopted.
+fn adopt_all(membership: &mut Membership) -> Vec<Payment> {
+    for second in 0..60 {
+        for _ in 0..10 {
+            match membership.next(at(second)) {
+                Some(Duty::Greet) => membership.missed(at(second)),
+                Some(Duty::Adopt(batch)) => return membership.adopted(&batch),
+                _ => break,
+            }
+        }
+    }
+    panic!("nothing is adopted");
+}
+
+/// What it tells the peer, from the first that it still tells of.
+fn told(membership: &mut Membership, theirs: &Hello) -> Vec<PaymentId> {
+    let mut ours = Hello::default();
+    membership.heard(theirs, &mut ours, at(100));
+    let (from, page) = membership.adopted_page(0);
+    assert_eq!((from, from + page.len() as u64), (ours.adopted_first, ours.adopted));
+    page.into_iter().map(|(id, _)| id).collect()
+}
+
+/// A home that had written down what the other drives was started again on an older copy of its
+/// journal. It was told nothing any more, and drove it as well.
+#[test]
+fn what_is_adopted_is_told_to_each_process_of_its_home_until_it_is_over() {
+    let mut membership = first_instance();
+    let guests = [guest(0), guest(1), guest(2)];
+    guests.into_iter().for_each(|guest| membership.take_in(guest));
+    let adopted = adopt_all(&mut membership);
+    let ids: Vec<_> = adopted.iter().map(|payment| payment.id).collect();
+    assert!(ids == guests.map(|guest| guest.id) && adopted.iter().all(|payment| payment.verify));
+    assert_eq!(told(&mut membership, &hello(21, 0)), ids);
+    assert_eq!(told(&mut membership, &hello(21, 3)), ids, "written down, and not over");
+    assert_eq!(told(&mut membership, &hello(22, 0)), ids, "to another process as well");
+    membership.over(ids[0]);
+    membership.over(ids[2]);
+    assert_eq!(told(&mut membership, &hello(22, 0)), ids[1..], "in their order");
+    membership.over(ids[1]);
+    assert_eq!(told(&mut membership, &hello(22, 0)), []);
+}
+
+#[test]
+fn what_is_over_is_told_until_it_is_written_down() {
+    let mut membership = first_instance();
+    [guest(0), guest(1)].into_iter().for_each(|guest| membership.take_in(guest));
+    let ids: Vec<_> = adopt_all(&mut membership).iter().map(|payment| payment.id).collect();
+    ids.iter().for_each(|id| membership.over(*id));
+    assert_eq!(told(&mut membership, &hello(21, 0)), ids);
+    assert_eq!(told(&mut membership, &hello(21, 1)), ids[1..]);
+    let other = Hello { learned_of: 12, ..hello(21, 2) };
+    assert_eq!(told(&mut membership, &other), ids[1..], "of another process of ours");
+    assert_eq!(told(&mut membership, &hello(21, 2)), []);
+}
+
+/// Of what a journal brings back, that counts as open which is outstanding.
+#[test]
+fn what_was_adopted_before_a_restart_is_told_again() {
+    let adopted: Vec<_> = [guest(0), guest(1)].map(|guest| (guest.id, guest.amount)).into();
+    let open = HashSet::from([adopted[1].0]);
+    let recovered = Recovered { guests: Vec::new(), adopted: adopted.clone(), open };
+    let mut membership = Membership::new(Instance(1), 11, ADOPT_AFTER, recovered, at(0));
+    assert_eq!(told(&mut membership, &hello(21, 0)), [adopted[0].0, adopted[1].0]);
+    assert_eq!(told(&mut membership, &hello(21, 2)), [adopted[1].0]);
+}
+
+/// It may have paid what it does not know any more, and what is sent again to us.
+#[test]
+fn a_peer_on_a_copy_of_its_journal_is_known_with_the_first_lease() {
+    let mut membership = first_instance();
+    assert_eq!(membership.next(at(1)), Some(Duty::Greet));
+    let copy = Hello { is_copy: true, ..hello(21, 0) };
+    assert!(!membership.peer_is_copy() && membership.reach(at(1)) == Reach::Cheaper);
+    membership.answered(at(1), &copy, at(1));
+    assert!(membership.peer_is_copy() && membership.reach(at(1)) == Reach::Every);
+    membership.missed(at(2));
+    assert!(membership.peer_is_copy(), "whether it answers or not");
+    membership.answered(at(3), &hello(21, 0), at(3));
+    assert!(!membership.peer_is_copy());
+}

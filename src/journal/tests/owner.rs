@@ -129,7 +129,7 @@ fn a_copied_directory_is_told_from_one_that_was_moved() {
         Journal::start(found).unwrap()
     };
     let (journal, recovered) = start(&path.0, 0);
-    assert!(!recovered.is_copy && !journal.must_verify_fresh(Timestamp(0)));
+    assert!(!recovered.is_copy && !journal.is_copy(Timestamp(0)));
     let id = journal.id();
     drop(journal);
     let moved = temporary("moved");
@@ -143,6 +143,6 @@ fn a_copied_directory_is_told_from_one_that_was_moved() {
     }
     let (journal, recovered) = start(&copy.0, HOUR_MS);
     assert!(recovered.is_copy && journal.id() == id);
-    assert!(journal.must_verify_fresh(Timestamp(24 * HOUR_MS)));
-    assert!(!journal.must_verify_fresh(Timestamp(25 * HOUR_MS)));
+    assert!(journal.is_copy(Timestamp(24 * HOUR_MS)));
+    assert!(!journal.is_copy(Timestamp(25 * HOUR_MS)));
 }

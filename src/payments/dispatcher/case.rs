@@ -76,11 +76,9 @@ impl Case {
         processor == policy.cheaper || (reach == Reach::Every && !self.payment.guest)
     }
 
-    /// Whether nobody else can have paid it anywhere but at this processor.
-    pub fn is_clear_for(&self, processor: Processor, now: Moment) -> bool {
-        !self.payment.verify
-            || (self.absent_from == Some(processor.other())
-                && now.since(self.absent_at) <= ABSENCE_AGE_MAX)
+    /// Whether every processor but this one has said lately that it does not hold it.
+    pub fn is_only_for(&self, processor: Processor, now: Moment) -> bool {
+        self.absent_from == Some(processor.other()) && now.since(self.absent_at) <= ABSENCE_AGE_MAX
     }
 
     pub fn is_absent_from(&mut self, processor: Processor, now: Moment) {

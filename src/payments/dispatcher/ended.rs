@@ -19,8 +19,15 @@ impl Dispatcher {
         if flight.purged {
             return End::Purged;
         }
+        let outcome = self.unless_disowned(&flight, outcome);
+        let end = self.after(flight, outcome, now);
+        self.held -= usize::from(end.is_over());
+        end
+    }
+
+    fn after(&mut self, flight: Flight, outcome: Outcome, now: Moment) -> End {
         let Flight { processor, mut case, .. } = flight;
-        match self.unless_disowned(&flight, outcome) {
+        match outcome {
             Outcome::Recorded(requested_at) => {
                 let amount = case.payment.amount;
                 End::Settled(Settlement { processor, amount, requested_at })

@@ -28,7 +28,7 @@ impl Dispatcher {
             return None;
         }
         while let Some((due, (case, open))) = self.absent[index].pop_with_due() {
-            if case.is_clear_for(processor, now) {
+            if self.is_clear(&case, processor, now) {
                 return Some(self.start(Flight::about(case, open, None, now)));
             }
             self.unverify(case, Some(open), processor.other(), (due, now));
@@ -48,7 +48,7 @@ impl Dispatcher {
         loop {
             let (line, processor) = self.choose_fresh(now)?;
             let case = self.lines[line].pop_front()?;
-            if case.is_clear_for(processor, now) {
+            if self.is_clear(&case, processor, now) {
                 self.fresh_in_a_row = self.fresh_in_a_row.saturating_add(1);
                 return Some(self.start_new(case, processor, now, at));
             }
@@ -165,7 +165,7 @@ impl Dispatcher {
                 return None;
             }
             let (due, (case, open)) = agenda.pop_with_due()?;
-            if case.is_clear_for(processor, now) {
+            if self.is_clear(&case, processor, now) {
                 return Some(self.start(Flight::about(case, open, None, now)));
             }
             self.unverify(case, Some(open), processor.other(), (due, now));
@@ -184,7 +184,7 @@ impl Dispatcher {
                 return None;
             }
             let (due, case) = self.refused[index].pop_with_due()?;
-            if case.is_clear_for(processor, now) {
+            if self.is_clear(&case, processor, now) {
                 return Some(self.start_new(case, processor, now, at));
             }
             self.unverify(case, None, processor.other(), (due, now));
@@ -207,7 +207,7 @@ impl Dispatcher {
             };
             let processor = choose([false; 2]).or_else(|| choose(self.may_probe_again()))?;
             let (due, case) = self.later[line].pop_with_due()?;
-            if case.is_clear_for(processor, now) {
+            if self.is_clear(&case, processor, now) {
                 return Some(self.start_new(case, processor, now, at));
             }
             self.unverify(case, None, processor.other(), (due, now));
@@ -242,7 +242,8 @@ impl Dispatcher {
     /// Asks a processor about a payment that is to be paid at the other one.
     fn next_verification(&mut self, processor: Processor, now: Moment) -> Option<Start> {
         let index = processor as usize;
-        let may_look = self.observed[index].is_admitting(now)
+        let may_look = !self.holds_back(now)
+            && self.observed[index].is_admitting(now)
             && self.looks[index][Look::Verify as usize] < LOOKS_MAX
             && self.unverified[index].is_due(now);
         if !may_look {

@@ -115,6 +115,7 @@ impl Bench {
         for line in &dispatcher.lines {
             assert!(line.iter().is_sorted_by_key(|case| case.payment.accepted));
         }
+        assert_eq!(dispatcher.held, ids.len());
         ids
     }
 }
@@ -681,6 +682,31 @@ fn what_was_said_long_ago_is_asked_again() {
     let next = bench.wait_for_next();
     assert_eq!((id(next), next.question), (1, Question::Look), "a second is long");
     bench.finish(next, Outcome::Absent);
+    assert_eq!(bench.next().unwrap().question, Question::Pay);
+}
+
+/// A journal was put back as it was a while ago, right after a kill. The request of the process
+/// before was under way: its processor did not hold the payment yet, and it went to the other one.
+#[test]
+fn after_a_copy_was_put_back_no_processor_is_believed_before_all_is_booked() {
+    let mut bench = Bench::new();
+    bench.submit_as(0, |payment| payment.verify = true);
+    bench.submit(1);
+    bench.dispatcher.set_verifying(true, bench.now());
+    let put_back_at = bench.now();
+    let first = bench.wait_for_next();
+    assert!(bench.now().since(put_back_at) >= POLICY.books_within);
+    let second = bench.next().unwrap();
+    for look in [first, second] {
+        assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::Fallback));
+        bench.dispatcher.set_verifying(true, bench.now());
+        assert_eq!(bench.finish(look, Outcome::Absent), End::Kept);
+        let pay = bench.wait_for_next();
+        assert_eq!((id(pay), pay.question), (id(look), Question::Pay), "it is waited for once");
+        bench.finish(pay, recorded(pay));
+    }
+    bench.dispatcher.set_verifying(false, bench.now());
+    bench.submit(2);
     assert_eq!(bench.next().unwrap().question, Question::Pay);
 }
 

@@ -1,6 +1,6 @@
 //! Directories for journals that go away with the test, and what `galo journal` says of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -82,6 +82,80 @@ pub fn open_attempts(directory: &str) -> HashMap<String, (usize, i64)> {
         }
     }
     open
+}
+
+/// The payments of a journal that are accepted and not over, and those that were rejected.
+pub fn open_and_rejected(directory: &str) -> (HashSet<String>, HashSet<String>) {
+    let (mut open, mut rejected) = (HashSet::new(), HashSet::new());
+    for Line { words, .. } in records(directory) {
+        let [kind, id, ..] = &words[..] else { continue };
+        match kind.as_str() {
+            "Accepted" | "Carried" => _ = open.insert(id.clone()),
+            "Settled" | "Foreign" | "Forwarded" => _ = open.remove(id),
+            "Rejected" => {
+                open.remove(id);
+                rejected.insert(id.clone());
+            }
+            _ => {}
+        }
+    }
+    (open, rejected)
+}
+
+/// A disk of its own that can be made to stand still: an ext4 in a file.
+pub struct Disk {
+    mounted: Scratch,
+    _image: Scratch,
+}
+
+/// Room for a new journal, and as much again.
+const DISK_SIZE: u64 = 192 << 20;
+
+impl Disk {
+    /// `None`, and the reason on standard output, where this is not permitted.
+    pub fn new() -> Option<Disk> {
+        let (mounted, image) = (Scratch::new(), Scratch::new());
+        let path = image.join("image");
+        std::fs::File::create(&path).and_then(|file| file.set_len(DISK_SIZE)).expect("a file");
+        let target = mounted.path().to_str().expect("UTF-8");
+        for command in
+            [&["mkfs.ext4", "-q", "-F", &path][..], &["mount", "-o", "loop", &path, target]]
+        {
+            let output = Command::new(command[0]).args(&command[1..]).output();
+            if !output.as_ref().is_ok_and(|output| output.status.success()) {
+                println!("skipped: {}: {output:?}", command[0]);
+                return None;
+            }
+        }
+        Some(Disk { mounted, _image: image })
+    }
+
+    pub fn join(&self, name: &str) -> String {
+        self.mounted.join(name)
+    }
+
+    /// Whoever writes to it waits, until it goes on.
+    pub fn freeze(&self) {
+        assert!(self.is_done("-f"), "it can be frozen");
+    }
+
+    pub fn thaw(&self) {
+        assert!(self.is_done("-u"), "it goes on");
+    }
+
+    fn is_done(&self, how: &str) -> bool {
+        let status = Command::new("fsfreeze").arg(how).arg(self.mounted.path()).status();
+        status.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = Command::new("fsfreeze").arg("-u").arg(self.mounted.path()).output();
+        }
+        let _ = Command::new("umount").arg("--lazy").arg(self.mounted.path()).status();
+    }
 }
 
 /// A small file system in memory. Unmounted at the end, whoever may still use it.

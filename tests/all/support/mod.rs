@@ -3,9 +3,11 @@
 //! Knows nothing of what is under test. On failure everything the child wrote on standard error is
 //! printed, so that no run has to be repeated to see it.
 
+pub mod clients;
 pub mod journals;
 pub mod ledger;
 pub mod linearizable;
+pub mod names;
 pub mod proxy;
 pub mod seeds;
 pub mod system;

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Plays the seeds 1 to `by_default`, some at once. `GALO_SEEDS=1000` plays 1 to 1000 instead, and
 /// `GALO_SEED=7` the seventh alone. After the first failure none is begun any more.
 pub fn play_seeds(by_default: u64, at_once: usize, play: impl Fn(u64) + Sync + RefUnwindSafe) {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let seeds = match (number("GALO_SEED"), number("GALO_SEEDS")) {
         (Some(seed), _) => seed..=seed,
         (None, count) => 1..=count.unwrap_or(by_default),
@@ -32,6 +31,11 @@ pub fn play_seeds(by_default: u64, at_once: usize, play: impl Fn(u64) + Sync + R
             });
         }
     });
+}
+
+/// A number that the environment asks for.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
 
 /// Stops what looks at this flag when it is dropped, so also after a failure.

@@ -3,6 +3,7 @@
 //!
 //! Speaks only the public surfaces: the entry, the peer's door, the processors' API and admin calls.
 
+use super::names::Hosts;
 use super::{Answer, Client, Galo, PATIENCE, request, wait_until_within};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -208,6 +209,8 @@ pub struct Instance {
     pub peer_door: SocketAddr,
     /// What it was started with, to start it again.
     args: Vec<String>,
+    /// The table of names it sees, if it is one of its own.
+    hosts: Option<Hosts>,
 }
 
 impl Instance {
@@ -230,12 +233,12 @@ impl Instance {
     }
 
     fn with(args: Vec<String>) -> Instance {
-        Instance::of(Galo::start(&args), args)
+        Instance::of(Galo::start(&args), args, None)
     }
 
-    fn of(mut galo: Galo, args: Vec<String>) -> Instance {
+    fn of(mut galo: Galo, args: Vec<String>, hosts: Option<Hosts>) -> Instance {
         let (entry, peer_door) = (galo.address(), galo.address());
-        Instance { galo, entry, peer_door, args }
+        Instance { galo, entry, peer_door, args, hosts }
     }
 
     /// Ends it as kill -9 does.
@@ -247,7 +250,8 @@ impl Instance {
     /// Starts it again with the addresses it had.
     pub fn start_again(&mut self) {
         self.galo.wait();
-        *self = Instance::with(std::mem::take(&mut self.args));
+        let (args, hosts) = (std::mem::take(&mut self.args), self.hosts.take());
+        *self = Instance::of(start_seeing(&args, hosts.as_ref()), args, hosts);
     }
 
     pub fn client(&self) -> Client {
@@ -301,8 +305,20 @@ impl Instance {
     }
 }
 
-fn common_args(entry: &str, peer_door: &str, processors: [SocketAddr; 2]) -> Vec<String> {
-    let [default, fallback] = processors.map(|address| format!("http://{address}"));
+/// Starts the binary, with that table of names if there is one.
+fn start_seeing(args: &[String], hosts: Option<&Hosts>) -> Galo {
+    match hosts {
+        None => Galo::start(args),
+        Some(hosts) => Galo::spawn(hosts.command(args)),
+    }
+}
+
+fn common_args(
+    entry: &str,
+    peer_door: &str,
+    processors: [impl std::fmt::Display; 2],
+) -> Vec<String> {
+    let [default, fallback] = processors.map(|authority| format!("http://{authority}"));
     [
         "serve",
         "--listen",
@@ -325,6 +341,11 @@ pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
     pair_with(processors, [args, args])
 }
 
+/// Two instances in front of processors that are known by their names.
+pub fn pair_seeing(hosts: &Hosts, names: [String; 2], args: [&[&str]; 2]) -> [Instance; 2] {
+    pair_of(names, args, |door| door, Some(hosts))
+}
+
 /// The same, with arguments for each.
 pub fn pair_with(processors: [SocketAddr; 2], args: [&[&str]; 2]) -> [Instance; 2] {
     pair_via(processors, args, |door| door)
@@ -334,27 +355,41 @@ pub fn pair_with(processors: [SocketAddr; 2], args: [&[&str]; 2]) -> [Instance; 
 pub fn pair_via(
     processors: [SocketAddr; 2],
     args: [&[&str]; 2],
+    via: impl FnMut(SocketAddr) -> SocketAddr,
+) -> [Instance; 2] {
+    pair_of(processors.map(|address| address.to_string()), args, via, None)
+}
+
+fn pair_of(
+    processors: [String; 2],
+    args: [&[&str]; 2],
     mut via: impl FnMut(SocketAddr) -> SocketAddr,
+    hosts: Option<&Hosts>,
 ) -> [Instance; 2] {
     let doors = [free_address(), free_address()];
     let reached = doors.map(&mut via);
     // Both before either is waited for: each looks for the other before it serves.
     let started = [0, 1].map(|index| {
         let entry = free_address().to_string();
-        let mut all = common_args(&entry, &doors[index].to_string(), processors);
+        let mut all = common_args(&entry, &doors[index].to_string(), processors.each_ref());
         all.extend(["--peer".into(), format!("http://{}", reached[1 - index])]);
         all.extend(["--instance".into(), (index + 1).to_string()]);
         all.extend(args[index].iter().map(|arg| (*arg).to_owned()));
-        (Galo::start(&all), all)
+        (start_seeing(&all, hosts), all)
     });
-    let instances = started.map(|(galo, args)| Instance::of(galo, args));
-    for instance in &instances {
+    let instances = started.map(|(galo, args)| Instance::of(galo, args, hosts.cloned()));
+    see_each_other(&instances);
+    instances
+}
+
+/// Waits until each knows that the other is there.
+pub fn see_each_other(instances: &[Instance]) {
+    for instance in instances {
         wait_until_within(PATIENCE, "the peers see each other", || {
             let up = instance.metric("galo_peer_up") == 1;
             up.then_some(()).ok_or_else(|| instance.galo.stderr())
         });
     }
-    instances
 }
 
 pub fn addresses(processors: &[Processor; 2]) -> [SocketAddr; 2] {
@@ -381,6 +416,15 @@ pub fn assert_books_balance(
     instances: &[Instance],
 ) -> [Vec<Booking>; 2] {
     instances.iter().for_each(Instance::settle);
+    assert_books_are(accepted, processors, instances)
+}
+
+/// The same, but for what may be outstanding still.
+pub fn assert_books_are(
+    accepted: &HashMap<String, i128>,
+    processors: &mut [Processor; 2],
+    instances: &[Instance],
+) -> [Vec<Booking>; 2] {
     let books = [0, 1].map(|index: usize| processors[index].books());
     let mut booked = HashMap::new();
     for row in books.iter().flatten() {

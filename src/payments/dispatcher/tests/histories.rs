@@ -521,6 +521,7 @@ impl History {
         let (waiting, in_doubt) = (self.dispatcher.waiting(), self.dispatcher.in_doubt());
         let kept = waiting + in_doubt + self.dispatcher.in_flight();
         assert_eq!(kept, left.count(), "seed {seed}: what is not over is held somewhere");
+        assert_eq!(self.dispatcher.is_idle(), kept == 0, "seed {seed}");
     }
 }
 

@@ -1,0 +1,87 @@
+//! When a history is over, and whether it ended well.
+
+use super::*;
+
+impl Simulation {
+    /// Whether nothing more can come that would tell anything.
+    pub fn is_steady(&mut self) -> bool {
+        let has_settled_down = |process: &Process| {
+            process.membership.presence() == Presence::Up
+                && process.membership.guests() == 0
+                && process.passed_on.is_empty()
+        };
+        let processes = self.members.each_ref().map(|member| member.process.as_ref());
+        let [Some(first), Some(second)] = processes else { return false };
+        if self.is_purging || !has_settled_down(first) || !has_settled_down(second) {
+            return false;
+        }
+        if first.dispatcher.is_idle() && second.dispatcher.is_idle() {
+            return self.business == 0;
+        }
+        // All that was sent in the storm is decided.
+        if self.now < self.look_at.max(SECOND + STORM + BOOKS_WITHIN + SECOND) {
+            return false;
+        }
+        self.look_at = self.now + SECOND / 2;
+        [0, 1].into_iter().all(|index| {
+            let open = Replay::of(&self.members[index].journal).open;
+            open.iter().all(|open| self.stays_for_ever(index, open))
+        })
+    }
+
+    /// Nobody can end it, or it would take too long to play.
+    pub fn stays_for_ever(&self, index: usize, open: &Open) -> bool {
+        let Climate { fails, waits_for_rejection, .. } = self.climate;
+        if self.processors.poison.contains(open.id) {
+            return !waits_for_rejection || matches!(fails, Some(Fails::Always(_)));
+        }
+        let Some(Fails::Always(failing)) = fails else { return false };
+        let is_guest = home_of(open.id.0) != self.members[index].instance;
+        let is_in_doubt_there = open.attempt.is_some_and(|(at, _)| at == failing);
+        // What is held is found: that processor was odd for a while, or the journal is a copy.
+        self.processors.held().all(|(held, ..)| held != open.id)
+            && (is_in_doubt_there || (is_guest && failing == policy().cheaper))
+    }
+
+    /// After the calm.
+    pub fn judge(&self) -> Option<Wrong> {
+        let is_judged = |id: PaymentId| generation(id) == self.generation;
+        let booked: Vec<Counted> =
+            self.processors.held().filter(|(id, ..)| is_judged(*id)).collect();
+        let counted = |it: &Counted| {
+            let all = self.members.iter().filter_map(|member| member.process.as_ref());
+            all.flat_map(|process| &process.counted).filter(|counted| *counted == it).count()
+        };
+        let adopted = self.members.each_ref().map(|it| Replay::of(&it.journal).adopted);
+        for booking in &booked {
+            let count = counted(booking);
+            // Its home lets go of what it has found open, and has forgotten that it paid, when it
+            // is told that the other drives it.
+            let is_forgotten = self.excused.contains(booking.0)
+                || (self.found.contains(booking.0)
+                    && adopted.iter().any(|it| it.contains(&booking.0)));
+            if count != 1 && !(count == 0 && is_forgotten) {
+                return Some(Wrong::Counted(booking.0));
+            }
+        }
+        let all = self.members.iter().filter_map(|member| member.process.as_ref());
+        let mut all = all.flat_map(|process| &process.counted);
+        if let Some(nothing) = all.find(|it| is_judged(it.0) && !booked.contains(it)) {
+            return Some(Wrong::Counted(nothing.0));
+        }
+        let stays = |id: PaymentId| {
+            [0, 1].into_iter().any(|index| {
+                let open = Replay::of(&self.members[index].journal).open;
+                open.iter().any(|open| open.id == id && self.stays_for_ever(index, open))
+            })
+        };
+        let due = (0..IDS).map(id).filter(|id| is_judged(*id) && self.promised.contains(*id));
+        let mut lost = due.filter(|id| {
+            booked.iter().all(|booking| booking.0 != *id)
+                && !self.excused.contains(*id)
+                && !self.rejected.contains(*id)
+                && !stays(*id)
+        });
+        lost.next().map(Wrong::Lost)
+    }
+}

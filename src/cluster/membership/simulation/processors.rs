@@ -1,0 +1,175 @@
+//! The two processors: up, down, down for ever or in turns, or answering odd things; and what they
+//! hold. What they answer is read as in earnest, so that the table of answers is played along.
+
+use super::{IDS, Ids, Random, number};
+use crate::base::clock::Timestamp;
+use crate::payments::dispatcher::{Question, Start};
+use crate::payments::processor::{read_look, read_pay};
+use crate::payments::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
+
+/// Which processor fails, whatever the weather, from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    Always(Processor),
+    /// Each for so many microseconds, when the other one is well again: never both.
+    InTurns(u64),
+}
+
+pub struct Processors {
+    pub down: [bool; 2],
+    /// Every other answer is an odd one.
+    pub odd: [bool; 2],
+    fails: Option<Fails>,
+    /// Refused by both, and never booked.
+    pub poison: Ids,
+    held: [Vec<(PaymentId, Timestamp)>; 2],
+    /// Answers that may have been taken for a refusal of the payment.
+    refusals: [[u8; IDS as usize]; 2],
+}
+
+/// What comes of a request.
+pub struct Reaction {
+    /// `None`: no answer.
+    pub outcome: Option<Outcome>,
+    /// It is booked in so many microseconds.
+    pub books_in: Option<u64>,
+}
+
+impl Processors {
+    pub fn new(fails: Option<Fails>, poison: Ids) -> Processors {
+        let (held, refusals) = (Default::default(), [[0; IDS as usize]; 2]);
+        Processors { down: [false; 2], odd: [false; 2], fails, poison, held, refusals }
+    }
+
+    /// A request has come. What it leads to does within `left` microseconds.
+    pub fn react(&mut self, start: &Start, now: u64, left: u64, random: &mut Random) -> Reaction {
+        let attempt = &start.attempt;
+        let is_odd = self.odd[attempt.processor as usize] && random.chance(2);
+        match (start.question, is_odd) {
+            (Question::Pay, true) => self.pay_oddly(attempt, left, random),
+            (Question::Pay, false) => self.pay(attempt, now),
+            (Question::Look, true) => {
+                let outcome = look_oddly(attempt, random);
+                Reaction { outcome, books_in: None }
+            }
+            (Question::Look, false) => {
+                Reaction { outcome: Some(self.look(attempt)), books_in: None }
+            }
+        }
+    }
+
+    /// What each processor holds.
+    pub fn held(&self) -> impl Iterator<Item = (PaymentId, Processor, Timestamp)> {
+        Processor::ALL.into_iter().flat_map(|processor| {
+            self.held[processor as usize].iter().map(move |(id, at)| (*id, processor, *at))
+        })
+    }
+
+    pub fn find(&self, processor: Processor, id: PaymentId) -> Option<Timestamp> {
+        let held = &self.held[processor as usize];
+        held.iter().find(|(held, _)| *held == id).map(|(_, at)| *at)
+    }
+
+    /// Books it. False if it is held already.
+    pub fn book(&mut self, attempt: &Attempt) -> bool {
+        let Attempt { payment, processor, requested_at } = *attempt;
+        let is_new = self.find(processor, payment.id).is_none();
+        if is_new {
+            self.held[processor as usize].push((payment.id, requested_at));
+        }
+        is_new
+    }
+
+    /// Whether a payment may be taken for one that no processor will have.
+    pub fn may_be_rejected(&self, payment: &Payment, cheaper: Processor) -> bool {
+        let has_enough = |it: Processor| self.refusals[it as usize][number(payment.id)] >= 3;
+        self.poison.contains(payment.id)
+            || (has_enough(cheaper) && (payment.guest || has_enough(cheaper.other())))
+    }
+
+    fn is_down(&self, processor: Processor, now: u64) -> bool {
+        self.down[processor as usize]
+            || match self.fails {
+                Some(Fails::Always(failing)) => failing == processor,
+                Some(Fails::InTurns(us)) => now / us % 2 == processor as u64,
+                None => false,
+            }
+    }
+
+    fn pay(&mut self, attempt: &Attempt, now: u64) -> Reaction {
+        let id = attempt.payment.id;
+        if self.is_down(attempt.processor, now) {
+            return self.say(attempt, 500, "", None);
+        }
+        if self.find(attempt.processor, id).is_some() {
+            return self.say(attempt, 422, "{}", None);
+        }
+        if self.poison.contains(id) {
+            return self.say(attempt, [400, 401, 404, 422][number(id) % 4], "{}", None);
+        }
+        self.say(attempt, 200, r#"{"message":"payment processed successfully"}"#, Some(0))
+    }
+
+    fn pay_oddly(&mut self, attempt: &Attempt, left: u64, random: &mut Random) -> Reaction {
+        let is_poison = self.poison.contains(attempt.payment.id);
+        let books_in = match random.below(4) {
+            _ if is_poison => None,
+            0 => Some(0),
+            1 => Some(random.below(left.max(1))),
+            _ => None,
+        };
+        match random.below(9) {
+            0 => {
+                let outcome = Some(Outcome::NotRecorded(Refusal::Unreachable));
+                Reaction { outcome, books_in: None }
+            }
+            1 => self.say(attempt, 500, "", None),
+            2 => self.say(attempt, 429, "", None),
+            3 => self.say(attempt, random.pick(&[500, 502, 503, 599, 999]), "error", books_in),
+            4 => self.say(attempt, random.pick(&[408, 409, 423, 425, 499]), "", books_in),
+            5 => {
+                let status = random.pick(&[400, 401, 403, 404, 407, 422]);
+                self.say(attempt, status, "{}", books_in)
+            }
+            6 => {
+                let status = random.pick(&[200, 201, 202, 204, 302, 304]);
+                self.say(attempt, status, "{}", books_in)
+            }
+            _ => Reaction { outcome: None, books_in },
+        }
+    }
+
+    fn say(
+        &mut self,
+        attempt: &Attempt,
+        status: u16,
+        body: &str,
+        books_in: Option<u64>,
+    ) -> Reaction {
+        if (400..500).contains(&status) {
+            let count = &mut self.refusals[attempt.processor as usize][number(attempt.payment.id)];
+            *count = count.saturating_add(1);
+        }
+        let outcome = read_pay(status, body.as_bytes(), Some(1), true, attempt);
+        Reaction { outcome: Some(outcome), books_in }
+    }
+
+    fn look(&self, attempt: &Attempt) -> Outcome {
+        let Payment { id, amount, .. } = attempt.payment;
+        let Some(at) = self.find(attempt.processor, id) else {
+            return read_look(404, b"", None, attempt, true);
+        };
+        let body = format!(r#"{{"correlationId":"{id}","amount":{amount},"requestedAt":"{at}"}}"#);
+        read_look(200, body.as_bytes(), None, attempt, true)
+    }
+}
+
+fn look_oddly(attempt: &Attempt, random: &mut Random) -> Option<Outcome> {
+    let (status, body) = match random.below(4) {
+        0 => (503, "error"),
+        1 => (429, ""),
+        2 => (200, "<html>"),
+        _ => return None,
+    };
+    Some(read_look(status, body.as_bytes(), Some(1), attempt, true))
+}

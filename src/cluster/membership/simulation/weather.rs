@@ -1,0 +1,154 @@
+//! What befalls the two instances in one history: drawn from its seed, before it begins.
+
+use super::processors::Fails;
+use super::tale::Tale;
+use super::{Event, GENERATION, Ids, MS, Random, SECOND, STORM, Simulation, What, id};
+use crate::payments::Processor;
+
+/// What a history has beyond kills, stand-stills, cuts, outages and steps of the wall clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Climate {
+    pub fails: Option<Fails>,
+    /// Processors may answer odd things.
+    is_odd: bool,
+    /// A journal may be put back as it was a while ago.
+    pub has_copies: bool,
+    /// Everything is forgotten once, on demand.
+    is_purged: bool,
+    /// So many payments are sent.
+    ids: u64,
+    /// These no processor will have …
+    pub poison: Ids,
+    /// … and it is waited for that that is seen. It takes long to play.
+    pub waits_for_rejection: bool,
+    /// Misfortunes seldom come singly: half of what happens does within a little while of these.
+    bad_times: [u64; 3],
+}
+
+impl Climate {
+    pub fn draw(random: &mut Random) -> Climate {
+        let mut poison = Ids::default();
+        let fails = random.chance(8).then(|| match random.below(3) {
+            0 => Fails::InTurns((50 + random.below(2_000)) * MS),
+            _ => Fails::Always(random.pick(&Processor::ALL)),
+        });
+        let ids =
+            if random.chance(10) { 6 + random.below(GENERATION - 6) } else { 2 + random.below(4) };
+        if random.chance(12) {
+            let number = random.below(ids);
+            [number, number + GENERATION].iter().for_each(|it| _ = poison.insert(id(*it)));
+        }
+        Climate {
+            fails,
+            is_odd: random.chance(4),
+            has_copies: random.chance(5),
+            is_purged: random.chance(12),
+            ids,
+            poison,
+            waits_for_rejection: random.chance(6),
+            bad_times: [0; 3].map(|_| random.below(STORM - BAD_WHILE)),
+        }
+    }
+}
+
+const BAD_WHILE: u64 = 3 * SECOND;
+
+impl Simulation {
+    /// Some time in the storm.
+    fn some_time(&mut self) -> u64 {
+        let bad_time = self.random.pick(&self.climate.bad_times);
+        SECOND
+            + match self.random.chance(2) {
+                true => bad_time + self.random.below(BAD_WHILE),
+                false => self.random.below(STORM),
+            }
+    }
+
+    /// Puts a whole history onto the agenda.
+    pub fn plan(&mut self) {
+        let climate = self.climate;
+        for member in 0..2 {
+            self.plan_life(member);
+        }
+        for number in 0..climate.ids {
+            for _ in 0..1 + self.random.below(3) {
+                let time = self.some_time();
+                let member = self.random.below(2) as usize;
+                self.at(time, Event::of(member, What::Client(number)));
+            }
+        }
+        if climate.is_purged {
+            let (time, member) = (STORM / 4 + self.random.below(STORM / 2), self.random.below(2));
+            self.at(time, Event::of(member as usize, What::Purge));
+        }
+        for _ in 0..self.random.below(12) {
+            let time = self.some_time();
+            self.at(time, Event::of(0, What::Weather));
+        }
+    }
+
+    fn plan_life(&mut self, member: usize) {
+        let start = SECOND + self.random.below(SECOND);
+        self.at(start, Event::of(member, What::Start));
+        let has_copies = self.climate.has_copies;
+        for _ in 0..self.random.below(3) + u64::from(has_copies) {
+            let kill = self.some_time();
+            let away = self.random.pick(&[SECOND, 4 * SECOND, 15 * SECOND]);
+            let back = kill + self.random.below(away);
+            self.at(kill, Event::of(member, What::Kill));
+            self.at(back, Event::of(member, What::Start));
+        }
+        if has_copies {
+            let time = self.some_time();
+            self.at(time, Event::of(member, What::Backup));
+        }
+        if self.random.chance(3) {
+            let stop = self.some_time();
+            let length = self.random.below(12 * SECOND);
+            self.at(stop, Event::of(member, What::Stop));
+            self.at(stop + length, Event::of(member, What::Continue));
+        }
+    }
+
+    /// The weather changes.
+    pub fn change(&mut self) {
+        let kinds = if self.climate.is_odd { 9 } else { 6 };
+        match self.random.below(kinds) {
+            0 | 1 => {
+                let processor = self.random.pick(&Processor::ALL);
+                let down = &mut self.processors.down[processor as usize];
+                *down ^= true;
+                let is_down = *down;
+                self.tell(Tale::IsDown(processor, is_down));
+            }
+            2 => self.cut = [true, true],
+            3 => self.cut = [self.random.chance(2), self.random.chance(2)],
+            4 => self.cut = [false; 2],
+            5 => {
+                let member = self.random.below(2) as usize;
+                let step = self.random.below(20_000) as i64 - 10_000;
+                self.members[member].wall_ahead_ms += step;
+                self.tell(Tale::ClockSteps(member, step));
+            }
+            _ => {
+                let processor = self.random.pick(&Processor::ALL);
+                let odd = &mut self.processors.odd[processor as usize];
+                *odd ^= true;
+                let is_odd = *odd;
+                self.tell(Tale::IsOdd(processor, is_odd));
+            }
+        }
+        self.tell(Tale::IsCut(self.cut));
+    }
+
+    pub fn clear_up(&mut self) {
+        self.tell(Tale::ClearsUp);
+        self.processors.down = [false; 2];
+        self.processors.odd = [false; 2];
+        self.cut = [false; 2];
+        for member in 0..2 {
+            self.at(self.now, Event::of(member, What::Continue));
+            self.at(self.now, Event::of(member, What::Start));
+        }
+    }
+}
