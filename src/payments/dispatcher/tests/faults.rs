@@ -1,0 +1,141 @@
+//! Random faults of two processors in virtual time: each payment is booked once.
+
+use super::*;
+
+/// One processor's books, and the requests it will carry out although nobody waits for them.
+#[derive(Default)]
+struct Books {
+    booked: BTreeMap<u128, Attempt>,
+    late: Vec<(u64, Attempt)>,
+}
+
+impl Books {
+    /// Books an attempt unless its id is there, and says under which time it is.
+    fn book(&mut self, attempt: Attempt) -> Outcome {
+        Outcome::Recorded(self.booked.entry(attempt.payment.id.0).or_insert(attempt).requested_at)
+    }
+
+    /// What a request leads to. `fault` chooses; most values mean none.
+    fn answer(&mut self, start: Start, ms: u64, fault: u64) -> Outcome {
+        let attempt = start.attempt;
+        match (fault, start.question) {
+            (0, _) => Outcome::NotRecorded(Refusal::Unreachable),
+            (1, _) => Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 300 }),
+            (2, _) => Outcome::Unknown,
+            (_, Question::Look) => self
+                .booked
+                .get(&attempt.payment.id.0)
+                .map_or(Outcome::Absent, |held| Outcome::Recorded(held.requested_at)),
+            (3 | 4, Question::Pay) => FAILING,
+            (5, Question::Pay) => DECLINED,
+            (6, Question::Pay) => {
+                self.book(attempt);
+                Outcome::Unknown
+            }
+            (7, Question::Pay) => {
+                self.late.push((ms + fault * 100, attempt));
+                Outcome::Unknown
+            }
+            (_, Question::Pay) => self.book(attempt),
+        }
+    }
+
+    /// Books what was to be booked late and is due.
+    fn book_late(&mut self, ms: u64) {
+        let (due, rest): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(due, _)| *due <= ms);
+        self.late = rest;
+        for (_, attempt) in due {
+            self.book(attempt);
+        }
+    }
+}
+
+/// Plays a seed for seconds of faults and as long without as it takes to settle everything.
+fn play_with_faults(seed: u64) {
+    const PAYMENTS: u64 = 400;
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 20) % below
+    };
+    let mut bench = Bench::new();
+    let mut books = [Books::default(), Books::default()];
+    let mut open: Vec<(u64, Start, Outcome)> = Vec::new();
+    let mut settled: [Totals; 2] = Default::default();
+    let (mut submitted, mut times) = (0, BTreeMap::new());
+    while submitted < PAYMENTS || !bench.dispatcher.is_idle() {
+        assert!(bench.ms < 600_000, "seed {seed}: still busy: {:?}", bench.assert_one_place());
+        bench.ms += 1 + draw(5);
+        let has_faults = bench.ms < 6_000;
+        if submitted < PAYMENTS && draw(3) > 0 {
+            bench.submit(submitted);
+            submitted += 1;
+        }
+        if draw(500) == 0 {
+            let processor = Processor::ALL[draw(2) as usize];
+            bench.report(processor, draw(2) == 0, draw(3) * 900);
+        }
+        if draw(20) == 0 {
+            bench.assert_one_place();
+        }
+        while let Some(start) = bench.dispatcher.next(bench.now(), bench.at()) {
+            bench.dispatcher.sent(start.flight, bench.now());
+            let processor = start.attempt.processor;
+            let other = &books[processor.other() as usize];
+            let held = other.booked.contains_key(&id(start))
+                || other.late.iter().any(|(_, late)| late.payment.id.0 == id(start));
+            assert!(!held, "seed {seed}: the other one holds {}", start.attempt.payment.id);
+            let fault = if has_faults { draw(14) } else { 99 };
+            let answer = books[processor as usize].answer(start, bench.ms, fault);
+            let slow_ms = if draw(50) == 0 { 3_000 } else { 30 };
+            open.push((bench.ms + draw(slow_ms), start, answer));
+        }
+        books.iter_mut().for_each(|side| side.book_late(bench.ms));
+        let (ended, rest) = open.drain(..).partition(|(end_ms, ..)| *end_ms <= bench.ms);
+        open = rest;
+        let ended: Vec<(u64, Start, Outcome)> = ended;
+        for (_, start, outcome) in ended {
+            if let End::Settled(Settlement { processor, amount, requested_at }) =
+                bench.dispatcher.finished(start.flight, outcome, bench.now())
+            {
+                let totals =
+                    Totals { count: 1, amount: crate::base::money::Total(amount.0.into()) };
+                settled[processor as usize] += totals;
+                assert_eq!(times.insert(id(start), requested_at), None, "settled once");
+            }
+        }
+        bench.dispatcher.watch(bench.now());
+    }
+    assert_eq!(times.len() as u64, PAYMENTS, "seed {seed}");
+    assert_books_agree(&books, &settled, &times, seed);
+}
+
+fn assert_books_agree(
+    books: &[Books; 2],
+    settled: &[Totals; 2],
+    times: &BTreeMap<u128, Timestamp>,
+    seed: u64,
+) {
+    for processor in Processor::ALL {
+        let booked = &books[processor as usize].booked;
+        let mut totals = Totals::default();
+        for (id, attempt) in booked {
+            totals += Totals {
+                count: 1,
+                amount: crate::base::money::Total(attempt.payment.amount.0.into()),
+            };
+            assert_eq!(times[id], attempt.requested_at, "seed {seed}");
+        }
+        assert_eq!(totals, settled[processor as usize], "seed {seed}");
+    }
+    assert!(books[0].booked.keys().all(|id| !books[1].booked.contains_key(id)), "seed {seed}");
+}
+
+#[test]
+fn whatever_fails_each_payment_is_booked_once_and_the_books_agree() {
+    for seed in 1..=60 {
+        play_with_faults(seed);
+    }
+}
