@@ -7,7 +7,9 @@ use crate::base::limits::{ACCEPT_COMPLAINT_EVERY, ACCEPT_PAUSE};
 use crate::instance::api::Door;
 use crate::instance::config::ListenAddress;
 use crate::instance::node::Node;
+use crate::instance::server::Stream;
 use crate::instance::{give_up, server};
+use monoio::net::{TcpListener, UnixListener};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -85,39 +87,42 @@ impl Listener {
         if let Err(error) = self.socket.set_nonblocking(on_epoll) {
             give_up(&format!("cannot listen on {}: {error}", self.address));
         }
-        let mut complaints = Complaints::default();
-        let served = match self.address {
-            ListenAddress::Tcp(_) => {
-                let listener = self.socket.into();
-                match monoio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => loop {
-                        server::wait_for_room(&node, door).await;
-                        match listener.accept().await {
-                            Ok((stream, _)) => {
-                                let _ = stream.set_nodelay(true);
-                                server::start(&node, door, stream);
-                            }
-                            Err(error) => complaints.pause_after(&error).await,
-                        }
-                    },
-                    Err(error) => error,
+        let unable = match self.address {
+            ListenAddress::Tcp(_) => match TcpListener::from_std(self.socket.into()) {
+                Ok(listener) => {
+                    let accept = async || {
+                        let (stream, _) = listener.accept().await?;
+                        let _ = stream.set_nodelay(true);
+                        Ok(stream)
+                    };
+                    accept_all(&node, door, accept).await
                 }
-            }
-            ListenAddress::Unix(_) => {
-                let listener = self.socket.into();
-                match monoio::net::UnixListener::from_std(listener) {
-                    Ok(listener) => loop {
-                        server::wait_for_room(&node, door).await;
-                        match listener.accept().await {
-                            Ok((stream, _)) => server::start(&node, door, stream),
-                            Err(error) => complaints.pause_after(&error).await,
-                        }
-                    },
-                    Err(error) => error,
+                Err(error) => error,
+            },
+            ListenAddress::Unix(_) => match UnixListener::from_std(self.socket.into()) {
+                Ok(listener) => {
+                    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+                    accept_all(&node, door, accept).await
                 }
-            }
+                Err(error) => error,
+            },
         };
-        give_up(&format!("cannot listen: {served}"));
+        give_up(&format!("cannot listen: {unable}"));
+    }
+}
+
+async fn accept_all<S: Stream + 'static>(
+    node: &Arc<Node>,
+    door: Door,
+    accept: impl AsyncFn() -> io::Result<S>,
+) -> ! {
+    let mut complaints = Complaints::default();
+    loop {
+        server::wait_for_room(node, door).await;
+        match accept().await {
+            Ok(stream) => server::start(node, door, stream),
+            Err(error) => complaints.pause_after(&error).await,
+        }
     }
 }
 
