@@ -121,6 +121,8 @@ pub struct Membership {
     /// The peer's process, and up to which of its sequence numbers its adoptions are known here.
     peer_process: u64,
     learned: u64,
+    /// Those of them that were not known here before, and are not written down yet.
+    unwritten: Vec<(PaymentId, Cents)>,
     /// The peer has said that it may have forgotten what it paid.
     peer_is_copy: bool,
     /// Payments of the peer's accepted here and not driven, the oldest first.
@@ -165,6 +167,7 @@ impl Membership {
             pending: None,
             peer_process: 0,
             learned: 0,
+            unwritten: Vec::new(),
             peer_is_copy: false,
             guests: guests.into(),
             offering: Vec::new(),
@@ -224,6 +227,7 @@ impl Membership {
         self.adopted_first += self.adopted.len() as u64;
         self.adopted.clear();
         self.open.clear();
+        self.unwritten.clear();
         let forgotten = self.guests();
         self.guests.clear();
         self.offering.clear();
@@ -331,8 +335,17 @@ impl Membership {
         }
     }
 
+    /// Of a page of what the peer drives in our place, these were not known here. What is to be
+    /// written down before the page is [learned](Membership::learned): these, and those that a full
+    /// disk has not taken; they are known here by now.
+    pub fn to_write(&mut self, new: &[(PaymentId, Cents)]) -> Vec<(PaymentId, Cents)> {
+        self.unwritten.extend(new);
+        self.unwritten.clone()
+    }
+
     /// A page of what the peer drives in our place, from that sequence number on, is written down.
     pub fn learned(&mut self, from: u64, count: usize) {
+        self.unwritten.clear();
         let Some((asked_at, until)) = self.pending else { return };
         self.learned = from + count as u64;
         if self.learned >= until {

@@ -22,7 +22,6 @@ use crate::payments::{
     Attempt, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection, processor,
 };
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,8 +45,6 @@ pub struct Engine {
     watcher: RefCell<Option<Waker>>,
     /// A request has ended since the last pump.
     has_room: Cell<bool>,
-    /// Attempts of an earlier process that were not asked about yet.
-    unasked: RefCell<HashSet<PaymentId>>,
     /// Requests decided on in one pump, with where the journal holds them.
     starts: RefCell<Vec<(Start, Position)>>,
     odd: [Odd; 2],
@@ -79,7 +76,6 @@ impl Engine {
             lanes: Default::default(),
             watcher: RefCell::new(None),
             has_room: Cell::new(false),
-            unasked: RefCell::default(),
             starts: RefCell::default(),
             odd: Default::default(),
             last_state: [Cell::new(State::Up), Cell::new(State::Up)],
@@ -103,7 +99,6 @@ impl Engine {
     fn recover(&self) {
         let (waiting, doubts) = self.node.payments.take_recovered();
         let mut dispatcher = self.dispatcher.borrow_mut();
-        *self.unasked.borrow_mut() = doubts.iter().map(|attempt| attempt.payment.id).collect();
         waiting.into_iter().for_each(|payment| dispatcher.submit(payment));
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, clock::moment()));
     }
@@ -135,8 +130,6 @@ impl Engine {
         }
         let mut forgotten =
             dispatcher.purge() + self.node.cluster.with(|membership| membership.purge());
-        self.unasked.borrow_mut().clear();
-        self.node.payments.set_unasked(0);
         self.node.payments.queue.pop_all(|_| forgotten += 1);
         self.node.payments.queue.release(forgotten);
         self.node.payments.forget_all();
@@ -342,15 +335,6 @@ impl Engine {
             }
             End::Purged => {}
         }
-        self.asked(id);
-    }
-
-    /// What an attempt of an earlier process has settled is counted by now.
-    fn asked(&self, id: PaymentId) {
-        let mut unasked = self.unasked.borrow_mut();
-        if !unasked.is_empty() && unasked.remove(&id) {
-            self.node.payments.set_unasked(unasked.len());
-        }
     }
 
     /// The peer drives these, accepted in our place: they are not ours to pay. Those that are let go
@@ -390,6 +374,7 @@ impl Engine {
 
     /// Makes what the dispatcher knows visible to other threads, and flips known to the log.
     fn publish(&self, dispatcher: &Dispatcher, now: Moment) {
+        self.node.payments.set_unsure(dispatcher.is_unsure(now));
         let stats = &self.node.stats;
         let guests = self.node.cluster.with(|membership| membership.guests());
         stats.guests.store(guests as u64, Ordering::Relaxed);

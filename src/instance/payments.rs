@@ -4,8 +4,7 @@
 //! only then is the payment pushed. In any other order a repeated request could be answered 202
 //! for a payment that then finds no place.
 
-use crate::base::clock::{self, Moment};
-use crate::base::limits::{PAST_KNOWN_WITHIN, RING_CAPACITY};
+use crate::base::limits::RING_CAPACITY;
 use crate::base::money::Cents;
 use crate::instance::lifecycle::Lifecycle;
 use crate::instance::turn;
@@ -14,7 +13,7 @@ use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// See the module.
@@ -26,9 +25,8 @@ pub struct Payments {
     books: Mutex<Books>,
     /// What the journal brought back, until the dispatcher takes it over.
     recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
-    /// Attempts of an earlier process whose processor was not yet asked what came of them.
-    unasked: AtomicUsize,
-    started: Moment,
+    /// See [`Payments::totals`].
+    is_unsure: AtomicBool,
 }
 
 impl Payments {
@@ -47,7 +45,7 @@ impl Payments {
         }
         let queue = Queue::new(RING_CAPACITY, queue_capacity);
         queue.take_over(recovered.waiting.len() + recovered.doubts.len() + guests);
-        let unasked = AtomicUsize::new(recovered.doubts.len());
+        let is_unsure = AtomicBool::new(!recovered.doubts.is_empty());
         Payments {
             lifecycle,
             queue,
@@ -55,8 +53,7 @@ impl Payments {
             ids,
             books: Mutex::new(recovered.books),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
-            unasked,
-            started: clock::moment(),
+            is_unsure,
         }
     }
 
@@ -112,18 +109,17 @@ impl Payments {
         self.books().apply(event);
     }
 
-    /// So many attempts of an earlier process have not been asked about.
-    pub fn set_unasked(&self, count: usize) {
-        self.unasked.store(count, Ordering::Release);
+    /// What the dispatcher says of it ([`Dispatcher::is_unsure`]), after all that it knows is counted.
+    ///
+    /// [`Dispatcher::is_unsure`]: crate::payments::dispatcher::Dispatcher::is_unsure
+    pub fn set_unsure(&self, is_unsure: bool) {
+        self.is_unsure.store(is_unsure, Ordering::Release);
     }
 
     /// What this instance has settled in a window. `None` just after a start, while it does not know
-    /// what an earlier process has settled without living to see the answer: no totals are better
-    /// than wrong ones. A processor that does not say is not waited for longer than
-    /// [`PAST_KNOWN_WITHIN`].
+    /// what an earlier process has settled without living to see the answer.
     pub fn totals(&self, window: Window) -> Option<[Totals; 2]> {
-        let is_unsure = self.unasked.load(Ordering::Acquire) > 0
-            && clock::moment().since(self.started) < PAST_KNOWN_WITHIN;
+        let is_unsure = self.is_unsure.load(Ordering::Acquire);
         (!is_unsure).then(|| self.books().summary.totals(window))
     }
 

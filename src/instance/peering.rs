@@ -111,12 +111,9 @@ impl Peering {
         let journal = &self.node.payments.journal;
         let disowned = self.engine.disown(&page);
         let known = |id: PaymentId| disowned.iter().any(|payment| payment.id == id);
-        let mut learned: Vec<(PaymentId, Cents)> = Vec::new();
-        for (id, amount) in &page {
-            if self.node.payments.remember(*id, *amount) && !known(*id) {
-                learned.push((*id, *amount));
-            }
-        }
+        let mut new = page.clone();
+        new.retain(|(id, amount)| self.node.payments.remember(*id, *amount) && !known(*id));
+        let learned = cluster.with(|membership| membership.to_write(&new));
         for Payment { id, amount, .. } in disowned.iter().copied() {
             self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
         }

@@ -29,6 +29,7 @@ use super::{
     processor,
 };
 use crate::base::clock::{Moment, Timestamp};
+use crate::base::limits::PAST_KNOWN_WITHIN;
 use agenda::Agenda;
 use case::{Case, Declined, Open};
 use std::collections::{HashSet, VecDeque};
@@ -242,6 +243,9 @@ pub struct Dispatcher {
     flights: Vec<Option<Flight>>,
     free_slots: Vec<u32>,
     in_flight: usize,
+    /// Attempts of an earlier process that were not asked about yet, and how long that is waited for.
+    unasked: HashSet<PaymentId>,
+    past_known_by: Moment,
     /// Per processor and kind.
     looks: [[usize; 3]; 2],
     /// Payments that are here and not over, wherever they wait.
@@ -282,6 +286,8 @@ impl Dispatcher {
             flights: Vec::new(),
             free_slots: Vec::new(),
             in_flight: 0,
+            unasked: HashSet::new(),
+            past_known_by: Moment::default(),
             looks: Default::default(),
             held: 0,
             order: Default::default(),
@@ -349,11 +355,20 @@ impl Dispatcher {
     /// once: its processor may have answered long ago.
     pub fn submit_doubt(&mut self, attempt: Attempt, now: Moment) {
         self.held += 1;
+        self.unasked.insert(attempt.payment.id);
+        self.past_known_by = now + PAST_KNOWN_WITHIN;
         let Attempt { payment, processor, requested_at } = attempt;
         // When it was posted is not known any more, but before now it was.
         let (pause, posted_at) = (Duration::ZERO, now);
         let open = Open { processor, requested_at, posted_at, pause, declined: None };
         self.doubts[processor as usize].push(now, (Case::new(payment), open));
+    }
+
+    /// Whether an earlier process may have settled what nobody has counted yet: until each attempt
+    /// it left open has been asked about, or for [`PAST_KNOWN_WITHIN`] if a processor does not say.
+    /// Totals that were told meanwhile would be wrong.
+    pub fn is_unsure(&self, now: Moment) -> bool {
+        !self.unasked.is_empty() && now < self.past_known_by
     }
 
     /// Payments waiting for an attempt.
@@ -469,6 +484,7 @@ impl Dispatcher {
             places.iter_mut().for_each(Agenda::clear);
         }
         self.disowned.clear();
+        self.unasked.clear();
         for flight in self.flights.iter_mut().flatten() {
             flight.purged = true;
         }

@@ -5,8 +5,8 @@
 //! Membership and dispatcher are the real ones. Played are the network (messages late, lost, cut one
 //! way or both), the processors (down, for ever or in turns; slow, losing answers, booking late,
 //! answering odd things), the journals (what was appended is there after a kill, unless an old copy
-//! is put back), the wall clocks (which step), the clients (who repeat at either instance) and a
-//! purge. One history is one seed; a failure prints it, and `GALO_SEED=… cargo test --lib
+//! is put back), the disks (full for a while), the wall clocks (which step), the clients (who repeat
+//! at either instance), audits and a purge. One history is one seed; a failure prints it, and `GALO_SEED=… cargo test --lib
 //! membership::simulation` plays it again and tells it step by step; `GALO_LEFT_OUT=Lease` beside it
 //! leaves a rule out.
 //!
@@ -85,6 +85,10 @@ enum LeftOut {
     UnderWay,
     /// A purge is not written down.
     Purge,
+    /// What was learned on a full disk is remembered, and not written down when there is room again.
+    Unwritten,
+    /// Totals are told before it has been asked what an earlier process had paid.
+    Unasked,
     /// The rules of before, with which payments were paid twice on the real binary: no lease, only
     /// what was adopted is looked for and it is paid anywhere, and what is learned is only
     /// remembered.
@@ -93,7 +97,7 @@ enum LeftOut {
 
 impl LeftOut {
     /// Each of which something is missed without.
-    const RULES: [LeftOut; 11] = [
+    const RULES: [LeftOut; 13] = [
         LeftOut::Lease,
         LeftOut::EveryLease,
         LeftOut::Verify,
@@ -105,6 +109,8 @@ impl LeftOut {
         LeftOut::ToldCopy,
         LeftOut::UnderWay,
         LeftOut::Purge,
+        LeftOut::Unwritten,
+        LeftOut::Unasked,
     ];
 
     /// What `GALO_LEFT_OUT` names.
@@ -119,6 +125,7 @@ impl LeftOut {
         match self {
             LeftOut::EveryLease | LeftOut::Refusal => matches!(wrong, Wrong::Lost(_)),
             LeftOut::Purge => matches!(wrong, Wrong::Back(_)),
+            LeftOut::Unasked => matches!(wrong, Wrong::Untold(_)),
             _ => matches!(wrong, Wrong::Twice(_)),
         }
     }
@@ -136,6 +143,7 @@ enum Wrong {
     Rejected(PaymentId),
     Lost(PaymentId),
     Counted(PaymentId),
+    Untold(PaymentId),
     Back(usize),
 }
 
@@ -146,6 +154,7 @@ impl fmt::Display for Wrong {
             Wrong::Rejected(id) => write!(f, "{} is rejected, and need not be", id.0),
             Wrong::Lost(id) => write!(f, "{} was promised, and is not booked", id.0),
             Wrong::Counted(id) => write!(f, "{} is not counted as it is booked", id.0),
+            Wrong::Untold(id) => write!(f, "{} is left out of the totals", id.0),
             Wrong::Back(index) => write!(f, "what {} had purged is back", index + 1),
         }
     }
@@ -199,6 +208,10 @@ struct Process {
     ids: Ids,
     serves: bool,
     counted: Vec<Counted>,
+    /// What an earlier process had paid without living to count it, and what was asked about since.
+    left_paid: Vec<PaymentId>,
+    asked: Ids,
+    started: Moment,
     /// Requests decided on and not ended, and until when each waits.
     flights: Vec<(FlightId, Attempt, u64)>,
     /// Which question to the peer is under way, and until when it waits.
@@ -224,6 +237,17 @@ struct Member {
     /// So long was it after the last purge.
     purged: Option<usize>,
     wall_ahead_ms: i64,
+    disk: Disk,
+}
+
+/// What room there is, see `Journal::has_room`. What has been attempted can always be settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disk {
+    Free,
+    /// Nothing can be accepted, adopted or learned …
+    Full,
+    /// … nor attempted.
+    FullForLong,
 }
 
 #[derive(Clone, Debug)]
@@ -258,7 +282,8 @@ enum What {
     Send(Start),
     /// A request is at its processor, that was sent at this time in that life.
     Arrives(Start, u64, u32),
-    Books(Attempt),
+    /// A request is carried out, and shows by that time.
+    Books(Attempt, u64),
     Answered(FlightId, Attempt, Outcome),
     Backup,
     Kill,
@@ -266,6 +291,8 @@ enum What {
     Stop,
     Continue,
     Weather,
+    /// Somebody wants the totals.
+    Audit,
 }
 
 impl What {
@@ -282,6 +309,7 @@ impl What {
                 | What::Stop
                 | What::Continue
                 | What::Weather
+                | What::Audit
         )
     }
 }
@@ -365,10 +393,12 @@ impl Simulation {
             is_copy: false,
             purged: None,
             wall_ahead_ms: 0,
+            disk: Disk::Free,
         };
         let mut random = Random(seed);
         let mut climate = Climate::draw(&mut random);
         climate.has_copies |= left_out.is_about_copies();
+        climate.has_full_disks |= left_out == LeftOut::Unwritten;
         Simulation {
             now: SECOND,
             left_out,
@@ -443,7 +473,8 @@ impl Simulation {
             What::Arrives(start, sent_at, life) => {
                 return self.arrives(index, start, sent_at, life);
             }
-            What::Books(attempt) => return self.book(index, &attempt),
+            What::Books(attempt, shows_by) => return self.book(index, &attempt, shows_by),
+            What::Audit => return self.audit(),
             What::Purge => return self.ask_to_purge(index),
             What::Backup => {
                 let member = &mut self.members[index];

@@ -108,3 +108,22 @@ fn a_peer_on_a_copy_of_its_journal_is_known_with_the_first_lease() {
     membership.answered(at(3), &hello(21, 0), at(3));
     assert!(!membership.peer_is_copy());
 }
+
+/// It was remembered when it was first read, and so was new to nobody when it was read again: it was
+/// never written down, and a home that started again paid it as well.
+#[test]
+fn what_a_full_disk_has_not_taken_is_to_be_written_when_there_is_room() {
+    let mut membership = first_instance();
+    let page = [guest(0), guest(1)].map(|guest| (guest.id, guest.amount));
+    let later = (guest(2).id, guest(2).amount);
+    assert_eq!(membership.to_write(&page), page);
+    membership.missed(at(1));
+    assert_eq!(membership.to_write(&[]), page, "asked again, nothing of it is new");
+    membership.missed(at(2));
+    assert_eq!(membership.to_write(&[later]), [page[0], page[1], later]);
+    membership.learned(0, 3);
+    assert_eq!(membership.to_write(&[]), []);
+    membership.to_write(&page);
+    membership.purge();
+    assert_eq!(membership.to_write(&[]), [], "they may be sent anew");
+}

@@ -16,6 +16,9 @@ impl Dispatcher {
         self.in_flight -= 1;
         self.drop_ended(flight.processor);
         self.learn(&flight, outcome, now);
+        if !self.unasked.is_empty() {
+            self.unasked.remove(&flight.case.payment.id);
+        }
         if flight.purged {
             return End::Purged;
         }

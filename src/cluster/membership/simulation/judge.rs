@@ -1,6 +1,7 @@
 //! When a history is over, and whether it ended well.
 
 use super::*;
+use crate::base::limits::PAST_KNOWN_WITHIN;
 
 impl Simulation {
     /// Whether nothing more can come that would tell anything.
@@ -41,6 +42,34 @@ impl Simulation {
         // What is held is found: that processor was odd for a while, or the journal is a copy.
         self.processors.held().all(|(held, ..)| held != open.id)
             && (is_in_doubt_there || (is_guest && failing == policy().cheaper))
+    }
+
+    /// At any moment: what is told is booked, and counted by one of the two only; and nothing is left
+    /// out because nobody has asked yet.
+    pub fn audit(&mut self) {
+        let (now, tells_all) = (Moment(self.now), self.left_out == LeftOut::Unasked);
+        let told = self.members.each_ref().map(|member| {
+            let process = member.process.as_ref().filter(|_| !member.stopped);
+            process.filter(|it| tells_all || !it.dispatcher.is_unsure(now))
+        });
+        let counted = told.map(|it| it.map_or(&[][..], |process| &process.counted));
+        let is_wrong = |index: usize, it: &&Counted| {
+            self.processors.find(it.1, it.0) != Some(it.2) || counted[other(index)].contains(it)
+        };
+        let wrong = [0, 1].into_iter().find_map(|index| {
+            let untold = told[index].and_then(|process| {
+                let since = process.started;
+                let is_untold = |id: &&PaymentId| {
+                    process.counted.iter().all(|counted| counted.0 != **id)
+                        && !process.asked.contains(**id)
+                        && now.since(since) < PAST_KNOWN_WITHIN
+                };
+                process.left_paid.iter().find(is_untold).map(|id| Wrong::Untold(*id))
+            });
+            let wrong = counted[index].iter().find(|it| is_wrong(index, it));
+            untold.or_else(|| wrong.map(|it| Wrong::Counted(it.0)))
+        });
+        self.wrong = self.wrong.take().or(wrong);
     }
 
     /// After the calm.

@@ -41,6 +41,11 @@ impl Simulation {
             TakenUp::new(&replay, member.instance, self.left_out, now);
         let mut dispatcher = Dispatcher::new(policy(), true, self.random.next());
         free.into_iter().for_each(|payment| dispatcher.submit(payment));
+        let is_paid = |it: &&Attempt| {
+            let Attempt { payment, processor, requested_at } = **it;
+            self.processors.find(processor, payment.id) == Some(requested_at)
+        };
+        let left_paid = doubts.iter().filter(is_paid).map(|it| it.payment.id).collect();
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, now));
         let process = u64::from(member.life) << 8 | index as u64;
         let membership = Membership::new(member.instance, process, ADOPT_AFTER, of_the_peer, now);
@@ -50,12 +55,17 @@ impl Simulation {
             ids: replay.ids,
             serves: false,
             counted: replay.counted,
+            left_paid,
+            asked: Ids::default(),
+            started: now,
             flights: Vec::new(),
             asking: None,
             passed_on: Vec::new(),
             wakes_at: u64::MAX,
         });
         self.tell(Tale::Starts(index));
+        let soon = self.now + self.random.below(SECOND);
+        self.at(soon, Event::of(0, What::Audit));
         self.run(index);
     }
 
@@ -88,10 +98,12 @@ impl Simulation {
         {
             self.begin(index, duty);
         }
-        let is_copy = self.members[index].is_copy;
+        let Member { is_copy, disk, .. } = self.members[index];
+        let has_room = disk != Disk::FullForLong;
         let Some(process) = &mut self.members[index].process else { return };
         process.serves |= process.membership.presence() != Presence::Unknown;
-        if process.serves && !process.dispatcher.is_idle() {
+        let serves = process.serves;
+        if !process.dispatcher.is_idle() {
             process.dispatcher.set_reach(match left_out {
                 LeftOut::Lease | LeftOut::Before => Reach::Every,
                 LeftOut::EveryLease => Reach::Cheaper,
@@ -106,7 +118,11 @@ impl Simulation {
             process.dispatcher.set_verifying(is_copy || peer_is_copy, since);
             process.dispatcher.watch(now);
             while let Some(process) = &mut self.members[index].process
-                && let Some(start) = process.dispatcher.next(now, wall)
+                && let Some(start) = match serves {
+                    true if has_room => process.dispatcher.next(now, wall),
+                    true => None,
+                    false => process.dispatcher.next_doubt(now),
+                }
             {
                 let Start { flight, attempt, question } = start;
                 process.flights.push((flight, attempt, u64::MAX));

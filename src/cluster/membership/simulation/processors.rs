@@ -15,6 +15,14 @@ pub enum Fails {
     InTurns(u64),
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Booking {
+    id: PaymentId,
+    requested_at: Timestamp,
+    /// From then on it is found by who looks for it.
+    shown_at: u64,
+}
+
 pub struct Processors {
     pub down: [bool; 2],
     /// Every other answer is an odd one.
@@ -22,7 +30,7 @@ pub struct Processors {
     fails: Option<Fails>,
     /// Refused by both, and never booked.
     pub poison: Ids,
-    held: [Vec<(PaymentId, Timestamp)>; 2],
+    held: [Vec<Booking>; 2],
     /// Answers that may have been taken for a refusal of the payment.
     refusals: [[u8; IDS as usize]; 2],
 }
@@ -53,7 +61,7 @@ impl Processors {
                 Reaction { outcome, books_in: None }
             }
             (Question::Look, false) => {
-                Reaction { outcome: Some(self.look(attempt)), books_in: None }
+                Reaction { outcome: Some(self.look(attempt, now)), books_in: None }
             }
         }
     }
@@ -61,21 +69,26 @@ impl Processors {
     /// What each processor holds.
     pub fn held(&self) -> impl Iterator<Item = (PaymentId, Processor, Timestamp)> {
         Processor::ALL.into_iter().flat_map(|processor| {
-            self.held[processor as usize].iter().map(move |(id, at)| (*id, processor, *at))
+            let held = self.held[processor as usize].iter();
+            held.map(move |it| (it.id, processor, it.requested_at))
         })
     }
 
     pub fn find(&self, processor: Processor, id: PaymentId) -> Option<Timestamp> {
-        let held = &self.held[processor as usize];
-        held.iter().find(|(held, _)| *held == id).map(|(_, at)| *at)
+        self.booking(processor, id).map(|it| it.requested_at)
+    }
+
+    fn booking(&self, processor: Processor, id: PaymentId) -> Option<&Booking> {
+        self.held[processor as usize].iter().find(|it| it.id == id)
     }
 
     /// Books it. False if it is held already.
-    pub fn book(&mut self, attempt: &Attempt) -> bool {
+    pub fn book(&mut self, attempt: &Attempt, shown_at: u64) -> bool {
         let Attempt { payment, processor, requested_at } = *attempt;
         let is_new = self.find(processor, payment.id).is_none();
         if is_new {
-            self.held[processor as usize].push((payment.id, requested_at));
+            let booking = Booking { id: payment.id, requested_at, shown_at };
+            self.held[processor as usize].push(booking);
         }
         is_new
     }
@@ -154,9 +167,10 @@ impl Processors {
         Reaction { outcome: Some(outcome), books_in }
     }
 
-    fn look(&self, attempt: &Attempt) -> Outcome {
+    fn look(&self, attempt: &Attempt, now: u64) -> Outcome {
         let Payment { id, amount, .. } = attempt.payment;
-        let Some(at) = self.find(attempt.processor, id) else {
+        let shown = self.booking(attempt.processor, id).filter(|it| it.shown_at <= now);
+        let Some(Booking { requested_at: at, .. }) = shown else {
             return read_look(404, b"", None, attempt, true);
         };
         let body = format!(r#"{{"correlationId":"{id}","amount":{amount},"requestedAt":"{at}"}}"#);

@@ -31,12 +31,16 @@ impl Simulation {
     }
 
     pub fn arrives(&mut self, index: usize, start: Start, sent_at: u64, life: u32) {
-        let left = (sent_at + BOOKS_WITHIN).saturating_sub(self.now);
+        let shows_by = (sent_at + BOOKS_WITHIN).max(self.now);
+        let left = shows_by - self.now;
         let Reaction { outcome, books_in } =
             self.processors.react(&start, self.now, left, &mut self.random);
         match books_in {
-            Some(0) => self.book(index, &start.attempt),
-            Some(us) => self.at(self.now + us, Event::of(index, What::Books(start.attempt))),
+            Some(0) => self.book(index, &start.attempt, shows_by),
+            Some(us) => {
+                let books = What::Books(start.attempt, shows_by);
+                self.at(self.now + us, Event::of(index, books));
+            }
             None => {}
         }
         if let Some(outcome) = outcome.filter(|_| !self.random.chance(10)) {
@@ -46,8 +50,12 @@ impl Simulation {
         }
     }
 
-    pub fn book(&mut self, index: usize, attempt: &Attempt) {
-        if !self.processors.book(attempt) {
+    pub fn book(&mut self, index: usize, attempt: &Attempt, shows_by: u64) {
+        let shown_at = match self.climate.shows_late && self.random.chance(2) {
+            true => self.now + self.random.below(shows_by.saturating_sub(self.now).max(1)),
+            false => self.now,
+        };
+        if !self.processors.book(attempt, shown_at) {
             return;
         }
         self.tell(Tale::Books(index, *attempt));
@@ -65,6 +73,7 @@ impl Simulation {
         let Some(place) = process.flights.iter().position(|it| it.0 == flight) else { return };
         process.flights.swap_remove(place);
         let id = attempt.payment.id;
+        process.asked.insert(id);
         let outcome = match (outcome, self.left_out) {
             (Outcome::Declined { .. }, LeftOut::Doubt) => Outcome::NotRecorded(Refusal::Failing),
             (Outcome::Declined { .. }, LeftOut::Refusal) => Outcome::Unknown,

@@ -1,7 +1,7 @@
 //! What is told of a history: for whoever replays it, and to see what kind of story it was.
 
 use super::journal::Kept;
-use super::{number, other};
+use super::{Disk, number, other};
 use crate::payments::dispatcher::Question;
 use crate::payments::{Attempt, PaymentId, Processor};
 use std::fmt;
@@ -26,6 +26,7 @@ pub enum Tale {
     /// What one says to the other is lost.
     IsCut([bool; 2]),
     ClockSteps(usize, i64),
+    HasDisk(usize, Disk),
     ClearsUp,
 }
 
@@ -69,6 +70,7 @@ impl fmt::Display for Tale {
             Tale::ClockSteps(index, ms) => {
                 write!(f, "the wall clock of {} steps by {ms} ms", index + 1)
             }
+            Tale::HasDisk(index, disk) => write!(f, "the disk of {} is {disk:?}", index + 1),
             Tale::ClearsUp => write!(f, "it clears up"),
         }
     }

@@ -12,6 +12,12 @@ impl Simulation {
             Duty::Offer(guests) => {
                 (Asked::Offer(guests.iter().map(|guest| guest.id).collect()), PEER_PATIENCE)
             }
+            Duty::Adopt(_) if self.members[index].disk != Disk::Free => {
+                if let Some(process) = &mut self.members[index].process {
+                    process.membership.not_adopted(now);
+                }
+                return;
+            }
             Duty::Adopt(batch) => {
                 batch.iter().for_each(|(id, _)| self.write(index, Kept::Adopted(*id)));
                 let time = self.now + self.random.below(200 * MS);
@@ -79,10 +85,8 @@ impl Simulation {
                 Reply::Offered(ids.into_iter().map(|id| self.accept(index, id)).collect())
             }
             Asked::Payment(id) => Reply::Accepted(self.accept(index, id)),
-            Asked::Purge => {
-                self.purge(index);
-                Reply::Purged
-            }
+            Asked::Purge if self.purge(index) => Reply::Purged,
+            Asked::Purge => return self.run(index),
         };
         if !self.is_lost(index) {
             let time = self.now + self.delay();
@@ -121,12 +125,25 @@ impl Simulation {
         let Some(process) = &mut self.members[index].process else { return };
         let ids = page.iter().map(|(id, _)| *id).collect();
         let disowned = process.dispatcher.disown(&ids);
-        let mut learned: Vec<_> = disowned.iter().map(|payment| payment.id).collect();
-        learned.extend(page.iter().map(|(id, _)| *id).filter(|id| process.ids.insert(*id)));
+        let mut new = page.to_vec();
+        new.retain(|(id, _)| process.ids.insert(*id));
+        let learned = match self.left_out {
+            LeftOut::Unwritten => new,
+            _ => process.membership.to_write(&new),
+        };
+        let is_written = !matches!(self.left_out, LeftOut::Learning | LeftOut::Before);
+        if is_written {
+            disowned.iter().for_each(|it| self.write(index, Kept::Forwarded(it.id)));
+        }
+        let has_room = self.members[index].disk == Disk::Free;
+        let Some(process) = &mut self.members[index].process else { return };
+        if !has_room && !learned.is_empty() {
+            return process.membership.missed(Moment(self.now));
+        }
         process.membership.learned(from, page.len());
         page.iter().for_each(|(id, _)| self.tell(Tale::Learns(index, *id)));
-        if !matches!(self.left_out, LeftOut::Learning | LeftOut::Before) {
-            learned.into_iter().for_each(|id| self.write(index, Kept::Forwarded(id)));
+        if is_written {
+            learned.into_iter().for_each(|(id, _)| self.write(index, Kept::Forwarded(id)));
         }
     }
 
@@ -170,9 +187,10 @@ impl Simulation {
     pub fn answer_client(&mut self, index: usize, asked: Asked, reply: Reply) {
         match (asked, reply) {
             (Asked::Payment(id), Reply::Accepted(Accepted::Closed)) => self.promise(index, id),
-            (Asked::Payment(id), _) => _ = self.promised.insert(id),
-            (_, Reply::Purged) => {
-                self.purge(index);
+            (Asked::Payment(id), Reply::Accepted(Accepted::New | Accepted::Repeated)) => {
+                self.promised.insert(id);
+            }
+            (_, Reply::Purged) if self.purge(index) => {
                 self.is_purging = false;
                 self.generation += 1;
             }
@@ -194,6 +212,9 @@ impl Simulation {
         let Some(process) = member.process.as_mut().filter(|it| it.serves) else {
             return Accepted::Closed;
         };
+        if member.disk != Disk::Free {
+            return Accepted::DiskFull;
+        }
         if !process.ids.insert(id) {
             return Accepted::Repeated;
         }
@@ -220,16 +241,22 @@ impl Simulation {
         self.at(self.now + PURGE_AGAIN, Event::of(again, What::Purge));
     }
 
-    pub fn purge(&mut self, index: usize) {
-        let Some(process) = &mut self.members[index].process else { return };
+    /// False if there is no room to write that down.
+    pub fn purge(&mut self, index: usize) -> bool {
+        let member = &mut self.members[index];
+        let Some(process) = member.process.as_mut().filter(|_| member.disk == Disk::Free) else {
+            return false;
+        };
         process.dispatcher.purge();
         process.membership.purge();
         process.ids = Ids::default();
         process.counted.clear();
+        process.left_paid.clear();
         self.tell(Tale::Purges(index));
         if self.left_out != LeftOut::Purge {
             self.write(index, Kept::Purged);
         }
         self.members[index].purged = Some(self.members[index].journal.len());
+        true
     }
 }

@@ -2,7 +2,7 @@
 
 use super::processors::Fails;
 use super::tale::Tale;
-use super::{Event, GENERATION, Ids, MS, Random, SECOND, STORM, Simulation, What, id};
+use super::{Disk, Event, GENERATION, Ids, MS, Random, SECOND, STORM, Simulation, What, id};
 use crate::payments::Processor;
 
 /// What a history has beyond kills, stand-stills, cuts, outages and steps of the wall clocks.
@@ -13,6 +13,10 @@ pub struct Climate {
     is_odd: bool,
     /// A journal may be put back as it was a while ago.
     pub has_copies: bool,
+    /// Disks may be full for a while.
+    pub has_full_disks: bool,
+    /// What a processor has booked it may show only a while later.
+    pub shows_late: bool,
     /// Everything is forgotten once, on demand.
     is_purged: bool,
     /// So many payments are sent.
@@ -42,6 +46,8 @@ impl Climate {
             fails,
             is_odd: random.chance(4),
             has_copies: random.chance(5),
+            has_full_disks: random.chance(5),
+            shows_late: random.chance(4),
             is_purged: random.chance(12),
             ids,
             poison,
@@ -85,6 +91,10 @@ impl Simulation {
             let time = self.some_time();
             self.at(time, Event::of(0, What::Weather));
         }
+        for _ in 0..self.random.below(4) {
+            let time = self.some_time();
+            self.at(time, Event::of(0, What::Audit));
+        }
     }
 
     fn plan_life(&mut self, member: usize) {
@@ -112,6 +122,12 @@ impl Simulation {
 
     /// The weather changes.
     pub fn change(&mut self) {
+        if self.climate.has_full_disks && self.random.chance(2) {
+            let member = self.random.below(2) as usize;
+            let disk = self.random.pick(&[Disk::Free, Disk::Full, Disk::FullForLong]);
+            self.members[member].disk = disk;
+            return self.tell(Tale::HasDisk(member, disk));
+        }
         let kinds = if self.climate.is_odd { 9 } else { 6 };
         match self.random.below(kinds) {
             0 | 1 => {
@@ -147,6 +163,7 @@ impl Simulation {
         self.processors.odd = [false; 2];
         self.cut = [false; 2];
         for member in 0..2 {
+            self.members[member].disk = Disk::Free;
             self.at(self.now, Event::of(member, What::Continue));
             self.at(self.now, Event::of(member, What::Start));
         }
