@@ -194,6 +194,11 @@ impl Observed {
             && self.is_admitting(now)
     }
 
+    /// When the newest attempt began.
+    pub fn tried_at(&self) -> Moment {
+        self.tried_at
+    }
+
     /// How long it has been up. Zero while it is down.
     pub fn up_for(&self, now: Moment) -> Duration {
         if self.state == State::Up { now.since(self.up_since) } else { Duration::ZERO }

@@ -172,23 +172,53 @@ impl Dispatcher {
         }
     }
 
-    /// A payment that was refused, offered to the processor whose turn it is.
-    fn next_refused(&mut self, processor: Processor, now: Moment, at: Timestamp) -> Option<Start> {
-        let index = processor as usize;
-        loop {
-            let may_probe = self.may_probe_again();
-            let is_last_resort = may_probe[index] && self.observed[index].is_last_resort_due(now);
-            let router = self.router(self.reach, may_probe);
-            let can_take = router.can_take(processor, now) || is_last_resort;
-            if !can_take || !self.refused[index].is_due(now) {
-                return None;
+    /// A payment that was refused, offered to the processor whose turn it is. While that is down, to
+    /// the other one again: the refusal may have been a mistake, and a turn may never come.
+    fn next_refused(&mut self, turn: Processor, now: Moment, at: Timestamp) -> Option<Start> {
+        let other = turn.other();
+        let is_well = |it: Processor| self.observed[it as usize].has_place(now);
+        let well = [turn, other].into_iter().find(|it| is_well(*it));
+        let is_turn_up = self.observed[turn as usize].state() == State::Up;
+        let probes = [turn, other].map(|it| self.may_be_probed(it, now));
+        while self.refused[turn as usize].is_due(now) && (well.is_some() || probes != [false; 2]) {
+            let (due, case) = self.refused[turn as usize].pop_with_due()?;
+            let may_go_back =
+                case.may_go_to(other, &self.policy, self.reach) && !case.has_enough_of(other);
+            let may_go = |it: &Processor| *it == turn || (may_go_back && !is_turn_up);
+            let target = well.filter(may_go).or_else(|| self.probe_of(&case, may_go, now));
+            let Some(target) = target else {
+                self.refused[turn as usize].push(now + REFUSED_PAUSE_MIN, case);
+                continue;
+            };
+            if self.is_clear(&case, target, now) {
+                return Some(self.start_new(case, target, now, at));
             }
-            let (due, case) = self.refused[index].pop_with_due()?;
-            if self.is_clear(&case, processor, now) {
-                return Some(self.start_new(case, processor, now, at));
-            }
-            self.unverify(case, None, processor.other(), (due, now));
+            self.unverify(case, None, target.other(), (due, now));
         }
+        None
+    }
+
+    /// Down, and to be tried with a payment that was sent before.
+    fn may_be_probed(&self, processor: Processor, now: Moment) -> bool {
+        let seen = &self.observed[processor as usize];
+        self.may_probe_again()[processor as usize]
+            && (seen.is_probe_due(now) || seen.is_last_resort_due(now))
+    }
+
+    /// Which processor that is down is to be tried with this payment: the one that was not for the
+    /// longest time. A lone payment would go to the same one for ever else.
+    fn probe_of(
+        &self,
+        case: &Case,
+        may_go: impl Fn(&Processor) -> bool,
+        now: Moment,
+    ) -> Option<Processor> {
+        let reach = self.reach_of(case);
+        Processor::ALL
+            .into_iter()
+            .filter(|it| may_go(it) && case.may_go_to(*it, &self.policy, reach))
+            .filter(|it| self.may_be_probed(*it, now))
+            .min_by_key(|it| (self.observed[*it as usize].tried_at(), *it != self.policy.cheaper))
     }
 
     /// A payment that was sent in vain too often.
@@ -196,16 +226,15 @@ impl Dispatcher {
         loop {
             let (_, case) = self.later[line].peek().filter(|(due, _)| *due <= now)?;
             let waited = now.since(case.payment.accepted);
-            // Where it is well first. Its pauses are longer than those between two probes: a lone one
-            // would be the probe of a processor that is down each time, and never go anywhere else.
-            let choose = |may_probe: [bool; 2]| match self
-                .router(self.reach_of(case), may_probe)
-                .choose(waited, 1, now)
-            {
-                Decision::Send(processor) => Some(processor),
-                Decision::Wait => None,
+            let router = self.router(self.reach_of(case), [false; 2]);
+            let cheaper = self.policy.cheaper;
+            let is_cheaper_up = self.observed[cheaper as usize].state() == State::Up;
+            let processor = match router.choose(waited, 1, now) {
+                Decision::Send(processor) => processor,
+                Decision::Wait => {
+                    self.probe_of(case, |it| *it == cheaper || !is_cheaper_up, now)?
+                }
             };
-            let processor = choose([false; 2]).or_else(|| choose(self.may_probe_again()))?;
             let (due, case) = self.later[line].pop_with_due()?;
             if self.is_clear(&case, processor, now) {
                 return Some(self.start_new(case, processor, now, at));

@@ -116,7 +116,6 @@ struct History {
     draw: Draw,
     paired: bool,
     always_clear: bool,
-    /// In weather that is clear otherwise.
     fails: Option<Fails>,
     has_poison: bool,
     ms: u64,
@@ -136,7 +135,7 @@ impl History {
         let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         (0..4).for_each(|_| _ = draw.below(2));
         let (paired, always_clear) = (draw.one_in(2), draw.one_in(8));
-        let fails = (always_clear && draw.one_in(2)).then(|| match draw.below(3) {
+        let fails = draw.one_in(if always_clear { 2 } else { 6 }).then(|| match draw.below(3) {
             0 => Fails::InTurns(50 + draw.below(2_000)),
             _ => Fails::Always(draw.pick(&Processor::ALL)),
         });
@@ -231,9 +230,13 @@ impl History {
             }
             Event::Watch => {
                 self.dispatcher.watch(self.now());
-                // When the weather has been clear for a while only the long pauses are left.
-                let every = if self.ms < START_MS + 2 * BAD_MS { 40 } else { 1_000 };
-                let is_over = self.ms > START_MS + 4 * BAD_MS && self.is_over();
+                // When the weather has been clear for a while only the long pauses are left; not in
+                // step with processors that fail in turns.
+                let is_early = self.ms < START_MS + 2 * BAD_MS;
+                let every = if is_early { 40 } else { 600 + self.draw.below(400) };
+                // What was sent oddly may be booked late, and has to be found.
+                let late_ms = if self.always_clear { 0 } else { LATE_MS + TIME_OUT_MS };
+                let is_over = self.ms > START_MS + 4 * BAD_MS + late_ms && self.is_over();
                 if !is_over {
                     self.at(self.ms + every, Event::Watch);
                 }
@@ -243,9 +246,10 @@ impl History {
 
     /// Whether nothing more can happen that would tell anything.
     fn is_over(&self) -> bool {
-        self.payments.values().all(|(_, kind, written)| match written {
+        self.payments.iter().all(|(number, (_, kind, written))| match written {
             Written::Free | Written::Attempted(_) => {
-                kind.is_pinned() || self.stays_in_doubt(written)
+                let is_held = self.held.iter().any(|books| books.contains_key(number));
+                kind.is_pinned() || (self.stays_in_doubt(written) && !is_held)
             }
             Written::Settled(_) | Written::Foreign | Written::Rejected => true,
         })
@@ -396,10 +400,11 @@ impl History {
         }
     }
 
-    /// A restart has put it in doubt, at the processor that always fails.
+    /// A restart or odd answers have put it in doubt, at the processor that always fails.
     fn stays_in_doubt(&self, written: &Written) -> bool {
         let at = |attempt: &Attempt| self.fails == Some(Fails::Always(attempt.processor));
-        self.life > 0 && matches!(written, Written::Attempted(attempt) if at(attempt))
+        (self.life > 0 || !self.always_clear)
+            && matches!(written, Written::Attempted(attempt) if at(attempt))
     }
 
     fn is_failing(&self, processor: Processor) -> bool {
@@ -469,7 +474,12 @@ impl History {
                 *written = Written::Settled(settlement);
                 let waited = now.since(payment.accepted);
                 // Sent in vain, a payment waits a while before it goes where it is well.
-                let waits_ms = if self.fails.is_some() { 10_000 } else { 1_000 };
+                let waits_ms = match self.fails {
+                    // Each probe may come when it is the other one's turn.
+                    Some(Fails::InTurns(_)) => 60_000,
+                    Some(Fails::Always(_)) => 10_000,
+                    None => 2_000,
+                };
                 let is_held_up = self.always_clear
                     && *kind == Kind::Good
                     && !payment.guest

@@ -79,6 +79,34 @@ fn three_refusals_by_each_processor_and_it_is_over() {
     assert!(bench.dispatcher.is_idle());
 }
 
+/// The other one's turn never came, and so it was never sent again to the one that is well.
+#[test]
+fn a_refused_payment_goes_back_while_the_one_whose_turn_it_is_fails() {
+    for slow_at_first in [false, true] {
+        let mut bench = Bench::with_payments(1);
+        let at_the_fallback = |bench: &mut Bench, outcome: fn(Start) -> Outcome| {
+            let begun = bench.ms;
+            loop {
+                let start = bench.wait_for_next();
+                assert!(bench.ms - begun < 60_000, "it is never sent to the fallback");
+                match start.attempt.processor {
+                    Processor::Default => bench.finish(start, FAILING),
+                    Processor::Fallback => return bench.finish(start, outcome(start)),
+                };
+            }
+        };
+        at_the_fallback(&mut bench, |_| DECLINED);
+        let declined_at = bench.ms;
+        assert_eq!(confirm(&mut bench, declined_at).1, End::Released);
+        if slow_at_first {
+            // Then both are down, and each is tried in its turn.
+            bench.report(Processor::Fallback, false, 5_000);
+        }
+        assert!(matches!(at_the_fallback(&mut bench, recorded), End::Settled(_)));
+        assert!(bench.dispatcher.is_idle());
+    }
+}
+
 #[test]
 fn an_earlier_request_of_unknown_outcome_keeps_a_refused_payment_where_it_is() {
     let mut bench = Bench::with_payments(1);
