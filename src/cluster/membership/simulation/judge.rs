@@ -34,7 +34,7 @@ impl Simulation {
     pub fn stays_for_ever(&self, index: usize, open: &Open) -> bool {
         let Climate { fails, waits_for_rejection, .. } = self.climate;
         if self.processors.poison.contains(open.id) {
-            return !waits_for_rejection || matches!(fails, Some(Fails::Always(_)));
+            return !waits_for_rejection || fails.is_some();
         }
         let Some(Fails::Always(failing)) = fails else { return false };
         let is_guest = home_of(open.id.0) != self.members[index].instance;
