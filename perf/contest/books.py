@@ -9,7 +9,8 @@ k6 wrote while it ran (they name the posts that failed), and the list of payment
 holds (`GET /admin/payments`), and checks that
 
   * the run was complete and no request and no audit failed or differed,
-  * the lag was zero when the load ended, and the score is what the formula gives,
+  * the lag was zero when the load ended, if the run had the contest's own timetable, and the score
+    is what the formula gives,
   * every accepted payment is held by exactly one processor, with the right amount,
   * nothing is held that this run did not send, or that was refused,
   * the backend's summary says what the books say: in total, and for windows whose bounds are
@@ -213,7 +214,10 @@ def judge_sheet(sheet, excused_posts=0, excused_audits=0):
 def judge_score(sheet):
     """What is wrong with the score."""
     score, found = sheet["score"], []
-    if score["lag"]:
+    # A hurried run keeps the processors' delays: preview's last stage is then 2 s long and delays
+    # fallback by 5 s, so what fallback had been sent before may still be there when the load ends.
+    # That it arrives, once, is asked of the books.
+    if score["lag"] < 0 or (score["lag"] and sheet["timeDivisor"] == 1):
         found.append(f"the lag was {score['lag']} when the load ended")
     if score["disqualified"]:
         found.append("disqualified: the processors held more payments than were accepted")
@@ -366,6 +370,7 @@ def good_sheet(count, seed):
     return {
         "complete": True,
         "seed": seed,
+        "timeDivisor": 1,
         "amountCents": 1990,
         "firstIds": [payment_id(seed, n) for n in range(3)],
         "posts": {
@@ -463,6 +468,8 @@ def self_test_sheet(sheet):
     expect(judge_sheet({**sheet, "firstIds": ["a", "b", "c"]}), "void")
     score = sheet["score"]
     expect(judge_sheet({**sheet, "score": {**score, "lag": 2}}), "lag was 2")
+    late = {**sheet, "timeDivisor": 5, "score": {**score, "lag": 2}}
+    assert judge_sheet(late) == [], judge_sheet(late)
     negative = {**score, "lag": -1, "disqualified": True}
     expect(judge_sheet({**sheet, "score": negative}), "lag was -1", "disq")
     expect(judge_sheet({**sheet, "score": {**score, "scoreCents": 6567002}}), "the formula's")
