@@ -4,19 +4,21 @@
 //!
 //! | room | what lives there | what decides, without doing |
 //! | --- | --- | --- |
-//! | [`base`] | money, time, JSON, histograms: what everything may use | |
+//! | [`base`] | money, time, JSON, histograms, the log: what everything may use | |
 //! | [`net`] | the event loop, HTTP both ways, connections, time-outs | `net::http` |
 //! | [`payments`] | a payment from its acceptance to its settlement | `dispatcher`, `router`, `observed`, `processor` |
 //! | [`ledger`] | accounts, their limits and their statements | `book` |
 //! | [`journal`] | what has been promised survives | `recover` |
 //! | [`cluster`] | the two instances: who owns what, who may pay | `membership` |
-//! | [`instance`] | one running instance: settings, doors, loops | |
+//! | [`instance`] | one running instance: settings, doors, loops | `stuck` |
 //! | [`tools`] | a simulated processor, the demo, the rehearsal | |
 //!
 //! The way of a payment: `instance::server` reads a request, `instance::api` says what it means,
 //! `payments::intake` reads its body, `payments::ids` tells whether it is new, `journal` keeps it,
 //! `payments::queue` hands it over, `payments::dispatcher` decides when it is sent where,
 //! `instance::drive` sends it, and `payments::summary` counts it.
+
+#![deny(unsafe_code)]
 
 pub mod base;
 pub mod net;

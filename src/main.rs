@@ -1,10 +1,15 @@
 //! The command line: parses, and calls the room that is meant. See `lib.rs` for the whole.
 
+#![deny(unsafe_code)]
+
+use ::log::LevelFilter;
 use clap::{Parser, Subcommand};
+use galo::base::log;
 use galo::instance::{self, config::ServeArgs};
 use galo::journal;
 use galo::tools::{demo, rehearsal, simulator};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Payments on io_uring: nothing accepted is lost, nothing is paid twice.
 #[derive(Parser)]
@@ -28,24 +33,28 @@ enum Command {
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
 const EXIT_REFUSED: u8 = 2;
+/// So long a panic has to be reported.
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     abort_on_panic();
+    demo::die_with_parent();
     let result = match Arguments::parse().command {
         Command::Serve(args) => instance::serve(*args),
         Command::Rehearse(args) => {
             rehearsal::run(&args);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Processor(args) => {
-            instance::start_log(log::LevelFilter::Info);
-            simulator::run(&args).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
-        }
+        Command::Processor(args) => log::start(LevelFilter::Info, "processor").and_then(|()| {
+            let ended = simulator::run(&args).map_err(|error| error.to_string());
+            log::flush();
+            ended.map(|()| ExitCode::SUCCESS)
+        }),
         Command::Demo(args) => demo::run(&args),
         Command::Journal(args) => journal::inspect::run(&args),
     };
     result.unwrap_or_else(|refusal| {
-        eprintln!("galo: {refusal}");
+        log::say_at_last(&format!("galo: {refusal}"));
         ExitCode::from(EXIT_REFUSED)
     })
 }
@@ -55,7 +64,15 @@ fn main() -> ExitCode {
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
+        // The report goes to stderr by itself, and waits there if nobody reads.
+        let patience = std::thread::Builder::new().spawn(|| {
+            std::thread::sleep(REPORT_WITHIN);
+            std::process::abort();
+        });
+        if patience.is_ok() {
+            log::flush();
+            report(panic);
+        }
         std::process::abort();
     }));
 }

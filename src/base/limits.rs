@@ -12,6 +12,27 @@ pub const CONTROLS_CAPACITY: usize = 64;
 pub const RESPONSES_SIZE_MAX: usize = 16 * 1024;
 /// The first size of a connection's read buffer: several requests as HAProxy sends them.
 pub const READ_BUFFER_SIZE: usize = 2 * 1024;
+/// Connections beyond the limit of a door that are being told so at once; meanwhile the kernel
+/// holds whoever else comes. Each is told in a moment, and looked after for [`LINGER`].
+pub const TURNED_AWAY_MAX: usize = 16;
+/// A listener that cannot accept says so no more often than this.
+pub const ACCEPT_COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+/// Files that are open whatever comes: standard ones, signals, the journals' directories and
+/// segments and those being rewritten, name look-ups. 21 at rest, with both journals.
+pub const FILES_FIXED: usize = 40;
+/// Files of an event loop: its ring, its event, a pair to see the end of a turn, its connection for
+/// the peer's accounts, and one more that is being replaced.
+pub const FILES_PER_LOOP: usize = 6;
+/// Files for one processor beside its attempts and looks: the health call, and probes that hang.
+pub const FILES_AT_PROCESSOR: usize = 4;
+/// What is left of the peer's door, in connections, if there is no peer and files are few.
+pub const PEER_CONNECTIONS_MIN: usize = 8;
+/// What stays of a connection's buffers while it waits: the read buffer, and answers of the usual
+/// sizes, a statement among them.
+pub const BUFFERS_KEPT: usize = 2 * READ_BUFFER_SIZE;
+/// What the buffers of all connections may hold beyond that, in bytes a process. A third of the
+/// memory of a contest's container; 600 clients that all send a body of 4 KiB slowly need a tenth.
+pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
 /// A client that takes its answer more slowly than this is cut off.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a closing answer: how long we go on reading, so that the kernel does not answer late
@@ -28,13 +49,23 @@ pub const LEDGER_ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the peer may take for anything else: to be offered a payment, to say hello. Longer, since
 /// a payment that is not answered for by its home has to be taken in the home's place.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a greeting may take. Two in a row without an answer, and the peer is taken to be away.
+pub const GREETING_PATIENCE: Duration = Duration::from_millis(500);
+/// A connection to the peer for what is answered at once is given up when its oldest question has no
+/// answer after so long; and a question that had little time left takes nothing from the others.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_millis(200);
 /// How often the peer is asked whether it is there.
 pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
-/// Payments that this instance drove in place of its absent peer, kept to be told to it.
+/// Payments that this instance drove in place of its absent peer and that the peer has not written
+/// down yet. Beyond it no more are driven before it has.
 pub const ADOPTED_MAX: usize = 262_144;
+/// So many payments are adopted with one write to the journal.
+pub const ADOPT_BATCH: usize = 4_096;
+/// So many payments are offered to their home at a time.
+pub const OFFERS_AT_ONCE: usize = 64;
 /// So many of them are told at a time.
 pub const ADOPTED_PAGE: usize = 500;
-/// An instance that has not run for half of `--adopt-after`, but at least for so long, has stood still.
+/// An instance that has not looked after its peer for so long has stood still.
 pub const STOOD_STILL_MIN: Duration = Duration::from_secs(2);
 /// How often guests are looked after while there are any.
 pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
@@ -42,6 +73,26 @@ pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
 pub const RETRY_AFTER_S: u32 = 1;
 /// The shortest token between the instances.
 pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
+/// Payments that wait so long, while nothing known is in their way, are told of: longer than the
+/// pauses between probes, and than `--processor-timeout` unless that is raised.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// How often that is told while it lasts.
+pub const STUCK_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked at.
+pub const STUCK_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Lines of the log that wait to be written, while nobody reads: more than a start and an end say.
+pub const LOG_QUEUE_LINES: usize = 1_024;
+/// A longer line is cut, in bytes. With the queue full of them, the log takes 1 MiB.
+pub const LOG_LINE_BYTES_MAX: usize = 1_024;
+/// Lines of the log a second: what a person can still follow, and 200 MB a day at most.
+pub const LOG_LINES_A_SECOND: u32 = 20;
+/// Of these, from one place in the program; the others' turn comes, too.
+pub const LOG_LINES_A_SECOND_AND_SITE: u32 = 5;
+/// How long the end of the process waits for the log to be written.
+pub const LOG_FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
+const _: () = assert!(STOOD_STILL_MIN.as_millis() > PEER_PATIENCE.as_millis());
+const _: () = assert!(PEER_SILENCE_MAX.as_millis() < LEDGER_PATIENCE.as_millis());
+const _: () = assert!(PEER_SILENCE_MAX.as_millis() < PEER_TIMEOUT.as_millis());
 const _: () = assert!(PEER_TIMEOUT.as_millis() + 50 <= 300);
 const _: () = assert!(LEDGER_PATIENCE.as_millis() + 50 <= 300);

@@ -3,13 +3,14 @@
 //!
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
+use crate::base::instance::Instance;
 use crate::base::limits::PEER_TOKEN_LENGTH_MIN;
 use crate::base::money::Fee;
-use crate::journal;
+use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
+use crate::payments::Processor;
 use crate::payments::router::Policy;
-use crate::payments::{Instance, Processor};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,7 +63,8 @@ pub enum Durability {
 /// One instance: takes payments, drives them to the processors, tells what went where.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
-    /// Where clients (or the balancer) connect: IP:PORT or unix:/path. Repeatable.
+    /// Where clients (or the balancer) connect: IP:PORT or unix:/path. Repeatable. [::]:PORT takes
+    /// IPv4 as well, unless an IPv4 address of the same port is listed beside it.
     #[arg(long, env = "GALO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9999")]
     pub listen: Vec<ListenAddress>,
 
@@ -106,9 +108,10 @@ pub struct ServeArgs {
     pub instance: u8,
 
     /// After the other instance has been away for so long, payments accepted in its place are
-    /// driven from here. Longer than its requests can still be under way at a processor; with less
-    /// than 4 s, one that stands still for a moment may pay them as well.
-    #[arg(long, env = "GALO_ADOPT_AFTER", default_value = "10s", value_parser = humantime::parse_duration)]
+    /// driven from here. For the first half of it an instance pays its own wherever it likes; from
+    /// then on, until it sees its peer again, both pay at the cheaper processor only. A processor is
+    /// taken to book a request within half of it, or never.
+    #[arg(long, env = "GALO_ADOPT_AFTER", default_value = "30s", value_parser = humantime::parse_duration)]
     pub adopt_after: Duration,
 
     /// The secret that both instances share, at least 8 characters.
@@ -128,6 +131,11 @@ pub struct ServeArgs {
     /// process.
     #[arg(long, env = "GALO_DATA")]
     pub data: Option<PathBuf>,
+
+    /// Changes to settings that a journal would be refused for, and that are meant: give them for
+    /// one start, as the refusal says.
+    #[arg(long, env = "GALO_ACCEPT_CHANGE", value_enum, value_delimiter = ',')]
+    pub accept_change: Vec<Change>,
 
     /// What a 2xx promises; with --data, process if nothing is said.
     #[arg(long, env = "GALO_DURABILITY", value_enum)]
@@ -161,7 +169,8 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_IDS_REMEMBERED", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(256..=100_000_000))]
     pub ids_remembered: u32,
 
-    /// Connections at once at the entry, and as many at the peer's door; beyond it new ones are answered 503.
+    /// Connections at once at the entry, and as many at the peer's door; beyond it new ones are
+    /// answered 503. Fewer, with a warning, if the process may not open so many files.
     #[arg(long, env = "GALO_CONNECTIONS_MAX", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
 
@@ -203,6 +212,8 @@ pub struct Config {
     pub peer_token: String,
     pub allow_purge: bool,
     pub accounts: Arc<Limits>,
+    /// Changes since the journal was last used that are meant.
+    pub accept_change: Vec<Change>,
     /// The journal's directory and what is promised, if anything is.
     pub journal: Option<(PathBuf, journal::Durability)>,
     pub policy: Policy,
@@ -211,6 +222,8 @@ pub struct Config {
     pub queue_capacity: usize,
     pub ids_remembered: usize,
     pub connections_max: usize,
+    /// The same at the peer's door. Differs only where files are few ([`super::files`]).
+    pub peer_connections_max: usize,
     pub idle_timeout: Duration,
     pub request_timeout: Duration,
     pub drain_notice: Duration,
@@ -258,6 +271,7 @@ impl Config {
             patience: args.patience,
             attempt_latency_max: args.attempt_latency_max,
             processor_concurrency: args.processor_concurrency as usize,
+            books_within: args.adopt_after / 2,
         };
         Ok(Config {
             listen: args.listen,
@@ -271,6 +285,7 @@ impl Config {
             adopt_after: args.adopt_after,
             peer_token,
             allow_purge: args.allow_purge,
+            accept_change: args.accept_change,
             accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
             journal,
             policy,
@@ -279,10 +294,23 @@ impl Config {
             queue_capacity: args.queue_capacity as usize,
             ids_remembered: args.ids_remembered as usize,
             connections_max: args.connections_max as usize,
+            peer_connections_max: args.connections_max as usize,
             idle_timeout: args.idle_timeout,
             request_timeout: args.request_timeout,
             drain_notice: args.drain_notice,
             drain_timeout: args.drain_timeout,
+        })
+    }
+}
+
+impl Config {
+    /// Whether `[::]` has to leave IPv4 alone: another listener takes it at the same port.
+    pub fn leaves_v4(&self, address: &ListenAddress) -> bool {
+        let ListenAddress::Tcp(SocketAddr::V6(own)) = address else { return false };
+        let mut all = self.listen.iter().chain(&self.peer_listen);
+        all.any(|it| {
+            matches!(it, ListenAddress::Tcp(SocketAddr::V4(other))
+                if other.port() == own.port() && own.port() != 0)
         })
     }
 }
@@ -357,6 +385,20 @@ pub mod tests {
             let error = config(arguments).err().unwrap_or_else(|| panic!("accepted: {arguments}"));
             assert!(error.contains(named), "{arguments}: {error}");
         }
+    }
+
+    #[test]
+    fn ipv4_is_left_to_whoever_listens_for_it() {
+        let leaves_v4 = |arguments: &str| {
+            let config = config(arguments).unwrap();
+            config.listen.iter().map(|address| config.leaves_v4(address)).collect::<Vec<_>>()
+        };
+        assert_eq!(leaves_v4("--listen 0.0.0.0:80,[::]:80"), [false, true]);
+        assert_eq!(leaves_v4("--listen [::]:80,127.0.0.1:80"), [true, false]);
+        assert_eq!(leaves_v4("--listen [::]:80,0.0.0.0:81"), [false, false]);
+        assert_eq!(leaves_v4("--listen [::]:0,0.0.0.0:0"), [false, false]);
+        assert_eq!(leaves_v4("--listen [::]:80,unix:/x"), [false, false]);
+        assert_eq!(leaves_v4("--listen [::]:80 --peer-listen 10.0.0.1:80"), [true]);
     }
 
     #[test]

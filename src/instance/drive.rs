@@ -6,20 +6,22 @@
 //! allocated, and the most recently used one is taken first, so that spare ones can go idle.
 
 use crate::base::clock::{self, Moment};
-use crate::base::limits::{GUESTS_EVERY, PEER_HELLO_EVERY};
 use crate::base::money::Cents;
-use crate::cluster::peer::{Greeting, Peer};
-use crate::instance::node::{Control, Node, Phase};
+use crate::instance::lifecycle::Phase;
+use crate::instance::node::{Control, Node};
+use crate::instance::peering::Peering;
 use crate::instance::turn;
 use crate::journal::Position;
 use crate::net::client::{Failure, Link};
 use crate::net::http::response::Answer;
 use crate::net::timeouts::Alarm;
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
-use crate::payments::observed::{Report, State};
-use crate::payments::{Accepted, Outcome, Payment, PaymentId, Processor, Refusal, processor};
+use crate::payments::event::Event;
+use crate::payments::observed::State;
+use crate::payments::{
+    Attempt, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection, processor,
+};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +31,9 @@ use std::time::Duration;
 
 /// A lane unused for longer closes its connection and ends.
 const LANE_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Odd answers of one processor are told so often.
+const ODD_ANSWERS_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Engine {
@@ -40,13 +45,18 @@ pub struct Engine {
     watcher: RefCell<Option<Waker>>,
     /// A request has ended since the last pump.
     has_room: Cell<bool>,
-    /// Accepted in place of the peer, which is away: handed over when it is back, or driven from
-    /// here if it does not come back.
-    guests: RefCell<VecDeque<Payment>>,
     /// Requests decided on in one pump, with where the journal holds them.
     starts: RefCell<Vec<(Start, Position)>>,
+    odd: [Odd; 2],
     /// State of each processor at the last look, to see it flip.
     last_state: [Cell<State>; 2],
+}
+
+/// The answers of one processor that are in no table.
+#[derive(Default)]
+struct Odd {
+    told_at: Cell<Option<Moment>>,
+    untold: Cell<u64>,
 }
 
 struct Lane {
@@ -58,7 +68,7 @@ struct Lane {
 impl Engine {
     pub fn new(node: Arc<Node>) -> Rc<Engine> {
         let seed = u64::from(node.config.instance.0);
-        let dispatcher = Dispatcher::new(node.config.policy, node.peer.is_some(), seed);
+        let dispatcher = Dispatcher::new(node.config.policy, node.config.peer.is_some(), seed);
         Rc::new(Engine {
             node,
             dispatcher: RefCell::new(dispatcher),
@@ -66,8 +76,8 @@ impl Engine {
             lanes: Default::default(),
             watcher: RefCell::new(None),
             has_room: Cell::new(false),
-            guests: RefCell::default(),
             starts: RefCell::default(),
+            odd: Default::default(),
             last_state: [Cell::new(State::Up), Cell::new(State::Up)],
         })
     }
@@ -76,36 +86,29 @@ impl Engine {
     pub async fn run(self: Rc<Self>) {
         self.recover();
         monoio::spawn(self.clone().watch());
-        monoio::spawn(self.clone().keep_in_touch());
+        monoio::spawn(Peering::new(self.node.clone(), self.clone()).run());
         loop {
             self.fetch();
             self.pump();
             let node = &self.node;
-            node.queue.ready(|| self.has_room.take() || !node.controls.is_empty()).await;
+            node.payments.queue.ready(|| self.has_room.take() || !node.controls.is_empty()).await;
         }
     }
 
     /// Takes over what an earlier process left.
     fn recover(&self) {
-        let (waiting, doubts) = self.node.take_recovered();
+        let (waiting, doubts) = self.node.payments.take_recovered();
         let mut dispatcher = self.dispatcher.borrow_mut();
-        let adopted = self.node.adopted_ids();
-        for payment in waiting {
-            if payment.guest && !adopted.contains(&payment.id) {
-                self.guests.borrow_mut().push_back(payment);
-            } else {
-                dispatcher.submit(payment);
-            }
-        }
+        waiting.into_iter().for_each(|payment| dispatcher.submit(payment));
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, clock::moment()));
     }
 
     /// Takes over everything that waits in the ring and among the controls.
     fn fetch(&self) {
         let mut dispatcher = self.dispatcher.borrow_mut();
-        self.node.queue.pop_all(|payment| {
+        self.node.payments.queue.pop_all(|payment| {
             if payment.guest {
-                self.guests.borrow_mut().push_back(payment);
+                self.node.cluster.with(|membership| membership.take_in(payment));
             } else {
                 dispatcher.submit(payment);
             }
@@ -122,29 +125,31 @@ impl Engine {
 
     /// False if the disk is too full to write down that everything is forgotten; then it is not.
     fn purge(&self, dispatcher: &mut Dispatcher) -> bool {
-        if !self.node.journal.has_room() {
+        if !self.node.payments.journal.has_room() {
             return false;
         }
-        let mut forgotten = dispatcher.purge() + self.guests.take().len();
-        self.node.queue.pop_all(|_| forgotten += 1);
-        self.node.queue.release(forgotten);
-        self.node.forget_all();
+        let mut forgotten =
+            dispatcher.purge() + self.node.cluster.with(|membership| membership.purge());
+        self.node.payments.queue.pop_all(|_| forgotten += 1);
+        self.node.payments.queue.release(forgotten);
+        self.node.payments.forget_all();
         // Last: a payment accepted since is driven all the same, and its attempt is written after.
-        self.node.journal.append_purged().is_some()
+        self.node.payments.journal.append_purged().is_some()
     }
 
     /// Starts every request that may be started now.
     fn pump(self: &Rc<Self>) {
-        if self.node.phase() == Phase::Starting || !self.node.is_current() {
-            // The peer may be driving payments of ours; it is asked before anything is sent.
+        if self.node.phase() == Phase::Starting {
+            // The peer is asked first whether it is there.
             return self.keep_watch();
         }
-        let journal = &self.node.journal;
+        let journal = &self.node.payments.journal;
         // What is left when the process ends is in the journal, if there is one.
         let leaves_the_rest = self.node.phase() == Phase::Draining && self.node.has_journal();
         let mut dispatcher = self.dispatcher.borrow_mut();
         let mut starts = self.starts.borrow_mut();
         let (now, at) = turn::now();
+        dispatcher.set_reach(self.node.cluster.reach(now));
         while !leaves_the_rest
             && journal.has_room_for_attempt()
             && let Some(start) = dispatcher.next(now, at)
@@ -199,7 +204,6 @@ impl Engine {
         let index = lane.processor as usize;
         let alarm = Alarm::new();
         let mut link = Link::new(self.node.processors[index].clone());
-        let mut other = Link::new(self.node.processors[1 - index].clone());
         loop {
             let idle_until = turn::now().0 + LANE_IDLE_MAX;
             let Some((start, position)) = alarm.until(idle_until, lane.next_job()).await else {
@@ -207,44 +211,20 @@ impl Engine {
             };
             // Not a byte goes out before it is written down: after a restart the payment would be
             // taken for free, and could be paid at the other processor as well.
-            self.node.journal.wait(position).await;
+            self.node.payments.journal.wait(position).await;
             let (begun, _) = turn::now();
-            let held = match start.attempt.payment.guest {
-                true => self.held_elsewhere(&start, &alarm, &mut other).await,
-                false => None,
-            };
-            let outcome = match held {
-                Some(outcome) => outcome,
-                None => self.ask(&start, &alarm, &mut link).await,
-            };
+            self.dispatcher.borrow_mut().sent(start.flight, begun);
+            let outcome = self.ask(&start, &alarm, &mut link).await;
             self.finished(&start, outcome, begun);
             self.idle[index].borrow_mut().push(lane.clone());
             // Answers make room: often the next request goes out on this same lane. Decided when
             // all answers of this turn have been looked at, with one write to the journal.
             if !self.has_room.replace(true) {
-                self.node.queue.wake();
+                self.node.payments.queue.wake();
             }
         }
         self.idle[index].borrow_mut().retain(|idle| !Rc::ptr_eq(idle, &lane));
         self.lanes[index].set(self.lanes[index].get() - 1);
-    }
-
-    /// Before a guest is paid at one processor, the other one is asked: the peer may have paid it
-    /// there before it went away. `None` if it has not.
-    async fn held_elsewhere(
-        &self,
-        start: &Start,
-        alarm: &Alarm,
-        other: &mut Link,
-    ) -> Option<Outcome> {
-        if start.question == Question::Look {
-            return None;
-        }
-        match self.look(&start.attempt.payment, alarm, other).await {
-            Outcome::Absent => None,
-            Outcome::Recorded(_) | Outcome::Foreign => Some(Outcome::Foreign),
-            _ => Some(Outcome::NotRecorded(Refusal::Unconfirmed)),
-        }
     }
 
     async fn ask(&self, start: &Start, alarm: &Alarm, link: &mut Link) -> Outcome {
@@ -259,52 +239,58 @@ impl Engine {
             };
         }
         // Looked at last: since this was decided, or while we connected, we may have stood still, or
-        // even learned by now that somebody else has driven it meanwhile.
-        let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
-        if !self.node.is_current() || (start.question == Question::Pay && !is_ours) {
+        // even learned by now that somebody else drives it.
+        if start.question == Question::Pay && !self.may_send(attempt) {
             return Outcome::NotRecorded(Refusal::Withheld);
         }
-        if start.question == Question::Pay {
-            let answer = link
-                .exchange(alarm, connect, deadline, |out, host| {
-                    processor::write_pay(out, host, attempt);
-                })
-                .await;
-            let outcome = match answer {
-                Err(failure) => Some(unanswered(failure)),
-                Ok(answer) => {
-                    let Answer { status, body, retry_after_s, reusable } = answer;
-                    processor::read_pay(status, body, retry_after_s, reusable, attempt)
-                }
-            };
-            if let Some(outcome) = outcome {
-                return outcome;
+        let answer = link.exchange(alarm, connect, deadline, |out, host| match start.question {
+            Question::Pay => processor::write_pay(out, host, attempt),
+            Question::Look => processor::write_look(out, host, attempt.payment.id),
+        });
+        let answer = match (answer.await, start.question) {
+            (Ok(answer), _) => answer,
+            (Err(failure), Question::Pay) => return unanswered(failure),
+            (Err(_), Question::Look) => return Outcome::Unknown,
+        };
+        let Answer { status, body, retry_after_s, reusable } = answer;
+        let outcome = match start.question {
+            Question::Pay => processor::read_pay(status, body, retry_after_s, reusable, attempt),
+            Question::Look => {
+                let paired = self.node.cluster.peer().is_some();
+                processor::read_look(status, body, retry_after_s, attempt, paired)
             }
+        };
+        if processor::is_odd(outcome) {
+            self.tell_odd(start, status, body);
         }
-        let outcome = self.look(&attempt.payment, alarm, link).await;
-        match outcome {
-            // Held under another time it was booked, and is counted, by the other instance.
-            Outcome::Recorded(at) if self.node.peer.is_some() && at != attempt.requested_at => {
-                Outcome::Foreign
-            }
-            outcome => outcome,
-        }
+        outcome
     }
 
-    /// Asks a processor whether it holds a payment.
-    async fn look(&self, payment: &Payment, alarm: &Alarm, link: &mut Link) -> Outcome {
-        let deadline = clock::moment() + self.node.config.processor_timeout;
-        let connect = self.node.config.connect_timeout;
-        let answer = link.exchange(alarm, connect, deadline, |out, host| {
-            processor::write_look(out, host, payment.id);
-        });
-        match answer.await {
-            // Not even asked: nothing is known.
-            Err(_) => Outcome::Unknown,
-            Ok(answer) => {
-                processor::read_look(answer.status, answer.body, answer.retry_after_s, payment)
-            }
+    /// Still ours to pay, and at that processor.
+    fn may_send(&self, attempt: &Attempt) -> bool {
+        let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
+        let is_cheaper = attempt.processor == self.node.config.policy.cheaper;
+        is_ours && (is_cheaper || self.node.cluster.reach(clock::moment()) == Reach::Every)
+    }
+
+    /// Somebody should see what a processor answers that is not in the table; not every time.
+    fn tell_odd(&self, start: &Start, status: u16, body: &[u8]) {
+        let Odd { told_at, untold } = &self.odd[start.attempt.processor as usize];
+        let (now, _) = turn::now();
+        if told_at.get().is_some_and(|told_at| now.since(told_at) < ODD_ANSWERS_EVERY) {
+            return untold.set(untold.get() + 1);
         }
+        told_at.set(Some(now));
+        let name = start.attempt.processor.name();
+        let question = match start.question {
+            Question::Pay => "POST",
+            Question::Look => "GET",
+        };
+        let (excerpt, more) = (processor::excerpt(body), untold.take());
+        log::warn!(
+            "processor {name} answers a {question} with {status} \"{excerpt}\" \
+             ({more} more such answers untold)"
+        );
     }
 
     fn finished(&self, start: &Start, outcome: Outcome, begun: Moment) {
@@ -316,139 +302,48 @@ impl Engine {
         }
         match self.dispatcher.borrow_mut().finished(start.flight, outcome, now) {
             End::Settled(settlement) => {
-                self.node.journal.append_settled(id, settlement);
-                self.node.summary().record(settlement);
-                self.node.queue.release(1);
+                self.node.payments.happened(&Event::Settled { id, settlement });
+                self.node.payments.queue.release(1);
                 stats.settled[processor as usize].fetch_add(1, Ordering::Relaxed);
             }
             End::Foreign => {
-                self.node.journal.append_foreign(id);
-                self.node.queue.release(1);
+                self.node.payments.happened(&Event::Foreign { id });
+                self.node.payments.queue.release(1);
                 stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
             End::Released => {
-                self.node.journal.append_released(id);
+                self.node.payments.happened(&Event::Released { id });
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
+            End::Kept => {}
             End::InDoubt => {
                 stats.again.fetch_add(1, Ordering::Relaxed);
             }
             End::Rejected(rejection) => {
-                // Once the journal knows rejections.
-                log::error!("payment {id} is rejected: {:?}", rejection.statuses);
-                self.node.queue.release(1);
+                self.node.payments.happened(&Event::Rejected(rejection));
+                self.node.payments.queue.release(1);
+                stats.rejected.fetch_add(1, Ordering::Relaxed);
+                tell_rejected(&rejection);
             }
             End::Purged => {}
         }
     }
 
-    /// Greets the peer again and again, and looks after the guests.
-    async fn keep_in_touch(self: Rc<Self>) {
-        let Some(peer) = self.node.peer.clone() else {
-            return self.node.enter(Phase::Serving);
-        };
-        let mut greet_at = clock::moment();
-        loop {
-            let asked_at = clock::moment();
-            if self.node.phase() != Phase::Starting {
-                match self.node.is_current() {
-                    true => self.node.set_current(asked_at),
-                    false => {
-                        // It may have called meanwhile.
-                        Processor::ALL.into_iter().for_each(|it| self.node.health_called(it));
-                        peer.forget();
-                    }
-                }
-            }
-            // One that is not there is greeted at every turn: the sooner it is found, the fewer
-            // payments are taken in its place.
-            if !peer.is_up() || clock::moment() >= greet_at {
-                let greeting = peer.greet(|page| self.disown(page)).await;
-                if greeting == Greeting::Twin && self.node.phase() == Phase::Starting {
-                    let reason = "the peer has the same --instance: one is 1, the other is 2";
-                    return self.node.refuse(reason);
-                }
-                greet_at = clock::moment() + PEER_HELLO_EVERY;
-            }
-            if !peer.is_unknown() {
-                self.node.set_current(asked_at);
-                self.node.enter(Phase::Serving);
-            }
-            if peer.is_up() {
-                self.hand_over(&peer).await;
-                self.node.journal.flush();
-            } else if self.node.may_adopt() {
-                self.adopt().await;
-            }
-            let settled = peer.is_up() && self.guests.borrow().is_empty();
-            let pause = if settled { PEER_HELLO_EVERY } else { GUESTS_EVERY };
-            monoio::time::sleep(pause).await;
-        }
-    }
-
-    /// The peer drives these, accepted in our place: they are not ours to pay.
-    fn disown(&self, page: &[(PaymentId, Cents)]) {
+    /// The peer drives these, accepted in our place: they are not ours to pay. Those that are let go
+    /// of; what is in flight or in doubt stays until its processor has said whether it is booked.
+    pub fn disown(&self, page: &[(PaymentId, Cents)]) -> Vec<Payment> {
         self.fetch();
-        page.iter().for_each(|(id, amount)| self.node.remember(*id, *amount));
         let ids = page.iter().map(|(id, _)| *id).collect();
         let disowned = self.dispatcher.borrow_mut().disown(&ids);
-        for payment in &disowned {
-            self.node.journal.append_forwarded(payment.id, payment.amount);
-        }
-        self.node.journal.flush();
-        self.node.queue.release(disowned.len());
         self.keep_watch();
+        disowned
     }
 
-    /// Gives the guests to their home, oldest first, for as long as it takes them.
-    async fn hand_over(&self, peer: &Peer) {
-        loop {
-            let asked_at = clock::moment();
-            // Who has stood still asks first.
-            if !self.node.is_current() {
-                return;
-            }
-            let Some(guest) = self.guests.borrow_mut().pop_front() else { return };
-            match peer.offer(guest.id, guest.amount).await {
-                Ok(Accepted::New | Accepted::Repeated) => {
-                    self.node.stats.handed_over.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(Accepted::Conflicting) => {
-                    // Both were promised; only one can be paid under this id.
-                    self.node.stats.conflicts.fetch_add(1, Ordering::Relaxed);
-                    log::error!("a payment was accepted by both instances with two amounts");
-                }
-                Ok(Accepted::Full | Accepted::DiskFull | Accepted::Closed) | Err(_) => {
-                    return self.guests.borrow_mut().push_front(guest);
-                }
-            }
-            self.node.journal.append_forwarded(guest.id, guest.amount);
-            self.node.queue.release(1);
-            self.node.set_current(asked_at);
-        }
-    }
-
-    /// The peer stays away: its payments are driven from here.
-    async fn adopt(self: &Rc<Self>) {
-        let ours = |guest: &Payment| (guest.id, guest.amount);
-        let adopted: Vec<_> = self.guests.borrow().iter().map(ours).collect();
-        if adopted.is_empty() {
-            return;
-        }
-        // Written down before the home can learn it: it drops them then, and after a restart they
-        // would be offered to it as its own. On a full disk they wait.
-        let Some(position) = self.node.journal.append_adopted(&adopted) else { return };
-        self.node.journal.wait(position).await;
-        for (id, amount) in adopted {
-            // A purge meanwhile has taken them away.
-            let mut guests = self.guests.borrow_mut();
-            if guests.front().is_some_and(|guest| guest.id == id)
-                && let Some(guest) = guests.pop_front()
-            {
-                self.node.adopt(id, amount);
-                self.dispatcher.borrow_mut().submit(guest);
-            }
-        }
+    /// Drives these from here on.
+    pub fn submit(self: &Rc<Self>, payments: Vec<Payment>) {
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        payments.into_iter().for_each(|payment| dispatcher.submit(payment));
+        drop(dispatcher);
         self.pump();
     }
 
@@ -472,7 +367,9 @@ impl Engine {
     /// Makes what the dispatcher knows visible to other threads, and flips known to the log.
     fn publish(&self, dispatcher: &Dispatcher) {
         let stats = &self.node.stats;
-        let waiting = dispatcher.waiting() + self.guests.borrow().len();
+        let guests = self.node.cluster.with(|membership| membership.guests());
+        stats.guests.store(guests as u64, Ordering::Relaxed);
+        let waiting = dispatcher.waiting() + guests;
         stats.waiting.store(waiting as u64, Ordering::Relaxed);
         stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
         stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);
@@ -503,47 +400,24 @@ impl Lane {
     }
 }
 
+fn tell_rejected(rejection: &Rejection) {
+    let Rejection { id, amount, statuses: [default, fallback] } = rejection;
+    match rejection.reason() {
+        Reason::Refused => log::error!(
+            "payment {id} over {amount} is rejected: default {default}, fallback {fallback}"
+        ),
+        Reason::OtherAmount(processor) => log::error!(
+            "payment {id} over {amount} is rejected: {} holds it under another amount",
+            processor.name()
+        ),
+    }
+}
+
 fn unanswered(failure: Failure) -> Outcome {
     match failure {
         Failure::NotSent => Outcome::NotRecorded(Refusal::Unreachable),
         Failure::Lost => Outcome::Unknown,
     }
-}
-
-/// The processors allow one call in any window of 5 s, whoever calls; the rest is for jitter.
-const HEALTH_EVERY: Duration = Duration::from_millis(5_050);
-/// How soon a call that is due is made, and how soon a follower notices that it leads.
-const HEALTH_DUE_WITHIN: Duration = Duration::from_millis(250);
-const HEALTH_LEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// The endpoint answers at once, or waits for the next window if the budget was spent elsewhere.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Asks a processor's health endpoint, one call per [`HEALTH_EVERY`] over both instances:
-/// whichever of the two leads asks, and passes the answer on. Runs as long as the thread.
-pub async fn poll_health(node: Arc<Node>, which: Processor) {
-    let alarm = Alarm::new();
-    let mut link = Link::new(node.processors[which as usize].clone());
-    loop {
-        let due_in = HEALTH_EVERY.saturating_sub(node.since_health_call(which));
-        monoio::time::sleep(due_in.clamp(HEALTH_DUE_WITHIN, HEALTH_LEAD_CHECK_EVERY)).await;
-        if !node.leads_health() || node.since_health_call(which) < HEALTH_EVERY {
-            continue;
-        }
-        node.health_called(which);
-        if let Some(report) = call_health(&node, &alarm, &mut link).await {
-            node.control(Control::Reported(which, report));
-            if let Some(peer) = node.peer.clone() {
-                monoio::spawn(async move { peer.pass_on(which, report).await });
-            }
-        }
-    }
-}
-
-async fn call_health(node: &Node, alarm: &Alarm, link: &mut Link) -> Option<Report> {
-    let deadline = clock::moment() + HEALTH_TIMEOUT;
-    let connect = node.config.connect_timeout;
-    let answer = link.exchange(alarm, connect, deadline, processor::write_health).await.ok()?;
-    processor::read_health(answer.status, answer.body)
 }
 
 #[cfg(test)]
@@ -572,8 +446,8 @@ mod tests {
             monoio::spawn(Engine::new(node.clone()).run());
             // All of its tasks have gone to sleep.
             monoio::time::sleep(WATCH_EVERY).await;
-            node.queue.reserve().unwrap().push(payment);
-            node.queue.wake();
+            node.payments.queue.reserve().unwrap().push(payment);
+            node.payments.queue.wake();
             assert_eq!(node.phase(), Phase::Starting);
             let give_up_at = clock::moment() + Duration::from_secs(20);
             // An attempt that found nobody.

@@ -2,28 +2,41 @@
 //!
 //! Does what the other rooms decide, and is the only one that knows all of them.
 
+pub mod accounts;
 pub mod api;
 pub mod config;
 pub mod drive;
+pub mod files;
+pub mod health;
+pub mod lifecycle;
 pub mod node;
+pub mod payments;
+pub mod peering;
 pub mod server;
+pub mod signals;
 pub mod stats;
+pub mod stuck;
 pub mod turn;
 
-use crate::base::clock;
+use crate::base::limits::{BUFFERS_SIZE_MAX, STUCK_LOOK_EVERY};
+use crate::base::{clock, log as output};
+use crate::net::buffers;
 use crate::net::runtime::Driver;
 use crate::payments::Processor;
 use api::Door;
 use config::{Config, ServeArgs};
 use drive::Engine;
-use node::{Node, Phase};
+use lifecycle::Phase;
+use node::Node;
 use server::Listener;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::SIGXFSZ;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use stuck::{Stuck, Word};
 
 /// How often the main thread looks at what the event loops do, while it starts and stops them.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -32,52 +45,117 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// within its 250 ms.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 
+/// What the main thread waits for.
+enum Event {
+    /// It serves, or why it cannot.
+    Started(Result<(), String>),
+    /// A signal asks for the end.
+    Told,
+}
+
+/// The instance, once there is one; `None` if the end was asked for before.
+type Life = Arc<OnceLock<Option<Arc<Node>>>>;
+
 /// Runs one instance until it is told to stop.
 ///
 /// # Errors
 /// In one line, if it cannot start.
 pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
-    start_log(args.log);
-    let config = Config::new(args)?;
+    // First of all: from here on a signal ends the process in order, whatever it is at.
+    let (events, coming) = mpsc::channel();
+    let told = events.clone();
+    signals::watch(move || drop(told.send(Event::Told)))?;
+    output::start(args.log, &format!("galo-{}", args.instance))?;
+    let life = Life::default();
+    let starting = life.clone();
+    std::thread::Builder::new()
+        .name("galo-start".into())
+        .spawn(move || start(args, &starting, &events))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let ended = watch_over(&life, &coming);
+    output::flush();
+    ended
+}
+
+/// The life of the main thread: from the start to the end.
+fn watch_over(life: &Life, events: &Receiver<Event>) -> Result<ExitCode, String> {
+    let mut stuck = Stuck::default();
+    loop {
+        match events.recv_timeout(STUCK_LOOK_EVERY) {
+            Ok(Event::Started(Ok(()))) => {}
+            Ok(Event::Started(Err(refusal))) => return Err(refusal),
+            Ok(Event::Told) => return Ok(end(life, events)),
+            Err(RecvTimeoutError::Timeout) => {
+                life.get().iter().copied().flatten().for_each(|node| look(&mut stuck, node));
+            }
+            Err(RecvTimeoutError::Disconnected) => give_up("the threads of signals are gone"),
+        }
+    }
+}
+
+/// Tells the log and whoever asks for the health when payments stand still. Not on an event loop: it
+/// may be the one that stands.
+fn look(stuck: &mut Stuck, node: &Node) {
+    match stuck.look(node.seen(), clock::moment()) {
+        None => {}
+        Some(Word::Stuck(why)) => log::warn!("{why}"),
+        Some(Word::MovesAgain) => log::info!("payments move again"),
+    }
+    node.set_stuck(stuck.state());
+}
+
+/// On a thread of its own, since much of it waits for others: for names, disks, the peer.
+fn start(args: ServeArgs, life: &Life, events: &Sender<Event>) {
+    let started = try_to_start(args, life);
+    // The main thread has gone only if the process ends.
+    let _ = events.send(Event::Started(started));
+}
+
+fn try_to_start(args: ServeArgs, life: &Life) -> Result<(), String> {
+    let mut config = Config::new(args)?;
+    files::fit(&mut config)?;
     let driver = Driver::detect(config.threads);
     if let Driver::Epoll(reason) = &driver {
         log::warn!("io_uring is refused ({reason}): running on epoll");
     }
-    allow_open_files();
+    // A file that may not grow further is an error like a full disk, and no reason to die.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())
+        .map_err(|error| format!("cannot ignore a signal: {error}"))?;
     let listeners = bind(&config)?;
-    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| format!("cannot watch for signals: {error}"))?;
     let node = Node::new(config)?;
+    let Some(node) = life.get_or_init(|| Some(node)) else {
+        // The process ends; nothing may be taken any more.
+        return Ok(());
+    };
     let addresses: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
-    start_loops(&node, &driver, listeners)?;
+    start_loops(node, &driver, listeners)?;
     while node.phase() == Phase::Starting {
-        if let Some(refusal) = node.refusal() {
+        if let Some(refusal) = node.lifecycle.refusal() {
             return Err(refusal.into());
         }
         std::thread::sleep(LOOK_EVERY);
+    }
+    if node.phase() == Phase::Draining {
+        return Ok(());
     }
     for address in addresses {
         announce(&address);
     }
     log::info!("serving, event loops: {}", node.config.threads);
-    Ok(wait_for_the_end(&node, signals))
+    Ok(())
 }
 
-/// As many open files as the hard limit allows: shells give 1,024, fewer than the connections.
-fn allow_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // If not, accepting says so when it matters.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+/// An instance that lacks one of its parts must not go on as if nothing had happened.
+pub fn give_up(why: &str) -> ! {
+    log::error!("{why}");
+    output::flush();
+    std::process::abort();
 }
 
-/// One line an event, on stderr.
-pub fn start_log(level: log::LevelFilter) {
-    env_logger::Builder::new().filter_level(level).format_target(false).init();
-}
-
-/// Tells whoever started us where we listen: on stdout, one line, at once.
+/// Tells whoever started us where we listen: on stdout, one line, at once. What was found on the way
+/// there has been said by then.
 fn announce(address: &str) {
+    output::flush();
     let mut stdout = io::stdout().lock();
     // Nobody may be reading any more; that is no reason to stop.
     let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
@@ -89,7 +167,7 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
     entry
         .chain(peer)
         .map(|(address, door, share_port)| {
-            Listener::bind(address, door, share_port)
+            Listener::bind(address, door, share_port, config.leaves_v4(address))
                 .map_err(|error| format!("cannot listen on {address}: {error}"))
         })
         .collect()
@@ -99,7 +177,7 @@ fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 /// only if it is alone.
 fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> Result<(), String> {
     let threads = node.config.threads;
-    let serving = if threads == 1 { 1 } else { threads - 1 };
+    let serving = serving_threads(&node.config);
     // One set of listeners a serving thread, and none left over: the kernel would hand connections
     // to a listener that nobody accepts from.
     let mut sets: Vec<Vec<Listener>> = Vec::new();
@@ -119,58 +197,74 @@ fn start_loops(node: &Arc<Node>, driver: &Driver, listeners: Vec<Listener>) -> R
             .spawn(move || {
                 let on_epoll = matches!(driver, Driver::Epoll(_));
                 let ended = driver.block_on(event_loop(node, listeners, drives, on_epoll));
-                // Without one of its loops an instance must not go on as if nothing had happened.
-                log::error!("an event loop could not be built: {:?}", ended.err());
-                std::process::abort();
+                give_up(&format!("an event loop could not be built: {:?}", ended.err()));
             })
             .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     Ok(())
 }
 
+/// The last of several event loops only drives payments.
+fn serving_threads(config: &Config) -> usize {
+    config.threads.saturating_sub(1).max(1)
+}
+
 async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_epoll: bool) {
+    buffers::set_budget(BUFFERS_SIZE_MAX / serving_threads(&node.config));
     let writes = node.clone();
-    monoio::spawn(async move { turn::write([&writes.journal, &writes.ledger_journal]).await });
+    monoio::spawn(async move {
+        turn::write([&writes.payments.journal, &writes.accounts.journal]).await
+    });
     monoio::spawn(server::attend(node.clone()));
     for listener in listeners {
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }
     if drives {
         for which in Processor::ALL {
-            monoio::spawn(drive::poll_health(node.clone(), which));
+            monoio::spawn(health::poll(node.clone(), which));
         }
         Engine::new(node).run().await;
     }
     std::future::pending::<()>().await;
 }
 
-/// SIGTERM or SIGINT: lets the balancer look away, settles what was accepted, and ends. A second
-/// signal ends at once.
-fn wait_for_the_end(node: &Arc<Node>, mut signals: signal_hook::iterator::Signals) -> ExitCode {
-    signals.forever().next();
-    log::info!("stopping: {} payments to settle", node.queue.outstanding());
-    node.enter(Phase::Leaving);
+/// Lets the balancer look away, settles what was accepted, and ends. Who is told once more does not
+/// wait for that.
+fn end(life: &Life, events: &Receiver<Event>) -> ExitCode {
+    let node = match life.get_or_init(|| None) {
+        Some(node) if !node.lifecycle.give_up_start() => node,
+        // Nothing was accepted.
+        _ => {
+            log::info!("stopped while starting");
+            return ExitCode::SUCCESS;
+        }
+    };
+    log::info!("stopping: {} payments to settle", node.payments.queue.outstanding());
+    node.lifecycle.enter(Phase::Leaving);
     let told = clock::moment();
     let elapsed = || clock::moment().since(told);
-    while elapsed() < node.config.drain_notice && signals.pending().next().is_none() {
-        std::thread::sleep(LOOK_EVERY);
-    }
-    node.enter(Phase::Draining);
+    let mut is_hurried = false;
+    let mut goes_on = |waits: bool| {
+        waits && !is_hurried && {
+            is_hurried = matches!(events.recv_timeout(LOOK_EVERY), Ok(Event::Told));
+            true
+        }
+    };
+    while goes_on(elapsed() < node.config.drain_notice) {}
+    node.lifecycle.enter(Phase::Draining);
     // Whoever has been asked something is told what came of it. A client may ask again and again,
     // so this ends when all that was asked before has been answered.
     let draining = clock::moment();
-    while node.answering.load(Ordering::SeqCst) > 0
-        && clock::moment().since(draining) < ANSWERS_WITHIN
-    {
-        std::thread::sleep(LOOK_EVERY);
-    }
+    let is_answering = || {
+        let waited = clock::moment().since(draining);
+        node.lifecycle.answering.load(Ordering::SeqCst) > 0 && waited < ANSWERS_WITHIN
+    };
+    while goes_on(is_answering()) {}
     let limit = node.config.drain_notice + node.config.drain_timeout;
-    while node.unfinished() > 0 && elapsed() < limit && signals.pending().next().is_none() {
-        std::thread::sleep(LOOK_EVERY);
-    }
-    node.journal.flush();
-    node.ledger_journal.flush();
-    match (node.queue.outstanding(), node.has_journal()) {
+    while goes_on(node.unfinished() > 0 && elapsed() < limit) {}
+    node.payments.journal.flush();
+    node.accounts.journal.flush();
+    match (node.payments.queue.outstanding(), node.has_journal()) {
         (0, _) => log::info!("stopped"),
         (left, true) => log::info!("stopped; {left} payments to settle are in the journal"),
         (left, false) => {

@@ -4,11 +4,16 @@
 //! an end: for the next request, for the rest of one, for the client to take its answer.
 
 use crate::base::clock::{self, Moment};
-use crate::base::limits::{LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, WRITE_TIMEOUT};
+use crate::base::limits::{
+    ACCEPT_COMPLAINT_EVERY, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX,
+    TURNED_AWAY_MAX, WRITE_TIMEOUT,
+};
 use crate::instance::api::{self, Door, Frame, Then};
 use crate::instance::config::ListenAddress;
+use crate::instance::give_up;
 use crate::instance::node::Node;
 use crate::instance::turn::{self, Answers};
+use crate::net::buffers::Held;
 use crate::net::http::Connection;
 use crate::net::http::request::{self, Method, Need, Parsed};
 use crate::net::http::response::{self, Response};
@@ -17,7 +22,6 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Split, Splitable};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,23 +47,30 @@ pub struct Listener {
     /// What it is bound to; a TCP port of 0 has become a real one.
     pub address: ListenAddress,
     pub door: Door,
+    /// Leaves IPv4 to another listener of the same port.
+    v6_only: bool,
 }
 
 impl Listener {
     /// Binds an address. A TCP port in use is refused unless `share_port`; a unix socket that
-    /// nobody listens on any more is replaced.
+    /// nobody listens on any more is replaced. `v6_only`: `[::]` is not to take IPv4 as well.
     ///
     /// # Errors
     /// The kernel's, with the address named.
-    pub fn bind(address: &ListenAddress, door: Door, share_port: bool) -> io::Result<Listener> {
+    pub fn bind(
+        address: &ListenAddress,
+        door: Door,
+        share_port: bool,
+        v6_only: bool,
+    ) -> io::Result<Listener> {
         let bound = match address {
             ListenAddress::Tcp(address) => {
                 if !share_port {
                     // Our own threads share the port among them, which would let a second process
                     // in as well: so ask without sharing first.
-                    tcp(*address, false)?;
+                    tcp(*address, false, v6_only)?;
                 }
-                let socket = tcp(*address, true)?;
+                let socket = tcp(*address, true, v6_only)?;
                 let local = socket.local_addr()?.as_socket().unwrap_or(*address);
                 (socket, ListenAddress::Tcp(local))
             }
@@ -67,7 +78,7 @@ impl Listener {
         };
         let (socket, address) = bound;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket, address, door })
+        Ok(Listener { socket, address, door, v6_only })
     }
 
     /// The same address for another thread: a TCP port's own socket, so that the kernel spreads
@@ -78,13 +89,14 @@ impl Listener {
     pub fn another(&self) -> io::Result<Listener> {
         let socket = match &self.address {
             ListenAddress::Tcp(address) => {
-                let socket = tcp(*address, true)?;
+                let socket = tcp(*address, true, self.v6_only)?;
                 socket.listen(BACKLOG)?;
                 socket
             }
             ListenAddress::Unix(_) => self.socket.try_clone()?,
         };
-        Ok(Listener { socket, address: self.address.clone(), door: self.door })
+        let (address, door, v6_only) = (self.address.clone(), self.door, self.v6_only);
+        Ok(Listener { socket, address, door, v6_only })
     }
 
     /// Accepts connections for as long as the thread runs. Never dropped in between: a dropped
@@ -93,44 +105,50 @@ impl Listener {
         let door = self.door;
         // io_uring waits inside the kernel; on a non-blocking socket it would not wait at all.
         if let Err(error) = self.socket.set_nonblocking(on_epoll) {
-            return log::error!("cannot listen on {}: {error}", self.address);
+            give_up(&format!("cannot listen on {}: {error}", self.address));
         }
+        let mut complaints = Complaints::default();
         let served = match self.address {
             ListenAddress::Tcp(_) => {
                 let listener = self.socket.into();
                 match monoio::net::TcpListener::from_std(listener) {
                     Ok(listener) => loop {
+                        wait_for_room(&node, door).await;
                         match listener.accept().await {
                             Ok((stream, _)) => {
                                 let _ = stream.set_nodelay(true);
                                 start(&node, door, stream);
                             }
-                            Err(error) => pause_after(&error).await,
+                            Err(error) => complaints.pause_after(&error).await,
                         }
                     },
                     Err(error) => error,
                 }
             }
             ListenAddress::Unix(_) => {
-                // SAFETY: the descriptor was just given up by its only owner.
-                let listener = unsafe { FromRawFd::from_raw_fd(self.socket.into_raw_fd()) };
+                let listener = self.socket.into();
                 match monoio::net::UnixListener::from_std(listener) {
                     Ok(listener) => loop {
+                        wait_for_room(&node, door).await;
                         match listener.accept().await {
                             Ok((stream, _)) => start(&node, door, stream),
-                            Err(error) => pause_after(&error).await,
+                            Err(error) => complaints.pause_after(&error).await,
                         }
                     },
                     Err(error) => error,
                 }
             }
         };
-        log::error!("cannot listen: {served}");
+        give_up(&format!("cannot listen: {served}"));
     }
 }
 
-fn tcp(address: std::net::SocketAddr, share: bool) -> io::Result<Socket> {
+fn tcp(address: std::net::SocketAddr, share: bool, v6_only: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        // Said either way: what the system takes for granted differs.
+        socket.set_only_v6(v6_only)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     let give_up_at = clock::moment() + BIND_PATIENCE;
@@ -153,7 +171,7 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket {
         let give_up_at = clock::moment() + BIND_PATIENCE;
-        while Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address).is_ok() {
+        while is_listened_on(&address)? {
             // As with a port: what accepts there may be the ring of a process that has just ended.
             if clock::moment() >= give_up_at {
                 return Err(io::ErrorKind::AddrInUse.into());
@@ -169,9 +187,60 @@ fn unix(path: &std::path::Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn pause_after(error: &io::Error) {
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        log::warn!("cannot accept a connection: {error}");
+/// Whether somebody accepts connections at a unix socket. Only a refusal says that nobody does.
+fn is_listened_on(address: &SockAddr) -> io::Result<bool> {
+    loop {
+        match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(address) {
+            Ok(()) => return Ok(true),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => return Ok(false),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// What could not be accepted, said now and then.
+#[derive(Default)]
+struct Complaints {
+    since_last: u64,
+    last: Option<Moment>,
+}
+
+impl Complaints {
+    async fn pause_after(&mut self, error: &io::Error) {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+            return;
+        }
+        if let Some(count) = self.count(clock::moment()) {
+            log::warn!("cannot accept connections: {error} ({count} times since the last word)");
+        }
+        monoio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// One more. How many there were, if it is time to say so.
+    fn count(&mut self, now: Moment) -> Option<u64> {
+        self.since_last += 1;
+        let is_due = self.last.is_none_or(|last| now.since(last) >= ACCEPT_COMPLAINT_EVERY);
+        is_due.then(|| {
+            self.last = Some(now);
+            std::mem::take(&mut self.since_last)
+        })
+    }
+}
+
+fn connections_max(node: &Node, door: Door) -> usize {
+    match door {
+        Door::Entry => node.config.connections_max,
+        Door::Peer => node.config.peer_connections_max,
+    }
+}
+
+/// Until fewer are being turned away: each of them has a descriptor, too.
+async fn wait_for_room(node: &Node, door: Door) {
+    let limit = (connections_max(node, door) + TURNED_AWAY_MAX) as u64;
+    while node.stats.connections[door as usize].load(Ordering::Relaxed) >= limit {
         monoio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
@@ -183,32 +252,32 @@ pub async fn attend(node: Arc<Node>) {
         let now = clock::moment();
         for Answers { since, batches, count } in answers {
             node.stats.entry.record_many(now.since(*since), u64::from(*count));
-            node.answering.fetch_sub(*batches, Ordering::SeqCst);
+            node.lifecycle.answering.fetch_sub(*batches, Ordering::SeqCst);
         }
         let is_crowd = answers.iter().map(|answers| answers.count).sum::<u32>() >= CROWD;
-        is_due = (is_due || accepted) && !node.queue.hand_over(now, is_crowd);
+        is_due = (is_due || accepted) && !node.payments.queue.hand_over(now, is_crowd);
         is_due
     });
     // Nobody would wake the dispatcher any more.
-    log::error!("an event loop could not be built: {:?}", ended.await.err());
-    std::process::abort();
+    give_up(&format!("an event loop could not be built: {:?}", ended.await.err()));
 }
 
 fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
     let node = node.clone();
+    // Each door has its own count: a crowd at the entry must not shut out the peer.
+    let open = node.stats.connections[door as usize].fetch_add(1, Ordering::Relaxed);
     monoio::spawn(async move {
-        // Each door has its own count: a crowd at the entry must not shut out the peer.
-        let connections = &node.stats.connections[door as usize];
-        let open = connections.fetch_add(1, Ordering::Relaxed);
         let mut client = Client::new(stream);
-        if open < node.config.connections_max as u64 {
+        if open < connections_max(&node, door) as u64 {
             client.converse(&node, door).await;
         } else {
             let frame = Frame { connection: Connection::Close, head_only: false };
             api::turn_away(&mut client.out, frame, "There are too many connections.");
             client.farewell().await;
         }
-        connections.fetch_sub(1, Ordering::Relaxed);
+        // Closed first, then counted.
+        drop(client);
+        node.stats.connections[door as usize].fetch_sub(1, Ordering::Relaxed);
     });
 }
 
@@ -228,6 +297,7 @@ struct Client<S: AsyncWriteRent> {
     scratch: Vec<u8>,
     /// Answers not written yet.
     out: Vec<u8>,
+    held: Held,
 }
 
 /// How a turn over the received bytes ended.
@@ -260,8 +330,8 @@ enum Read {
 impl<S: Stream> Client<S> {
     fn new(stream: S) -> Client<S> {
         let (reader, writer) = stream.into_split();
-        let (scratch, out) = (Vec::new(), Vec::new());
-        Client { reader, writer, alarm: Alarm::new(), received: Vec::new(), scratch, out }
+        let (received, scratch, out) = Default::default();
+        Client { reader, writer, alarm: Alarm::new(), received, scratch, out, held: Held::new() }
     }
 
     /// Serves requests until one side closes.
@@ -271,7 +341,7 @@ impl<S: Stream> Client<S> {
         loop {
             let (since, _) = turn::now();
             // Before the phase is looked at, as the end of the process looks at this after it.
-            node.answering.fetch_add(1, Ordering::SeqCst);
+            node.lifecycle.answering.fetch_add(1, Ordering::SeqCst);
             let Batch { turn, accepted, promised, answered } = self.turn(node, door).await;
             if answered > 0 {
                 continued = false;
@@ -283,13 +353,13 @@ impl<S: Stream> Client<S> {
                 continued = true;
             }
             if promised && node.has_journal() {
-                turn::written([&node.journal, &node.ledger_journal]).await;
+                turn::written([&node.payments.journal, &node.accounts.journal]).await;
             }
             if answered > 0 {
                 let counted = if door == Door::Entry { answered } else { 0 };
                 turn::sent(since, counted, accepted);
             } else {
-                node.answering.fetch_sub(1, Ordering::SeqCst);
+                node.lifecycle.answering.fetch_sub(1, Ordering::SeqCst);
             }
             match turn {
                 Turn::Close => return self.farewell().await,
@@ -334,7 +404,7 @@ impl<S: Stream> Client<S> {
                         Then::Promised => promised = true,
                         Then::Call(call) => {
                             if accepted {
-                                node.queue.wake();
+                                node.payments.queue.wake();
                             }
                             let then = call.answer(node, frame, &mut self.out).await;
                             accepted |= matches!(then, Then::Accepted);
@@ -363,7 +433,10 @@ impl<S: Stream> Client<S> {
                 Read::End => return false,
                 Read::TimedOut if idle => return false,
                 Read::TimedOut => {
-                    let reason = "The request did not arrive in time.";
+                    let reason = match self.held.was_cut_off() {
+                        false => "The request did not arrive in time.",
+                        true => "Too many requests were unfinished, this one for the longest time.",
+                    };
                     let body = response::error_body(reason);
                     let late = Response::json(408, &body, Connection::Close);
                     response::write(&mut self.out, &late);
@@ -387,10 +460,13 @@ impl<S: Stream> Client<S> {
         if monoio::utils::is_legacy() && !self.flush().await {
             return Read::End;
         }
-        self.received.reserve(READ_BUFFER_SIZE);
+        self.make_room();
+        if !self.held.hold(self.size(), deadline, &self.alarm) {
+            return Read::TimedOut;
+        }
         let start = self.received.len();
         let free = std::mem::take(&mut self.received).slice_mut(start..);
-        let Client { reader, writer, alarm, out, .. } = self;
+        let Client { reader, writer, alarm, out, held, .. } = self;
         // In the queue of the loop from here on, and so is what follows.
         let mut reading = pin!(reader.read(free));
         let mut read = None;
@@ -398,13 +474,17 @@ impl<S: Stream> Client<S> {
             let sending = writer.write(std::mem::take(out));
             let soon = turn::now().0 + SENT_WITHIN;
             read = alarm.until(deadline.min(soon), reading.as_mut()).await;
+            // In the middle of an answer nothing else can be said.
+            if held.is_cut_off() {
+                return Read::End;
+            }
             let write_by = turn::now().0 + WRITE_TIMEOUT;
             let Some((result, bytes)) = alarm.until(write_by, sending).await else {
                 return Read::End;
             };
             *out = bytes;
             match result {
-                Ok(written) if written == out.len() => out.clear(),
+                Ok(written) if written == out.len() => give_back(out),
                 Ok(written) if written > 0 => {
                     if !write_rest(writer, alarm, out, written).await {
                         return Read::End;
@@ -413,7 +493,7 @@ impl<S: Stream> Client<S> {
                 _ => return Read::End,
             }
         }
-        if read.is_none() {
+        if read.is_none() && !held.is_cut_off() {
             read = alarm.until(deadline, reading).await;
         }
         match read {
@@ -425,8 +505,36 @@ impl<S: Stream> Client<S> {
         }
     }
 
+    /// Room for the next read, and not much more: what was larger is given back.
+    fn make_room(&mut self) {
+        let length = self.received.len();
+        let free = self.received.capacity() - length;
+        if free < READ_BUFFER_SIZE / 2 {
+            self.received.reserve_exact(READ_BUFFER_SIZE);
+        } else if free > BUFFERS_KEPT {
+            self.received.shrink_to(length + READ_BUFFER_SIZE);
+        }
+        // What is in it is decoded again.
+        if self.scratch.capacity() > BUFFERS_KEPT / 4 {
+            self.scratch = Vec::new();
+        }
+    }
+
+    /// What its buffers hold beyond what they may keep.
+    fn size(&self) -> usize {
+        let all = self.received.capacity() + self.scratch.capacity() + self.out.capacity();
+        all.saturating_sub(BUFFERS_KEPT)
+    }
+
     /// Writes all answers. False if the client does not take them.
     async fn flush(&mut self) -> bool {
+        if self.out.is_empty() {
+            return true;
+        }
+        let deadline = clock::moment() + WRITE_TIMEOUT;
+        if !self.held.hold(self.size(), deadline, &self.alarm) {
+            return false;
+        }
         write_rest(&mut self.writer, &self.alarm, &mut self.out, 0).await
     }
 
@@ -471,15 +579,95 @@ async fn write_rest<S: AsyncWriteRent>(
             _ => return false,
         }
     }
-    out.clear();
+    give_back(out);
     true
+}
+
+/// Empties a buffer whose answers have been written. A large one is not kept.
+fn give_back(out: &mut Vec<u8>) {
+    if out.capacity() > BUFFERS_KEPT / 2 {
+        *out = Vec::new();
+    } else {
+        out.clear();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::config::tests::config;
     use crate::net::runtime::Driver;
     use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn what_cannot_be_accepted_is_said_now_and_then_and_counted() {
+        let mut complaints = Complaints::default();
+        let start = Moment(7);
+        assert_eq!(complaints.count(start), Some(1));
+        for _ in 0..1_000 {
+            assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY / 2), None);
+        }
+        assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), Some(1_001));
+        assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), None);
+    }
+
+    /// Uploads that stall are cut off when they hold too much together, the slowest first; what holds
+    /// little is let alone, and everything is given back.
+    #[test]
+    fn beyond_the_budget_the_slowest_upload_is_cut_off() {
+        const BUDGET: usize = 20 * 1024;
+        for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let clients = std::thread::spawn(move || {
+                let unfinished = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(7 * 1024));
+                let mut all: Vec<_> = (0..6)
+                    .map(|_| std::net::TcpStream::connect(address).unwrap())
+                    .inspect(|it| it.set_read_timeout(Some(WRITE_TIMEOUT)).unwrap())
+                    .collect();
+                let ask = |client: &mut std::net::TcpStream| {
+                    client.write_all(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                    let mut answer = [0; 1024];
+                    let length = client.read(&mut answer).unwrap();
+                    assert!(answer[..length].starts_with(b"HTTP/1.1 404 "));
+                };
+                all[1].write_all(unfinished.as_bytes()).unwrap();
+                // When this is answered, the first upload has begun, and the others have not.
+                ask(&mut all[0]);
+                for client in &mut all[2..] {
+                    client.write_all(unfinished.as_bytes()).unwrap();
+                }
+                let mut answer = String::new();
+                all[1].read_to_string(&mut answer).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("unfinished"));
+                ask(&mut all[0]);
+            });
+            let server = std::thread::spawn(move || {
+                let on_epoll = matches!(driver, Driver::Epoll(_));
+                let node = Node::new(config("").unwrap()).unwrap();
+                let serve = async move {
+                    crate::net::buffers::set_budget(BUDGET);
+                    let mut all = Vec::new();
+                    for _ in 0..6 {
+                        let (accepted, _) = listener.accept().unwrap();
+                        accepted.set_nonblocking(on_epoll).unwrap();
+                        let stream = monoio::net::TcpStream::from_std(accepted).unwrap();
+                        let node = node.clone();
+                        all.push(monoio::spawn(async move {
+                            Client::new(stream).converse(&node, Door::Entry).await;
+                        }));
+                    }
+                    for connection in all {
+                        connection.await;
+                    }
+                    assert_eq!(crate::net::buffers::held(), (0, 0));
+                };
+                driver.block_on(serve).unwrap();
+            });
+            clients.join().unwrap();
+            server.join().unwrap();
+        }
+    }
 
     /// What does not fit into the socket's buffer goes out when there is room, though the client
     /// sends nothing more: it waits for the rest.

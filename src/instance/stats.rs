@@ -24,6 +24,8 @@ pub struct Stats {
     /// Attempts after which the payment needs another.
     pub again: AtomicU64,
     pub foreign: AtomicU64,
+    /// Payments that no processor will take, or one holds under another amount.
+    pub rejected: AtomicU64,
     /// Payments accepted in place of the peer and given to it when it was back …
     pub handed_over: AtomicU64,
     /// … or, there, found to be known with another amount.
@@ -34,6 +36,8 @@ pub struct Stats {
     pub transactions_turned_away: AtomicU64,
     pub statements: AtomicU64,
     pub waiting: AtomicU64,
+    /// Of these, accepted in place of the peer and kept for it.
+    pub guests: AtomicU64,
     pub in_doubt: AtomicU64,
     pub in_flight: AtomicU64,
     /// When the oldest attempt in flight began, in µs of the clock for durations; 0 for none.
@@ -56,6 +60,7 @@ pub struct Surroundings {
     pub summary_bytes: usize,
     pub peer_up: Option<bool>,
     pub event_loops: usize,
+    pub is_stuck: bool,
 }
 
 impl Stats {
@@ -91,6 +96,8 @@ impl Stats {
         write_gauges(&mut out, "galo_connections", "Open incoming connections.", &series);
         let loops = around.event_loops as u64;
         gauge(&mut out, "galo_event_loops", "Threads with an event loop.", loops);
+        let help = "Whether payments wait, and nothing known is in their way.";
+        gauge(&mut out, "galo_stuck", help, u64::from(around.is_stuck));
         let open = open_files();
         gauge(&mut out, "process_open_fds", "Open file descriptors.", open);
         out
@@ -139,6 +146,11 @@ impl Stats {
                 "galo_foreign_total",
                 "Payments a processor held already, not booked by us.",
                 &self.foreign,
+            ),
+            (
+                "galo_rejected_total",
+                "Payments no processor takes, or one holds under another amount.",
+                &self.rejected,
             ),
         ];
         for (name, help, counter) in counters {

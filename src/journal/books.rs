@@ -17,17 +17,18 @@ use super::record::Record;
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
+use crate::payments::event::Event;
 use crate::payments::summary::SummaryIndex;
-use crate::payments::{PaymentId, Processor};
+use crate::payments::{PaymentId, Processor, Settlement};
 
 pub const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
 pub const ID_BYTES: usize = size_of::<u128>() + size_of::<i64>();
 const STANDS_ALONE: u32 = 1;
 const HAS_ACCOUNTS: u32 = 2;
 
-/// See the module.
+/// What is kept of one segment. See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct Remains {
     /// Nothing in files of lower numbers counts: a purge came after, or all that they still meant
     /// is in these accounts.
     pub stands_alone: bool,
@@ -35,23 +36,38 @@ pub struct Books {
     pub has_accounts: bool,
     pub settled: [Vec<(Timestamp, Cents)>; 2],
     pub ids: Vec<(PaymentId, Cents)>,
-    /// Not kept in these files: written again in a newer segment.
-    pub adopted: Vec<(PaymentId, Cents)>,
+    /// Adopted and rejected payments, which are not kept in these files: written again in a newer
+    /// segment.
+    pub again: Vec<Event>,
     /// Not kept in these files either: the accounts come of them. With their offsets.
     pub entries: Vec<(usize, Entry)>,
 }
 
-impl Books {
+impl Remains {
     pub fn add(&mut self, offset: usize, record: &Record) {
-        match *record {
-            Record::Settled { processor, amount, requested_at, .. } => {
+        match record {
+            Record::Event(event) => self.add_event(event),
+            Record::Entry(entry) => self.entries.push((offset, *entry)),
+            Record::Carried { .. } | Record::Synced { .. } | Record::End => {}
+        }
+    }
+
+    fn add_event(&mut self, event: &Event) {
+        self.ids.extend(event.makes_known());
+        match *event {
+            Event::Settled {
+                settlement: Settlement { processor, amount, requested_at }, ..
+            } => {
                 self.settled[processor as usize].push((requested_at, amount));
             }
-            Record::Accepted { id, amount, .. } => self.ids.push((id, amount)),
-            Record::Adopted { id, amount } => self.adopted.push((id, amount)),
-            Record::Entry(entry) => self.entries.push((offset, entry)),
-            Record::Purged => *self = Books { stands_alone: true, ..Books::default() },
-            _ => {}
+            Event::Adopted { .. } | Event::Rejected(_) => self.again.push(*event),
+            Event::Purged => *self = Remains { stands_alone: true, ..Remains::default() },
+            // Their payments are over, or it would not be rewritten.
+            Event::Accepted { .. }
+            | Event::Attempted { .. }
+            | Event::Released { .. }
+            | Event::Foreign { .. }
+            | Event::Forwarded { .. } => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! What every file of the journal starts with, and how the files are named.
+//! What every file of the journal but `identity` starts with, and how the files are named.
 //!
 //! ```text
 //! offset  size  what

@@ -170,13 +170,16 @@ fn check_whole(directory: &Directory, out: &mut impl Write) -> io::Result<bool> 
             return Ok(false);
         }
     };
-    let totals = replay.summary.totals(Window::default());
+    let totals = replay.books.summary.totals(Window::default());
     for (processor, totals) in Processor::ALL.into_iter().zip(totals) {
         writeln!(out, "settled at {}: {}, {}", processor.name(), totals.count, totals.amount)?;
     }
     let (waiting, doubts) = replay.outstanding();
     writeln!(out, "outstanding: {} waiting, {} in doubt", waiting.len(), doubts.len())?;
     writeln!(out, "ids: {}", replay.ids.len())?;
+    if !replay.books.rejected.is_empty() {
+        writeln!(out, "rejected: {}", replay.books.rejected.len())?;
+    }
     if !replay.accounts.is_empty() {
         let (count, entries) = (replay.accounts.len(), entries_of(&replay.accounts));
         writeln!(out, "accounts: {count}, {entries} entries, {} with a key", replay.keys.len())?;

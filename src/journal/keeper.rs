@@ -6,13 +6,14 @@
 //! two operations leaves a directory that `recover.rs` reads the same way.
 
 use super::accounts::States;
-use super::books::Books;
+use super::books::Remains;
 use super::head::Kind;
 use super::segment::{Contents, Ending, UNFINISHED};
-use super::storage::Storage;
-use super::writer::{Writer, is_full, locked};
+use super::storage::{Lack, Storage};
+use super::writer::{Writer, locked};
 use super::{JournalError, accounts, books};
 use crate::ledger::Entry;
+use crate::payments::event::Event;
 use std::collections::VecDeque;
 use std::io;
 
@@ -33,8 +34,8 @@ pub struct Keeping {
     pub accounts: Option<u32>,
     /// No books so far have settlements or ids: what comes of the segments is in the accounts.
     pub only_accounts: bool,
-    /// The last time there was no space for the next segment, or for books.
-    pub full: [bool; 2],
+    /// What was lacking the last time for the next segment, for books, and for attempts.
+    pub lacks: [Option<Lack>; 3],
 }
 
 impl Writer {
@@ -42,7 +43,10 @@ impl Writer {
     pub fn keep(&self) -> bool {
         let mut keeping = locked(&self.keeping);
         let prepared = self.prepare_next();
-        tell_if_full(&mut keeping.full[0], !self.is_next_ready(), "the next segment");
+        let lack = (!self.is_next_ready()).then(|| self.lack());
+        tell(&mut keeping.lacks[0], lack, "the next segment");
+        let withheld = (!self.has_room_for_attempt()).then(|| self.lack());
+        tell(&mut keeping.lacks[2], withheld, "attempts, which wait");
         let census = self.census(keeping.oldest);
         if census.purged > keeping.oldest {
             self.remove_purged(&mut keeping, census.purged);
@@ -90,25 +94,20 @@ impl Writer {
             Err(error) => self.fail(&error.to_string()),
         };
         drop(bytes);
-        if !books.adopted.is_empty() {
-            if self.append_adopted(&books.adopted).is_none() {
-                return false;
-            }
-            self.flush();
-            self.sync();
+        if !self.write_again(number, &books.again) {
+            return false;
         }
         // A purge has removed those from before it, so they go together.
         let had_accounts = keeping.accounts;
         books.has_accounts = had_accounts.is_some() || !books.entries.is_empty();
         // So a ledger's directory does not grow by two files of nothing with every segment.
         books.stands_alone |= books.has_accounts && keeping.only_accounts;
-        let full = match self.write_books(number, had_accounts, &mut books) {
-            Ok(()) => false,
-            Err(error) if is_full(&error) => true,
-            Err(error) => self.fail(&format!("segment {number} cannot be rewritten: {error}")),
-        };
-        tell_if_full(&mut keeping.full[1], full, "books");
-        if full {
+        let lack = self.write_books(number, had_accounts, &mut books).err().map(|error| {
+            let failed = || self.fail(&format!("segment {number} cannot be rewritten: {error}"));
+            Lack::of(&error).unwrap_or_else(failed)
+        });
+        tell(&mut keeping.lacks[1], lack, "books");
+        if lack.is_some() {
             return false;
         }
         keeping.oldest += 1;
@@ -131,6 +130,19 @@ impl Writer {
         true
     }
 
+    /// What no file but a segment holds goes into a newer one. False if there is no room for it.
+    fn write_again(&self, number: u32, events: &[Event]) -> bool {
+        if events.is_empty() {
+            return true;
+        }
+        if self.append_again(number, events).is_none() {
+            return false;
+        }
+        self.flush();
+        self.sync();
+        true
+    }
+
     /// Writes what is left of a segment, and removes it. First everything is written under other
     /// names, so that a full disk leaves nothing behind; then the names, those of the books last
     /// and for good: where there are books, nothing is left to be done.
@@ -138,7 +150,7 @@ impl Writer {
         &self,
         number: u32,
         had_accounts: Option<u32>,
-        books: &mut Books,
+        books: &mut Remains,
     ) -> io::Result<()> {
         let storage = &*self.storage;
         let mut kinds = vec![Kind::Ids];
@@ -226,20 +238,23 @@ impl Writer {
     }
 }
 
-/// Says so when the disk has become full, and when it has space again.
-fn tell_if_full(was: &mut bool, is: bool, what: &str) {
+/// Says so when something begins to lack, and when it is there again.
+fn tell(was: &mut Option<Lack>, is: Option<Lack>, what: &str) {
     match (*was, is) {
-        (false, true) => log::warn!("journal: the disk is full: no space for {what}"),
-        (true, false) => log::info!("journal: the disk has space for {what} again"),
+        (None, Some(Lack::Space)) => log::warn!("journal: the disk is full: no space for {what}"),
+        (None, Some(Lack::Files)) => {
+            log::warn!("journal: too many files are open: none left for {what}");
+        }
+        (Some(_), None) => log::info!("journal: there is room for {what} again"),
         _ => {}
     }
     *was = is;
 }
 
 /// What is left of a full segment.
-fn books_of(number: u32, bytes: &[u8]) -> Result<Books, JournalError> {
+fn books_of(number: u32, bytes: &[u8]) -> Result<Remains, JournalError> {
     let contents = Contents::new(number, bytes)?;
-    let mut books = Books::default();
+    let mut books = Remains::default();
     let (offset, ending) = contents.walk(|offset, record| {
         books.add(offset, &record);
         Ok(())
@@ -254,7 +269,7 @@ fn books_of(number: u32, bytes: &[u8]) -> Result<Books, JournalError> {
 }
 
 /// Writes a file under another name first, so that its own name only ever means the whole.
-fn write_unfinished(
+pub(super) fn write_unfinished(
     storage: &dyn Storage,
     kind: Kind,
     number: u32,

@@ -26,6 +26,9 @@
 //! `accounts`, the state of every account at its end, which takes the place of those before. So
 //! that directory does not grow with time.
 //!
+//! Whose journal it is stands in the file `identity` (`identity.rs`): another instance's is refused,
+//! and a copy is known as one.
+//!
 //! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `books.rs` and `accounts.rs`; what is
 //! done about damage is told in `recover.rs`, about a full disk in `writer.rs`.
 //!
@@ -44,8 +47,11 @@ mod accounts;
 mod books;
 mod entry;
 mod head;
+pub mod history;
+pub mod identity;
 pub mod inspect;
 mod keeper;
+mod outstanding;
 mod record;
 mod recover;
 mod segment;
@@ -58,14 +64,16 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
-pub use recover::Recovered;
 use recover::Torn;
+pub use recover::{Found, Recovered};
+pub use storage::Lack;
 
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
-use crate::payments::{Attempt, PaymentId, Settlement};
-use record::Record;
+use crate::payments::event::Event;
+use crate::payments::{Attempt, PaymentId, Rejection};
+use identity::DOUBTED_FOR;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,7 +81,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
-use storage::{Directory, Storage};
+use storage::Directory;
 use writer::Writer;
 
 /// How safe a record is once [`Journal::wait`] has ended.
@@ -151,8 +159,8 @@ impl Options {
     /// `outstanding_max`: payments accepted and not over at any time. One segment has room for what
     /// all of them may still need.
     pub fn new(durability: Durability, outstanding_max: usize, ids_remembered: usize) -> Options {
-        let needed = writer::room_for(outstanding_max) / 15 * 16;
-        let segment_bytes = needed.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        let needed = segment_bytes_for(outstanding_max);
+        let segment_bytes = needed.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let outstanding_at_first = OUTSTANDING_AT_FIRST.min(outstanding_max);
         Options {
             durability,
@@ -181,20 +189,59 @@ impl Options {
     }
 }
 
+impl Options {
+    /// More payments may be outstanding than are to be, if they were accepted with a larger queue.
+    fn make_room_for(&mut self, outstanding: usize) {
+        let needed = segment_bytes_for(outstanding).min(SEGMENT_BYTES_MAX);
+        if outstanding > 0 && needed > SEGMENT_BYTES_MIN {
+            self.segment_bytes = self.segment_bytes.max(needed);
+        }
+    }
+}
+
+/// A segment that has room for all that so many outstanding payments may still need.
+fn segment_bytes_for(outstanding: usize) -> usize {
+    (writer::room_for(outstanding) / 15).saturating_mul(16).next_power_of_two()
+}
+
 fn fail_process(what: &str) -> ! {
     log::error!("the journal cannot be trusted any more, stopping: {what}");
+    crate::base::log::flush();
     std::process::exit(EXIT_FAILED)
 }
 
 /// Why a journal cannot be opened or read. Displays as one line that says what to do.
 #[derive(Debug)]
 pub enum JournalError {
-    Io { action: &'static str, path: PathBuf, error: io::Error },
-    Locked { path: PathBuf },
-    UnknownVersion { file: String, version: u32 },
-    UnknownKind { file: String, offset: usize, kind: u8 },
-    Corrupt { file: String, offset: usize, what: &'static str },
-    Missing { file: String },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
+    Locked {
+        path: PathBuf,
+    },
+    UnknownVersion {
+        file: String,
+        version: u32,
+    },
+    UnknownKind {
+        file: String,
+        offset: usize,
+        kind: u8,
+    },
+    Corrupt {
+        file: String,
+        offset: usize,
+        what: &'static str,
+    },
+    Missing {
+        file: String,
+    },
+    /// The settings are not those of whom the journal belongs to.
+    NotOurs {
+        what: String,
+    },
 }
 
 impl JournalError {
@@ -233,6 +280,7 @@ impl fmt::Display for JournalError {
             JournalError::Missing { file } => {
                 write!(f, "journal: {file} is missing between others: restore it before starting")
             }
+            JournalError::NotOurs { what } => write!(f, "the journal is not to be used: {what}"),
         }
     }
 }
@@ -245,6 +293,9 @@ pub struct Journal {
 }
 
 struct Open {
+    id: Option<u128>,
+    /// Until then new payments are to be looked for before they are paid.
+    verify_until: Option<Timestamp>,
     writer: Arc<Writer>,
     stop: Arc<AtomicBool>,
     syncer: Thread,
@@ -262,20 +313,36 @@ impl Journal {
         Journal { open: None }
     }
 
-    /// Locks the directory (made if need be), replays and repairs what is there, and starts the
-    /// two threads. Blocking.
+    /// Locks the directory (made if need be) and reads what is there. Blocking.
     ///
     /// # Errors
     /// See [`JournalError`]; nothing was changed then.
+    pub fn find(path: &Path, options: Options) -> Result<Found, JournalError> {
+        Found::new(Arc::new(Directory::lock(path)?), options)
+    }
+
+    /// [`Journal::find`] and [`Journal::start`], whoever the journal belongs to.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
     pub fn open(path: &Path, options: Options) -> Result<(Journal, Recovered), JournalError> {
-        let storage: Arc<dyn Storage> = Arc::new(Directory::lock(path)?);
-        let (writer, recovered) = recover::open(storage, options)?;
+        Journal::start(Journal::find(path, options)?)
+    }
+
+    /// Repairs what was found, and starts the two threads. Blocking.
+    ///
+    /// # Errors
+    /// See [`JournalError`]; it can be tried again.
+    pub fn start(found: Found) -> Result<(Journal, Recovered), JournalError> {
+        let (writer, recovered) = found.start()?;
         if let Some(Torn { file, offset, what, bytes, records }) = &recovered.torn {
             log::warn!(
                 "journal: the end of {file} was torn at offset {offset} ({what}): {bytes} bytes \
                  with {records} intact records were cut off, none of which had been synced"
             );
         }
+        let identity = recovered.identity.as_ref();
+        let copied_at = identity.and_then(|it| it.copied_at);
         let writer = Arc::new(writer);
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, step: fn(&Writer) -> bool, pause: Option<Duration>| {
@@ -290,11 +357,13 @@ impl Journal {
             std::thread::Builder::new()
                 .name(name.into())
                 .spawn(run)
-                .map_err(|error| JournalError::io("start a thread for", path, error))
+                .map_err(|error| JournalError::io("start a thread for", "the journal", error))
         };
         let syncer = spawn("galo-sync", Writer::sync_if_promised, None)?;
         let keeper = spawn("galo-keeper", Writer::keep_or_sync, Some(KEEP_EVERY))?;
         let open = Open {
+            id: identity.map(|it| it.id),
+            verify_until: copied_at.map(|at| Timestamp(at.0 + DOUBTED_FOR.as_millis() as i64)),
             writer,
             stop,
             syncer: syncer.thread().clone(),
@@ -302,6 +371,22 @@ impl Journal {
             threads: vec![syncer, keeper],
         };
         Ok((Journal { open: Some(open) }, recovered))
+    }
+
+    /// Which journal this is, in every copy of it.
+    pub fn id(&self) -> Option<u128> {
+        self.open.as_ref().and_then(|open| open.id)
+    }
+
+    /// Whether a payment accepted now may have been paid by the original of this copy, or by another
+    /// copy: before it is paid at one processor, the others are to be asked. Cheap.
+    pub fn must_verify_fresh(&self, now: Timestamp) -> bool {
+        self.open.as_ref().is_some_and(|open| open.verify_until.is_some_and(|until| now < until))
+    }
+
+    /// Why there is no room, if there is none.
+    pub fn lack(&self) -> Lack {
+        self.open.as_ref().map_or(Lack::Space, |open| open.writer.lack())
     }
 
     /// Whether a payment may be accepted: if not, the disk is full and the answer is 503. Cheap.
@@ -333,40 +418,43 @@ impl Journal {
         self.open.as_ref().map_or(Position::NONE, |open| open.writer.append_attempted(attempt))
     }
 
-    /// The attempt was certainly not booked: the payment may go to either processor.
-    pub fn append_released(&self, id: PaymentId) -> Position {
-        self.append(Record::Released { id })
-    }
-
-    /// A processor holds the payment. Nobody needs to wait for this: if it is lost, the attempt is
-    /// in doubt and the processor is asked again.
-    pub fn append_settled(&self, id: PaymentId, settlement: Settlement) -> Position {
-        let Settlement { processor, amount, requested_at } = settlement;
-        self.append(Record::Settled { id, processor, amount, requested_at })
-    }
-
-    /// Somebody else's payment of the same id was found: ours is over, and not counted.
-    pub fn append_foreign(&self, id: PaymentId) -> Position {
-        self.append(Record::Foreign { id })
-    }
-
-    /// The other instance owns the payment from here on.
-    pub fn append_forwarded(&self, id: PaymentId, amount: Cents) -> Position {
-        self.append(Record::Forwarded { id, amount })
+    /// How an attempt ended, and what became of a payment. Nobody needs to wait for it: if it is
+    /// lost, the attempt is in doubt and the processor is asked again.
+    pub fn append(&self, event: &Event) -> Position {
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append(event))
     }
 
     /// These, accepted in place of the other instance, are driven from here on. It may be told so
     /// once this is durable. `None` if the disk is full: then nothing was done.
     pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
+        self.append_all(adopted, |id, amount| Event::Adopted { id, amount })
+    }
+
+    /// These, never accepted here, are the other instance's to pay: a repetition of one is known,
+    /// after a restart too. `None` if the disk is full: then nothing was done.
+    pub fn append_learned(&self, learned: &[(PaymentId, Cents)]) -> Option<Position> {
+        self.append_all(learned, |id, amount| Event::Forwarded { id, amount, learned: true })
+    }
+
+    fn append_all(
+        &self,
+        payments: &[(PaymentId, Cents)],
+        event: fn(PaymentId, Cents) -> Event,
+    ) -> Option<Position> {
         let Some(open) = &self.open else { return Some(Position::NONE) };
-        open.writer.append_adopted(adopted)
+        open.writer.append_all(payments.iter().map(|(id, amount)| event(*id, *amount)))
+    }
+
+    /// No processor takes the payment: it is over, and kept for people to decide about.
+    pub fn append_rejected(&self, rejection: &Rejection) -> Position {
+        self.append(&Event::Rejected(*rejection))
     }
 
     /// A transaction was carried out on an account of the ledger. Call it under the account's lock,
     /// after [`Journal::has_room`]: the journal keeps the order of the calls, and a start refuses
     /// entries of one account that do not follow each other.
     pub fn append_entry(&self, entry: &Entry) -> Position {
-        self.append(Record::Entry(*entry))
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append_entry(entry))
     }
 
     /// Forgets everything. Call it after the payments have been taken out of the queue: one that is
@@ -377,10 +465,6 @@ impl Journal {
         let position = open.writer.append_purged();
         open.keeper.unpark();
         position
-    }
-
-    fn append(&self, record: Record) -> Position {
-        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append(record))
     }
 
     /// Writes everything appended so far, by any thread, with one write(2). Costs two loads if

@@ -20,12 +20,14 @@
 //!    3  Released        24  id 16
 //!    4  Settled         40  id 16, amount in cents 8, requested at (ms) 8
 //!    5  Foreign         24  id 16
-//!    6  Forwarded       32  id 16, amount in cents 8
+//!    6  Forwarded       32  id 16, amount in cents 8; the detail is 1 if it was never accepted here
 //!    7  Purged           8  -
 //!    8  Synced          16  position 8: the offset in the lower half, the segment in the upper
 //!    9  End              8  -
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
-//!   11  Adopted     32  id 16, amount in cents 8
+//!   11  Adopted         32  id 16, amount in cents 8
+//!   12  Rejected        40  id 16, amount in cents 8, per processor the status of its last refusal
+//!                           2 + 2 (0: not asked, 200: it holds the id under another amount), 4 zero
 //!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
 //! 65…127 kept for the ledger
 //! ```
@@ -37,7 +39,8 @@ use super::{Position, entry};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::{Entry, Key};
-use crate::payments::{PaymentId, Processor};
+use crate::payments::event::Event;
+use crate::payments::{PaymentId, Processor, Rejection, Settlement};
 use std::fmt;
 
 const LENGTH_AT: usize = size_of::<u32>();
@@ -57,10 +60,13 @@ pub const SETTLED_BYTES: usize = AFTER_AMOUNT + size_of::<i64>();
 pub const FOREIGN_BYTES: usize = AFTER_ID;
 pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
 pub const ADOPTED_BYTES: usize = AFTER_AMOUNT;
+pub const REJECTED_BYTES: usize = AFTER_AMOUNT + 2 * size_of::<u16>() + PADDING_BYTES;
 pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
 pub const CARRIED_BYTES: usize = ACCEPTED_BYTES + size_of::<i64>();
+/// Behind what a Rejected says: room for more, and up to a multiple of [`ALIGNMENT`].
+const PADDING_BYTES: usize = 4;
 /// The longest record of a payment.
 const PAYMENT_BYTES_MAX: usize = CARRIED_BYTES;
 pub const ENTRY_BYTES_MAX: usize = HEAD_BYTES + entry::PAYLOAD_BYTES_MAX;
@@ -75,31 +81,17 @@ const _: () = assert!(RELEASED_BYTES == 24 && SETTLED_BYTES == 40 && FORWARDED_B
 const _: () = assert!(CARRIED_BYTES == 48 && CARRIED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(SYNCED_BYTES == 16 && ACCEPTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ATTEMPTED_BYTES.is_multiple_of(ALIGNMENT) && SETTLED_BYTES <= ACCEPTED_BYTES);
+const _: () = assert!(REJECTED_BYTES == 40 && REJECTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ENTRY_BYTES_MAX == 112 && ENTRY_BYTES_MAX.is_multiple_of(ALIGNMENT));
 
 /// The number of the kind of a ledger's entry.
 const ENTRY: u8 = 64;
 
-/// One thing that happened.
+/// What is in the segments: what happened, and what holds the segments together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The payment will be paid.
-    Accepted { id: PaymentId, amount: Cents, accepted_at: Timestamp },
-    /// A request for it is about to be sent. It belongs to this processor until it is known what
-    /// became of that.
-    Attempted { id: PaymentId, processor: Processor, requested_at: Timestamp },
-    /// The attempt was certainly not booked: the payment is free again.
-    Released { id: PaymentId },
-    /// The processor holds the payment. Counts by itself: the acceptance may be long gone.
-    Settled { id: PaymentId, processor: Processor, amount: Cents, requested_at: Timestamp },
-    /// Somebody else holds a payment of this id. Ours is over, and not counted.
-    Foreign { id: PaymentId },
-    /// Handed over to the other instance, which owns it from here on.
-    Forwarded { id: PaymentId, amount: Cents },
-    /// Everything before this is forgotten. Always the first record of its segment.
-    Purged,
-    /// When this was written, everything before that position had reached the disk.
-    Synced { until: Position },
+    /// What happened to a payment. A purge is always the first record of its segment.
+    Event(Event),
     /// A payment that was accepted in an older segment, written again so that the old segment can
     /// go. With its open attempt, in one record: torn between two it would come back free.
     Carried {
@@ -108,8 +100,8 @@ pub enum Record {
         accepted_at: Timestamp,
         attempt: Option<(Processor, Timestamp)>,
     },
-    /// Accepted in place of the other instance and driven from here: it is told so when it is back.
-    Adopted { id: PaymentId, amount: Cents },
+    /// When this was written, everything before that position had reached the disk.
+    Synced { until: Position },
     /// The segment is full; what follows is in the next one. Always its last record.
     End,
     /// A transaction on an account of the ledger.
@@ -152,36 +144,30 @@ impl Seed {
 impl Record {
     pub fn length(&self) -> usize {
         match self {
-            Record::Accepted { .. } => ACCEPTED_BYTES,
-            Record::Attempted { .. } => ATTEMPTED_BYTES,
-            Record::Released { .. } => RELEASED_BYTES,
-            Record::Settled { .. } => SETTLED_BYTES,
-            Record::Foreign { .. } => FOREIGN_BYTES,
-            Record::Forwarded { .. } => FORWARDED_BYTES,
-            Record::Purged => PURGED_BYTES,
+            Record::Event(event) => length_of(event),
+            Record::Carried { .. } => CARRIED_BYTES,
             Record::Synced { .. } => SYNCED_BYTES,
             Record::End => END_BYTES,
-            Record::Carried { .. } => CARRIED_BYTES,
-            Record::Adopted { .. } => ADOPTED_BYTES,
             Record::Entry(entry) => HEAD_BYTES + entry::payload_bytes(entry),
         }
     }
 
     fn kind_and_detail(&self) -> (u8, u8) {
         match *self {
-            Record::Accepted { .. } => (1, 0),
-            Record::Attempted { processor, .. } => (2, processor as u8),
-            Record::Released { .. } => (3, 0),
-            Record::Settled { processor, .. } => (4, processor as u8),
-            Record::Foreign { .. } => (5, 0),
-            Record::Forwarded { .. } => (6, 0),
-            Record::Purged => (7, 0),
+            Record::Event(Event::Accepted { .. }) => (1, 0),
+            Record::Event(Event::Attempted { processor, .. }) => (2, processor as u8),
+            Record::Event(Event::Released { .. }) => (3, 0),
+            Record::Event(Event::Settled { settlement, .. }) => (4, settlement.processor as u8),
+            Record::Event(Event::Foreign { .. }) => (5, 0),
+            Record::Event(Event::Forwarded { learned, .. }) => (6, u8::from(learned)),
+            Record::Event(Event::Purged) => (7, 0),
             Record::Synced { .. } => (8, 0),
             Record::End => (9, 0),
-            Record::Adopted { .. } => (11, 0),
-            Record::Entry(entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
             Record::Carried { attempt: None, .. } => (10, 0),
             Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
+            Record::Event(Event::Adopted { .. }) => (11, 0),
+            Record::Event(Event::Rejected(_)) => (12, 0),
+            Record::Entry(entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
         }
     }
 
@@ -214,32 +200,17 @@ impl Record {
 
     /// Of any kind but an entry.
     fn put_payload(&self, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
-        let mut put_id = |id: PaymentId| put(bytes, ID_AT, id.0.to_le_bytes());
         match *self {
-            Record::Accepted { id, amount, accepted_at: at }
-            | Record::Settled { id, amount, requested_at: at, .. } => {
-                put_id(id);
-                put(bytes, AFTER_ID, amount.0.to_le_bytes());
-                put(bytes, AFTER_AMOUNT, at.0.to_le_bytes());
-            }
-            Record::Attempted { id, requested_at, .. } => {
-                put_id(id);
-                put(bytes, AFTER_ID, requested_at.0.to_le_bytes());
-            }
-            Record::Released { id } | Record::Foreign { id } => put_id(id),
-            Record::Forwarded { id, amount } | Record::Adopted { id, amount } => {
-                put_id(id);
-                put(bytes, AFTER_ID, amount.0.to_le_bytes());
-            }
+            Record::Event(event) => put_event(&event, bytes),
             Record::Synced { until } => put(bytes, HEAD_BYTES, until.0.to_le_bytes()),
             Record::Carried { id, amount, accepted_at, attempt } => {
-                put_id(id);
+                put(bytes, ID_AT, id.0.to_le_bytes());
                 put(bytes, AFTER_ID, amount.0.to_le_bytes());
                 put(bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
                 let requested_at = attempt.map_or(0, |(_, requested_at)| requested_at.0);
                 put(bytes, ACCEPTED_BYTES, requested_at.to_le_bytes());
             }
-            Record::Purged | Record::End | Record::Entry(_) => {}
+            Record::End | Record::Entry(_) => {}
         }
     }
 
@@ -273,56 +244,16 @@ impl Record {
     /// Bytes whose checksum is right. They were written by this program, or by a later version.
     fn read(kind: u8, detail: u8, bytes: &[u8]) -> Decoded {
         let length = bytes.len();
-        let record = (|| {
-            if kind == ENTRY {
-                return Some(Record::Entry(entry::decode(
-                    entry::kind_of(detail)?,
-                    &bytes[HEAD_BYTES..],
-                )?));
-            }
-            let id = || take(bytes, ID_AT).map(|id| PaymentId(u128::from_le_bytes(id)));
-            let number = |at| take(bytes, at).map(i64::from_le_bytes);
-            let processor = Processor::ALL.get(usize::from(detail)).copied();
-            Some(match kind {
-                1 => Record::Accepted {
-                    id: id()?,
-                    amount: Cents(number(AFTER_ID)?),
-                    accepted_at: Timestamp(number(AFTER_AMOUNT)?),
-                },
-                2 => Record::Attempted {
-                    id: id()?,
-                    processor: processor?,
-                    requested_at: Timestamp(number(AFTER_ID)?),
-                },
-                3 => Record::Released { id: id()? },
-                4 => Record::Settled {
-                    id: id()?,
-                    processor: processor?,
-                    amount: Cents(number(AFTER_ID)?),
-                    requested_at: Timestamp(number(AFTER_AMOUNT)?),
-                },
-                5 => Record::Foreign { id: id()? },
-                6 => Record::Forwarded { id: id()?, amount: Cents(number(AFTER_ID)?) },
-                7 => Record::Purged,
-                8 => {
-                    Record::Synced { until: Position(u64::from_le_bytes(take(bytes, HEAD_BYTES)?)) }
-                }
-                9 => Record::End,
-                11 => Record::Adopted { id: id()?, amount: Cents(number(AFTER_ID)?) },
-                10 => Record::Carried {
-                    id: id()?,
-                    amount: Cents(number(AFTER_ID)?),
-                    accepted_at: Timestamp(number(AFTER_AMOUNT)?),
-                    attempt: match detail {
-                        0 => None,
-                        1 => Some((Processor::Default, Timestamp(number(ACCEPTED_BYTES)?))),
-                        2 => Some((Processor::Fallback, Timestamp(number(ACCEPTED_BYTES)?))),
-                        _ => return None,
-                    },
-                },
-                _ => return None,
-            })
-        })();
+        let record = match kind {
+            8 => take(bytes, HEAD_BYTES)
+                .map(|until| Record::Synced { until: Position(u64::from_le_bytes(until)) }),
+            9 => Some(Record::End),
+            10 => read_carried(detail, bytes),
+            ENTRY => entry::kind_of(detail)
+                .and_then(|kind| entry::decode(kind, &bytes[HEAD_BYTES..]))
+                .map(Record::Entry),
+            _ => read_event(kind, detail, bytes).map(Record::Event),
+        };
         match record {
             Some(record) if record.length() == length => Decoded::Record { record, length },
             // Intact, and of another kind or shape: a layout of another version.
@@ -331,31 +262,116 @@ impl Record {
     }
 }
 
+fn length_of(event: &Event) -> usize {
+    match event {
+        Event::Accepted { .. } => ACCEPTED_BYTES,
+        Event::Attempted { .. } => ATTEMPTED_BYTES,
+        Event::Released { .. } => RELEASED_BYTES,
+        Event::Settled { .. } => SETTLED_BYTES,
+        Event::Foreign { .. } => FOREIGN_BYTES,
+        Event::Forwarded { .. } => FORWARDED_BYTES,
+        Event::Adopted { .. } => ADOPTED_BYTES,
+        Event::Rejected(_) => REJECTED_BYTES,
+        Event::Purged => PURGED_BYTES,
+    }
+}
+
+fn put_event(event: &Event, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
+    let mut put_id = |id: PaymentId| put(bytes, ID_AT, id.0.to_le_bytes());
+    match *event {
+        Event::Accepted { id, amount, accepted_at } => {
+            put_id(id);
+            put(bytes, AFTER_ID, amount.0.to_le_bytes());
+            put(bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
+        }
+        Event::Settled { id, settlement } => {
+            put_id(id);
+            put(bytes, AFTER_ID, settlement.amount.0.to_le_bytes());
+            put(bytes, AFTER_AMOUNT, settlement.requested_at.0.to_le_bytes());
+        }
+        Event::Attempted { id, requested_at, .. } => {
+            put_id(id);
+            put(bytes, AFTER_ID, requested_at.0.to_le_bytes());
+        }
+        Event::Released { id } | Event::Foreign { id } => put_id(id),
+        Event::Forwarded { id, amount, .. } | Event::Adopted { id, amount } => {
+            put_id(id);
+            put(bytes, AFTER_ID, amount.0.to_le_bytes());
+        }
+        Event::Rejected(Rejection { id, amount, statuses }) => {
+            put_id(id);
+            put(bytes, AFTER_ID, amount.0.to_le_bytes());
+            put(bytes, AFTER_AMOUNT, statuses[0].to_le_bytes());
+            put(bytes, AFTER_AMOUNT + size_of::<u16>(), statuses[1].to_le_bytes());
+        }
+        Event::Purged => {}
+    }
+}
+
+fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
+    let id = || take(bytes, ID_AT).map(|id| PaymentId(u128::from_le_bytes(id)));
+    let number = |at| take(bytes, at).map(i64::from_le_bytes);
+    let amount = || number(AFTER_ID).map(Cents);
+    let processor = Processor::ALL.get(usize::from(detail)).copied();
+    Some(match kind {
+        1 => Event::Accepted {
+            id: id()?,
+            amount: amount()?,
+            accepted_at: Timestamp(number(AFTER_AMOUNT)?),
+        },
+        2 => Event::Attempted {
+            id: id()?,
+            processor: processor?,
+            requested_at: Timestamp(number(AFTER_ID)?),
+        },
+        3 => Event::Released { id: id()? },
+        4 => {
+            let requested_at = Timestamp(number(AFTER_AMOUNT)?);
+            let (processor, amount) = (processor?, amount()?);
+            Event::Settled { id: id()?, settlement: Settlement { processor, amount, requested_at } }
+        }
+        5 => Event::Foreign { id: id()? },
+        6 => Event::Forwarded { id: id()?, amount: amount()?, learned: detail != 0 },
+        7 => Event::Purged,
+        11 => Event::Adopted { id: id()?, amount: amount()? },
+        12 if detail == 0 => {
+            let status = |at| take(bytes, at).map(u16::from_le_bytes);
+            let statuses = [status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + size_of::<u16>())?];
+            Event::Rejected(Rejection { id: id()?, amount: amount()?, statuses })
+        }
+        _ => return None,
+    })
+}
+
+fn read_carried(detail: u8, bytes: &[u8]) -> Option<Record> {
+    let number = |at| take(bytes, at).map(i64::from_le_bytes);
+    let attempt = match detail {
+        0 => None,
+        1 | 2 => {
+            let processor = Processor::ALL[usize::from(detail) - 1];
+            Some((processor, Timestamp(number(ACCEPTED_BYTES)?)))
+        }
+        _ => return None,
+    };
+    Some(Record::Carried {
+        id: PaymentId(u128::from_le_bytes(take(bytes, ID_AT)?)),
+        amount: Cents(number(AFTER_ID)?),
+        accepted_at: Timestamp(number(AFTER_AMOUNT)?),
+        attempt,
+    })
+}
+
 /// One line, for `galo journal dump`.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Record::Accepted { id, amount, accepted_at } => {
-                write!(f, "Accepted {id} {amount} at {accepted_at}")
-            }
+            Record::Event(event) => show_event(event, f),
             Record::Carried { id, amount, accepted_at, attempt } => {
                 write!(f, "Carried {id} {amount} at {accepted_at}")?;
                 attempt.map_or(Ok(()), |(processor, requested_at)| {
                     write!(f, ", attempted at {} requested {requested_at}", processor.name())
                 })
             }
-            Record::Attempted { id, processor, requested_at } => {
-                write!(f, "Attempted {id} at {} requested {requested_at}", processor.name())
-            }
-            Record::Released { id } => write!(f, "Released {id}"),
-            Record::Settled { id, processor, amount, requested_at } => {
-                let name = processor.name();
-                write!(f, "Settled {id} {amount} at {name} requested {requested_at}")
-            }
-            Record::Foreign { id } => write!(f, "Foreign {id}"),
-            Record::Forwarded { id, amount } => write!(f, "Forwarded {id} {amount}"),
-            Record::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
-            Record::Purged => write!(f, "Purged"),
             Record::Synced { until } => {
                 write!(f, "Synced until {} in segment {}", until.offset(), until.segment())
             }
@@ -368,6 +384,31 @@ impl fmt::Display for Record {
                 if *key == Key::NONE { Ok(()) } else { write!(f, ", key {:032x}", key.0) }
             }
         }
+    }
+}
+
+fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match event {
+        Event::Accepted { id, amount, accepted_at } => {
+            write!(f, "Accepted {id} {amount} at {accepted_at}")
+        }
+        Event::Attempted { id, processor, requested_at } => {
+            write!(f, "Attempted {id} at {} requested {requested_at}", processor.name())
+        }
+        Event::Released { id } => write!(f, "Released {id}"),
+        Event::Settled { id, settlement: Settlement { processor, amount, requested_at } } => {
+            write!(f, "Settled {id} {amount} at {} requested {requested_at}", processor.name())
+        }
+        Event::Foreign { id } => write!(f, "Foreign {id}"),
+        Event::Forwarded { id, amount, learned } => {
+            let how = if *learned { ", learned" } else { "" };
+            write!(f, "Forwarded {id} {amount}{how}")
+        }
+        Event::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
+        Event::Rejected(Rejection { id, amount, statuses: [default, fallback] }) => {
+            write!(f, "Rejected {id} {amount}, default {default}, fallback {fallback}")
+        }
+        Event::Purged => write!(f, "Purged"),
     }
 }
 
@@ -409,38 +450,47 @@ mod tests {
 
     fn any_payment_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
-        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..11_u8);
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..12_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
             let processor = Processor::ALL[usize::from(flag)];
-            match kind {
-                0 => Record::Accepted { id, amount, accepted_at: at },
-                1 => Record::Attempted { id, processor, requested_at: at },
-                2 => Record::Released { id },
-                3 => Record::Settled { id, processor, amount, requested_at: at },
-                4 => Record::Foreign { id },
-                5 => Record::Forwarded { id, amount },
-                6 => Record::Purged,
-                7 => Record::Synced { until: Position(amount.0 as u64) },
-                8 => Record::End,
-                9 => Record::Adopted { id, amount },
+            let requested_at = at;
+            Record::Event(match kind {
+                0 => Event::Accepted { id, amount, accepted_at: at },
+                1 => Event::Attempted { id, processor, requested_at },
+                2 => Event::Released { id },
+                3 => Event::Settled {
+                    id,
+                    settlement: Settlement { processor, amount, requested_at },
+                },
+                4 => Event::Foreign { id },
+                5 => Event::Forwarded { id, amount, learned: flag },
+                6 => Event::Purged,
+                9 => Event::Adopted { id, amount },
+                10 => {
+                    let statuses = [at.0 as u16, (at.0 >> 16) as u16];
+                    Event::Rejected(Rejection { id, amount, statuses })
+                }
+                7 => return Record::Synced { until: Position(amount.0 as u64) },
+                8 => return Record::End,
                 _ => {
                     let attempt = flag.then_some((Processor::ALL[amount.0 as usize % 2], at));
-                    Record::Carried { id, amount, accepted_at: at, attempt }
+                    return Record::Carried { id, amount, accepted_at: at, attempt };
                 }
-            }
+            })
         })
     }
 
     /// The layout is a promise to files that exist: these bytes never change within version 1.
     #[test]
     fn the_bytes_of_a_record_are_these() {
-        let record = Record::Settled {
-            id: PaymentId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+        let settlement = Settlement {
             processor: Processor::Fallback,
             amount: Cents(1990),
             requested_at: Timestamp(1_752_000_000_123),
         };
+        let id = PaymentId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+        let record = Record::Event(Event::Settled { id, settlement });
         let mut bytes = Vec::new();
         record.encode(Seed::of_segment(3), 48, &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -453,6 +503,18 @@ mod tests {
         assert_eq!(checksum, crc32c::crc32c_append(start, &bytes[4..]));
         // The polynomial is Castagnoli's (RFC 3720, B.4), not that of zlib.
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn the_bytes_of_a_rejection_are_these() {
+        let (id, amount) = (PaymentId(0x0102), Cents(1990));
+        let event = Event::Rejected(Rejection { id, amount, statuses: [422, 0x0190] });
+        let mut bytes = Vec::new();
+        Record::Event(event).encode(Seed::of_segment(3), 48, &mut bytes);
+        let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected =
+            ["28000c00", "0201", &"00".repeat(14), "c607000000000000", "a6019001", "00000000"];
+        assert_eq!(hex, expected.concat());
     }
 
     fn entry() -> Entry {

@@ -23,17 +23,19 @@
 use super::accounts::{Accounts, States};
 use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
+use super::identity::{self, Change, Held, Identity, Owner, Place};
 use super::keeper::Keeping;
+use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
-use super::storage::Storage;
-use super::writer::{Outstanding, Payments, Writer};
+use super::storage::{Lack, Storage, random};
+use super::writer::{self, Writer};
 use super::{JournalError, Options, Position};
-use crate::base::clock::Moment;
+use crate::base::clock::{Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
-use crate::payments::summary::SummaryIndex;
-use crate::payments::{Attempt, Payment, PaymentId, Settlement};
+use crate::payments::event::{Books, Event};
+use crate::payments::{Attempt, Payment, PaymentId, Window};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -48,17 +50,21 @@ pub struct Recovered {
     pub doubts: Vec<Attempt>,
     /// The payments accepted last, in that order, as many as are to be remembered.
     pub ids: Vec<(PaymentId, Cents)>,
-    /// Driven here in place of the other instance, in that order.
-    pub adopted: Vec<(PaymentId, Cents)>,
-    /// Everything settled.
-    pub summary: SummaryIndex,
+    pub books: Books,
     /// Every account of the ledger that has an entry.
     pub accounts: Accounts,
     /// The newest entries that have a key, each with the balance behind it, the oldest first: at
     /// most [`KEYS_MAX`], of segments that are still there. A key matters for less than a second.
     pub keys: Vec<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
+    /// The directory was found to be a copy of another at this start.
+    pub is_copy: bool,
+    /// Who has claimed the journal, if anybody has.
+    pub identity: Option<Identity>,
 }
+
+/// Two URLs and some numbers: no identity is longer.
+const IDENTITY_BYTES_MAX: usize = 64 * 1024;
 
 /// So many keys are recovered at most.
 pub const KEYS_MAX: usize = 65_536;
@@ -91,10 +97,9 @@ pub struct Listing {
 #[derive(Debug)]
 pub struct Replay {
     pub listing: Listing,
-    pub payments: Payments,
+    pub payments: Outstanding,
     pub ids: VecDeque<(PaymentId, Cents)>,
-    pub adopted: Vec<(PaymentId, Cents)>,
-    pub summary: SummaryIndex,
+    pub books: Books,
     /// So many of the settlements are in books.
     settled_in_books: usize,
     pub accounts: Accounts,
@@ -231,10 +236,9 @@ impl Replay {
     pub fn new(storage: &dyn Storage, ids_remembered: usize) -> Result<Replay, JournalError> {
         let mut replay = Replay {
             listing: Listing::new(storage)?,
-            payments: Payments::default(),
+            payments: Outstanding::default(),
             ids: VecDeque::new(),
-            adopted: Vec::new(),
-            summary: SummaryIndex::new(),
+            books: Books::default(),
             settled_in_books: 0,
             accounts: Accounts::default(),
             keys: VecDeque::new(),
@@ -246,7 +250,7 @@ impl Replay {
         for number in books {
             let name = Kind::Books.file_name(number);
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
-            let settled = books::add_to(&mut replay.summary, number, &bytes)?;
+            let settled = books::add_to(&mut replay.books.summary, number, &bytes)?;
             replay.settled_in_books += settled[0] + settled[1];
         }
         if let Some(number) = replay.listing.accounts {
@@ -282,6 +286,8 @@ impl Replay {
                 replay.ids.push_front(id);
             }
         }
+        without_repetitions(&mut replay.books.adopted, |(id, _)| *id);
+        without_repetitions(&mut replay.books.rejected, |it| it.id);
         Ok(replay)
     }
 
@@ -292,44 +298,25 @@ impl Replay {
         ids_remembered: usize,
     ) -> Result<(), &'static str> {
         match *record {
-            Record::Entry(ref entry) => return self.apply_entry(entry),
-            Record::Accepted { id, amount, accepted_at } => {
-                self.payments.insert(id, Outstanding { amount, accepted_at, attempt: None, home });
-                self.ids.push_back((id, amount));
-                if self.ids.len() > ids_remembered {
-                    self.ids.pop_front();
+            Record::Event(ref event) => {
+                self.payments.apply(home, event);
+                self.books.apply(event);
+                if *event == Event::Purged {
+                    self.ids.clear();
+                    self.accounts.clear();
+                    self.keys.clear();
+                }
+                if let Some(known) = event.makes_known() {
+                    self.ids.push_back(known);
+                    if self.ids.len() > ids_remembered {
+                        self.ids.pop_front();
+                    }
                 }
             }
             Record::Carried { id, amount, accepted_at, attempt } => {
-                self.payments.insert(id, Outstanding { amount, accepted_at, attempt, home });
+                self.payments.carry(id, Open { amount, accepted_at, attempt, home });
             }
-            // Payments that are not there ended later, and their acceptance is in the books.
-            Record::Attempted { id, processor, requested_at } => {
-                if let Some(payment) = self.payments.get_mut(&id) {
-                    payment.attempt = Some((processor, requested_at));
-                }
-            }
-            Record::Released { id } => {
-                if let Some(payment) = self.payments.get_mut(&id) {
-                    payment.attempt = None;
-                }
-            }
-            Record::Settled { id, processor, amount, requested_at } => {
-                self.payments.remove(&id);
-                self.summary.record(Settlement { processor, amount, requested_at });
-            }
-            Record::Foreign { id } | Record::Forwarded { id, .. } => {
-                self.payments.remove(&id);
-            }
-            Record::Purged => {
-                self.payments.clear();
-                self.ids.clear();
-                self.adopted.clear();
-                self.summary.clear();
-                self.accounts.clear();
-                self.keys.clear();
-            }
-            Record::Adopted { id, amount } => self.adopted.push((id, amount)),
+            Record::Entry(ref entry) => self.apply_entry(entry)?,
             Record::Synced { .. } | Record::End => {}
         }
         Ok(())
@@ -346,19 +333,25 @@ impl Replay {
         Ok(())
     }
 
-    /// Payments that are free, and attempts in doubt, the oldest first.
+    /// What a change of settings could harm.
+    fn held(&self) -> Held {
+        let mut doubts = [0; 2];
+        for (processor, _) in self.payments.iter().filter_map(|(_, payment)| payment.attempt) {
+            doubts[processor as usize] += 1;
+        }
+        let settled = self.books.summary.totals(Window::default()).map(|totals| totals.count);
+        let is_empty = self.payments.len() == 0 && self.ids.is_empty() && settled == [0, 0];
+        Held { is_empty, doubts }
+    }
+
+    /// Payments that are free, and attempts in doubt, the oldest first. All are to be verified: the
+    /// journal may be a copy, and then it knows nothing of what the original did since.
     pub fn outstanding(&self) -> (Vec<Payment>, Vec<Attempt>) {
         let (mut waiting, mut doubts) = (Vec::new(), Vec::new());
-        for (id, Outstanding { amount, accepted_at, attempt, .. }) in &self.payments {
+        for (id, Open { amount, accepted_at, attempt, .. }) in self.payments.iter() {
             let (accepted_at, accepted) = (*accepted_at, Moment(0));
-            let payment = Payment {
-                id: *id,
-                amount: *amount,
-                accepted,
-                accepted_at,
-                guest: false,
-                verify: false,
-            };
+            let payment =
+                Payment { id, amount: *amount, accepted, accepted_at, guest: false, verify: true };
             match *attempt {
                 None => waiting.push(payment),
                 Some((processor, requested_at)) => {
@@ -401,47 +394,156 @@ fn judge(
     Ok(Some(Torn { file, offset, what, bytes: behind.bytes, records: behind.records }))
 }
 
-/// Replays, repairs, and goes on in a new segment.
+/// A journal that was read and not changed yet.
+pub struct Found {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    replay: Replay,
+    /// What its file says now, if there is one.
+    stored: Option<Identity>,
+    /// What it is to say, if anybody has claimed the journal.
+    identity: Option<Identity>,
+    is_copy: bool,
+}
+
+impl Found {
+    /// Reads everything, changes nothing.
+    ///
+    /// # Errors
+    /// See [`Replay::new`].
+    pub fn new(storage: Arc<dyn Storage>, options: Options) -> Result<Found, JournalError> {
+        let stored = read_identity(&*storage)?;
+        let replay = Replay::new(&*storage, options.ids_remembered)?;
+        Ok(Found { storage, options, replay, stored, identity: None, is_copy: false })
+    }
+
+    /// Decides whether this owner may use the journal, and whether it is a copy. Changes nothing
+    /// on the disk yet. Returns what is worth a line in the log.
+    ///
+    /// # Errors
+    /// [`JournalError::NotOurs`].
+    pub fn claim(
+        &mut self,
+        owner: &Owner,
+        meant: &[Change],
+        now: Timestamp,
+    ) -> Result<Vec<String>, JournalError> {
+        let Some(stored) = &self.stored else {
+            let (id, place) = (random(), Place::default());
+            self.identity = Some(Identity { id, owner: owner.clone(), place, copied_at: None });
+            return Ok(Vec::new());
+        };
+        let told = identity::judge(&stored.owner, owner, self.replay.held(), meant)
+            .map_err(|what| JournalError::NotOurs { what })?;
+        let place = self.storage.place(identity::FILE_NAME);
+        let place = place.map_err(failed("look at", identity::FILE_NAME))?;
+        self.is_copy = place != stored.place;
+        let copied_at = if self.is_copy { Some(now) } else { stored.copied_at };
+        self.identity = Some(Identity { owner: owner.clone(), copied_at, ..stored.clone() });
+        Ok(told)
+    }
+
+    #[cfg(test)]
+    pub fn stored_id(&self) -> u128 {
+        self.stored.as_ref().expect("a file").id
+    }
+
+    /// Repairs, and goes on in a new segment.
+    ///
+    /// # Errors
+    /// If that fails, which can be tried again.
+    pub fn start(self) -> Result<(Writer, Recovered), JournalError> {
+        let Found { storage, mut options, replay, stored, identity, is_copy } = self;
+        if let Some(identity) = &identity
+            && (is_copy || stored.as_ref() != Some(identity))
+        {
+            store_identity(&*storage, identity.clone())?;
+        }
+        // However small a queue was asked for: there must be room for what waits in it.
+        options.make_room_for(replay.payments.len());
+        let number = repair(&*storage, &replay)?;
+        let mut ids = VecDeque::new();
+        let mut bytes = Vec::new();
+        for number in replay.listing.ids_newest_first() {
+            let name = Kind::Ids.file_name(number);
+            storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
+            ids.push_front((number, books::count_of_ids(number, &bytes)?));
+        }
+        let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
+        let accounts = replay.listing.accounts;
+        let only_accounts =
+            replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
+        let keeping = Keeping { oldest, ids, accounts, only_accounts, lacks: [None; 3] };
+        // A new journal is not begun where there is no space for it.
+        let (bytes, needed) = (options.segment_bytes, writer::room_to_start(replay.payments.len()));
+        let created = match replay.end.is_some() || replay.settled_in_books > 0 {
+            true => Segment::create_what_fits(&*storage, number, bytes, needed),
+            false => Segment::create(&*storage, number, bytes),
+        };
+        let segment = created.map_err(failed("make", &Kind::Segment.file_name(number)))?;
+        let (waiting, doubts) = replay.outstanding();
+        let recovered = Recovered {
+            waiting,
+            doubts,
+            ids: replay.ids.into(),
+            books: replay.books,
+            accounts: replay.accounts,
+            keys: replay.keys.into(),
+            torn: replay.torn,
+            is_copy,
+            identity,
+        };
+        Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))
+    }
+}
+
+/// Reads and starts, whoever it belongs to.
 ///
 /// # Errors
-/// See [`Replay::new`]; and if the repairs fail, which can be tried again.
+/// See [`Found::new`] and [`Found::start`].
+#[cfg(test)]
 pub fn open(
     storage: Arc<dyn Storage>,
     options: Options,
 ) -> Result<(Writer, Recovered), JournalError> {
-    let replay = Replay::new(&*storage, options.ids_remembered)?;
-    let number = repair(&*storage, &replay)?;
-    let mut ids = VecDeque::new();
+    Found::new(storage, options)?.start()
+}
+
+fn read_identity(storage: &dyn Storage) -> Result<Option<Identity>, JournalError> {
     let mut bytes = Vec::new();
-    for number in replay.listing.ids_newest_first() {
-        let name = Kind::Ids.file_name(number);
-        storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
-        ids.push_front((number, books::count_of_ids(number, &bytes)?));
+    match storage.read(identity::FILE_NAME, IDENTITY_BYTES_MAX, &mut bytes) {
+        Ok(()) => Identity::decode(&bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", identity::FILE_NAME)(error)),
     }
-    let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
-    let accounts = replay.listing.accounts;
-    let only_accounts = replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
-    let keeping = Keeping { oldest, ids, accounts, only_accounts, full: [false; 2] };
-    let segment = Segment::create(&*storage, number, options.segment_bytes)
-        .map_err(failed("make", &Kind::Segment.file_name(number)))?;
-    let (waiting, doubts) = replay.outstanding();
-    let recovered = Recovered {
-        waiting,
-        doubts,
-        ids: replay.ids.into(),
-        adopted: without_repetitions(replay.adopted),
-        summary: replay.summary,
-        accounts: replay.accounts,
-        keys: replay.keys.into(),
-        torn: replay.torn,
+}
+
+/// Replaces the file, which says where it is itself. If there is no space for it, the next start
+/// does that.
+fn store_identity(storage: &dyn Storage, mut identity: Identity) -> Result<(), JournalError> {
+    let unfinished = format!("{}{UNFINISHED}", identity::FILE_NAME);
+    let mut store = || {
+        let file = storage.create(&unfinished)?;
+        identity.place = storage.place(&unfinished)?;
+        file.write_at(identity.encode().as_bytes(), 0)?;
+        file.sync()?;
+        storage.rename(&unfinished, identity::FILE_NAME)?;
+        storage.sync_directory()
     };
-    Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))
+    match store() {
+        Err(error) if Lack::of(&error).is_some() => {
+            let _ = storage.remove(&unfinished);
+            log::warn!("journal: {} cannot be written now: {error}", identity::FILE_NAME);
+            Ok(())
+        }
+        result => result.map_err(failed("write", identity::FILE_NAME)),
+    }
 }
 
 /// One that was carried over may be there twice, if the removal of the old segment was cut short.
-fn without_repetitions(adopted: Vec<(PaymentId, Cents)>) -> Vec<(PaymentId, Cents)> {
+fn without_repetitions<T>(all: &mut Vec<T>, id: impl Fn(&T) -> PaymentId) {
     let mut seen = HashSet::new();
-    adopted.into_iter().filter(|(id, _)| seen.insert(*id)).collect()
+    all.retain(|one| seen.insert(id(one)));
 }
 
 /// Makes the files say what was read from them. Returns the number of the next segment.

@@ -5,8 +5,9 @@
 
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::record::{ALIGNMENT, Decoded, END_BYTES, Record, Seed};
-use super::storage::{Storage, StoredFile, is_zero};
+use super::storage::{Lack, Storage, StoredFile, is_zero};
 use super::{JournalError, Position};
+use crate::payments::event::Event;
 use std::io;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub const UNFINISHED: &str = ".tmp";
 pub struct Segment {
     pub number: u32,
     pub seed: Seed,
+    /// How long it may become.
+    pub bytes: usize,
     pub file: Arc<dyn StoredFile>,
 }
 
@@ -37,7 +40,7 @@ impl Segment {
             Ok(file)
         };
         match make() {
-            Ok(file) => Ok(Segment { number, seed: Seed::of_segment(number), file }),
+            Ok(file) => Ok(Segment { number, seed: Seed::of_segment(number), bytes, file }),
             Err(error) => {
                 // Gives the space back; a start would too.
                 let _ = storage.remove(&unfinished);
@@ -46,9 +49,53 @@ impl Segment {
         }
     }
 
+    /// Makes one of this size or, if there is no space for it, one of the size that is needed, or as
+    /// long a one as there is space for: what it takes to settle what is outstanding was kept free
+    /// in the segment before, which has just been cut to what is in it. No more than is needed: the
+    /// rest is for the rewriting of old segments, which gives space back.
+    pub fn create_what_fits(
+        storage: &dyn Storage,
+        number: u32,
+        bytes: usize,
+        needed: usize,
+    ) -> io::Result<Segment> {
+        match Segment::create(storage, number, bytes) {
+            Err(error) if Lack::of(&error) == Some(Lack::Space) && bytes > LENGTH_MIN => {}
+            result => return result,
+        }
+        let needed = needed.next_multiple_of(PAGE_BYTES).min(bytes);
+        let (mut fits, mut too_long) = (LENGTH_MIN, needed + LENGTH_STEP);
+        let mut next = needed;
+        while too_long - fits > LENGTH_STEP {
+            match there_is_space_for(storage, number, next)? {
+                true => fits = next,
+                false => too_long = next,
+            }
+            next = (fits + too_long) / 2 / ALIGNMENT * ALIGNMENT;
+        }
+        let made = Segment::create(storage, number, fits)?;
+        log::warn!(
+            "journal: the disk is full: a segment of {fits} bytes was made, not of {bytes}; what \
+             was accepted is settled, and nothing more is accepted until there is space"
+        );
+        Ok(made)
+    }
+
     /// Bytes for records, in a segment of this size.
     pub fn room(segment_bytes: usize) -> usize {
         segment_bytes - FILE_HEAD_BYTES - END_BYTES
+    }
+}
+
+/// Tries it with a file that is gone afterwards.
+fn there_is_space_for(storage: &dyn Storage, number: u32, bytes: usize) -> io::Result<bool> {
+    let name = Kind::Segment.file_name(number) + UNFINISHED;
+    let allocated = storage.create(&name).and_then(|file| file.allocate(bytes as u64));
+    storage.remove(&name)?;
+    match allocated {
+        Ok(()) => Ok(true),
+        Err(error) if Lack::of(&error) == Some(Lack::Space) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -139,7 +186,7 @@ impl<'a> Contents<'a> {
 
     pub fn begins_with_purge(&self) -> bool {
         let first = Record::decode(self.seed, self.bytes, FILE_HEAD_BYTES);
-        matches!(first, Decoded::Record { record: Record::Purged, .. })
+        matches!(first, Decoded::Record { record: Record::Event(Event::Purged), .. })
     }
 
     /// Bytes from this offset up to the last that is not zero.
@@ -157,6 +204,10 @@ impl<'a> Contents<'a> {
 }
 
 const PAGE_BYTES: usize = 4096;
+/// The shortest segment that is worth having.
+const LENGTH_MIN: usize = PAGE_BYTES / 4;
+/// How closely it is found out how long one can be.
+const LENGTH_STEP: usize = PAGE_BYTES / 8;
 
 /// What was found behind a bad spot.
 #[derive(Clone, Copy, Debug, Default)]

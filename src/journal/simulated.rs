@@ -6,7 +6,9 @@
 //! by itself. Of the changes to the names it keeps a prefix, as file systems do that log them in
 //! order, or any of them, which is all that POSIX promises.
 
+use super::identity::Place;
 use super::storage::{Storage, StoredFile};
+use crate::base::clock::Micros;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -66,6 +68,7 @@ struct State {
     durable_names: BTreeMap<String, usize>,
     name_changes: Vec<NameChange>,
     boot: u8,
+    directory: u64,
     operations: u64,
     fault: Option<(u64, Fault)>,
     crashed: bool,
@@ -85,6 +88,13 @@ impl Simulated {
         Simulated(Arc::new(Mutex::new(self.state().clone())))
     }
 
+    /// The files of a backup in a new directory.
+    pub fn restored(&self) -> Simulated {
+        let copy = self.copy();
+        copy.state().directory += 1;
+        copy
+    }
+
     pub fn operations(&self) -> u64 {
         self.state().operations
     }
@@ -93,6 +103,11 @@ impl Simulated {
     pub fn fault_in(&self, operations: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations + operations, fault));
+    }
+
+    /// Bytes in all files.
+    pub fn used(&self) -> usize {
+        self.state().used()
     }
 
     pub fn set_capacity(&self, bytes: Option<usize>) {
@@ -300,6 +315,12 @@ impl Storage for Simulated {
 
     fn boot(&self) -> [u8; 16] {
         [self.state().boot; 16]
+    }
+
+    fn place(&self, name: &str) -> io::Result<Place> {
+        let state = self.state();
+        let (file, directory) = (state.find(name)? as u64, state.directory);
+        Ok(Place { file, directory, made_at: Micros(0) })
     }
 }
 

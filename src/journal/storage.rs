@@ -6,14 +6,17 @@
 //! done there without waiting and are handed to a kernel thread, as is every fdatasync.
 
 use super::JournalError;
+use super::identity::Place;
+use crate::base::clock::Micros;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// A directory of files that only the owner may read. Nothing but a `sync` makes anything last.
 pub trait Storage: Send + Sync {
@@ -35,6 +38,8 @@ pub trait Storage: Send + Sync {
     /// A number that is new whenever the machine has been started: what the kernel had taken
     /// before that and not written out is gone.
     fn boot(&self) -> [u8; 16];
+    /// Where a file is: a copy of it is somewhere else.
+    fn place(&self, name: &str) -> io::Result<Place>;
 }
 
 /// One open file.
@@ -56,6 +61,35 @@ pub struct Directory {
     _lock: Option<File>,
 }
 
+/// What there is none of now. Nothing is lost by that, and it may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// On the disk, in a quota, or below the limit of a file's size.
+    Space,
+    /// The process, or the system, has as many files open as it may.
+    Files,
+}
+
+impl Lack {
+    /// What a client is told.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Lack::Space => "The disk is full.",
+            Lack::Files => "Too many files are open.",
+        }
+    }
+
+    /// `None` if the error means something else.
+    pub fn of(error: &io::Error) -> Option<Lack> {
+        use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+        match (error.kind(), Errno::from_io_error(error)) {
+            (StorageFull | QuotaExceeded | OutOfMemory | FileTooLarge, _) => Some(Lack::Space),
+            (_, Some(Errno::MFILE | Errno::NFILE)) => Some(Lack::Files),
+            _ => None,
+        }
+    }
+}
+
 /// So much is read at once where most of a file may be zeros.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Longer than any record, which may end with zeros of its own.
@@ -64,6 +98,23 @@ const ZEROS_KEPT: usize = 1 << 16;
 /// Without a way out before the end: that is what the compiler can vectorise.
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().fold(0, |any, byte| any | byte) == 0
+}
+
+/// 128 bits that nobody else has: the keys of a hash are random, and its results look so.
+pub fn random() -> u128 {
+    let [a, b] = [0, 1].map(|half: u8| RandomState::new().hash_one(half));
+    u128::from(a) << 64 | u128::from(b)
+}
+
+/// Does it again for as long as a signal interrupts it. The standard library does so for reading,
+/// writing and syncing; what it does not look after goes through here.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 const LOCK_NAME: &str = "lock";
@@ -86,10 +137,13 @@ impl Directory {
             .truncate(false)
             .open(&lock_path)
             .map_err(|error| JournalError::io("open", &lock_path, error))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        let locked = uninterrupted(|| Ok(flock(&lock, FlockOperation::NonBlockingLockExclusive)?));
+        match locked {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(JournalError::Locked { path: path.into() }),
-            Err(error) => return Err(JournalError::io("lock", &lock_path, error.into())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(JournalError::Locked { path: path.into() });
+            }
+            Err(error) => return Err(JournalError::io("lock", &lock_path, error)),
         }
         let handle = File::open(path).map_err(failed("open"))?;
         // The directory itself may be new.
@@ -115,7 +169,7 @@ fn private() -> OpenOptions {
 
 impl Storage for Directory {
     fn names(&self) -> io::Result<Vec<String>> {
-        let entries = fs::read_dir(&self.path)?;
+        let entries = uninterrupted(|| fs::read_dir(&self.path))?;
         // A name that is not text is not one of ours.
         entries
             .filter_map(|entry| entry.map(|it| it.file_name().into_string().ok()).transpose())
@@ -167,11 +221,11 @@ impl Storage for Directory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path.join(from), self.path.join(to))
+        uninterrupted(|| fs::rename(self.path.join(from), self.path.join(to)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        uninterrupted(|| fs::remove_file(self.path.join(name)))
     }
 
     fn sync_directory(&self) -> io::Result<()> {
@@ -184,11 +238,15 @@ impl Storage for Directory {
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         match uuid::Uuid::try_parse(text.trim()) {
             Ok(boot) => boot.into_bytes(),
-            Err(_) => {
-                let [a, b] = [0, 1].map(|half: u8| RandomState::new().hash_one(half));
-                (u128::from(a) << 64 | u128::from(b)).to_le_bytes()
-            }
+            Err(_) => random().to_le_bytes(),
         }
+    }
+
+    fn place(&self, name: &str) -> io::Result<Place> {
+        let file = fs::metadata(self.path.join(name))?;
+        let made_at = file.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let made_at = Micros(made_at.map_or(0, |at| at.as_micros() as i64));
+        Ok(Place { file: file.ino(), directory: self.handle.metadata()?.ino(), made_at })
     }
 }
 
@@ -198,11 +256,12 @@ impl StoredFile for File {
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        match fallocate(self, FallocateFlags::empty(), 0, length) {
-            Ok(()) => Ok(()),
+        match uninterrupted(|| Ok(fallocate(self, FallocateFlags::empty(), 0, length)?)) {
             // Some file systems cannot (NFS before 4.2): there, room is not guaranteed.
-            Err(Errno::OPNOTSUPP) => self.set_len(length),
-            Err(error) => Err(error.into()),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => {
+                self.set_len(length)
+            }
+            result => result,
         }
     }
 
@@ -220,6 +279,24 @@ mod tests {
     use super::*;
     use crate::journal::record::RECORD_BYTES_MAX;
     use crate::journal::tests::temporary;
+
+    #[test]
+    fn what_lacks_is_told_apart_from_what_fails() {
+        let of = |code: Errno| Lack::of(&code.into());
+        for space in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::NOMEM] {
+            assert_eq!(of(space), Some(Lack::Space), "{space}");
+        }
+        assert_eq!([Errno::MFILE, Errno::NFILE].map(of), [Some(Lack::Files); 2]);
+        assert_eq!([Errno::IO, Errno::ROFS, Errno::INTR].map(of), [None; 3]);
+    }
+
+    #[test]
+    fn an_interrupted_call_is_made_again_and_a_failed_one_is_not() {
+        let mut answers = vec![Ok(7), Err(Errno::INTR), Err(Errno::INTR)];
+        assert_eq!(uninterrupted(|| Ok(answers.pop().unwrap()?)).unwrap(), 7);
+        let mut answers = vec![Ok(7), Err(Errno::IO)];
+        uninterrupted(|| Ok(answers.pop().unwrap()?)).unwrap_err();
+    }
 
     #[test]
     fn only_the_zeros_at_the_end_are_left_out() {

@@ -17,20 +17,19 @@
 //! Locks, taken in this order: keeping, syncing, writing, appending, next.
 
 use super::head::FILE_HEAD_BYTES;
+use super::outstanding::{Open, Outstanding};
 use super::record::{
-    ADOPTED_BYTES, ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, Record,
+    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, Record,
     SETTLED_BYTES, SYNCED_BYTES,
 };
 use super::segment::Segment;
-use super::storage::Storage;
+use super::storage::{Lack, Storage};
 use super::{Options, Position};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
-use crate::payments::{Attempt, PaymentId, Processor};
-use foldhash::quality::RandomState;
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
-use std::collections::BTreeMap;
+use crate::ledger::Entry;
+use crate::payments::event::Event;
+use crate::payments::{Attempt, PaymentId};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -38,32 +37,31 @@ use std::task::Waker;
 const ROOM_TO_SETTLE: usize = SETTLED_BYTES + SYNCED_BYTES;
 /// What an outstanding payment may still need, see the module. Carrying it over needs no more.
 pub const ROOM_PER_PAYMENT: usize = ATTEMPTED_BYTES + SYNCED_BYTES + ROOM_TO_SETTLE;
+const _: () = assert!(REJECTED_BYTES <= SETTLED_BYTES, "whichever ends it");
 const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <= 104);
 /// What one more payment or one more entry may need.
 const ROOM_FOR_ONE: usize = ENTRY_BYTES_MAX + SYNCED_BYTES;
 const _: () = assert!(ROOM_FOR_ONE >= ROOM_PER_PAYMENT);
+
+/// What is kept free besides when an attempt is started, at most: a few records of other threads.
+const ATTEMPTS_SLACK: usize = 4096;
 
 /// Bytes to be kept free for so many outstanding payments.
 pub fn room_for(outstanding: usize) -> usize {
     outstanding.saturating_mul(ROOM_PER_PAYMENT)
 }
 
-/// A buffer that has grown larger in a rush is given back.
-const BUFFER_BYTES_KEPT: usize = 1 << 20;
-
-/// A payment that is accepted and not over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outstanding {
-    pub amount: Cents,
-    pub accepted_at: Timestamp,
-    /// The open attempt: at which processor, and since when.
-    pub attempt: Option<(Processor, Timestamp)>,
-    /// The segment that holds it (and its attempt, or a later one does).
-    pub home: u32,
+/// How long a segment should be on a full disk at a start, with so many outstanding payments: some
+/// may be attempted again before they are over.
+pub fn room_to_start(outstanding: usize) -> usize {
+    room_for(outstanding).saturating_mul(2).saturating_add(FILE_HEAD_BYTES + ROOM_AT_LEAST)
 }
 
-/// Keyed with a random seed: ids come from outside and may be chosen to collide.
-pub type Payments = HashMap<PaymentId, Outstanding, RandomState>;
+/// See [`room_to_start`].
+const ROOM_AT_LEAST: usize = 64 * 1024;
+
+/// A buffer that has grown larger in a rush is given back.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 /// See the module.
 pub struct Writer {
@@ -82,6 +80,8 @@ pub struct Writer {
     /// Bytes for records in the segment in use.
     left: AtomicUsize,
     next_ready: AtomicBool,
+    /// The next segment could not be made because too many files are open.
+    lacks_files: AtomicBool,
     outstanding: AtomicUsize,
 }
 
@@ -104,9 +104,7 @@ struct Appending {
     marked: Position,
     /// The last segment that begins with a purge; 0 if none does.
     purged: u32,
-    payments: Payments,
-    /// How many outstanding payments each segment holds.
-    homes: BTreeMap<u32, usize>,
+    payments: Outstanding,
 }
 
 #[derive(Default)]
@@ -134,14 +132,11 @@ impl Writer {
         storage: Arc<dyn Storage>,
         options: Options,
         segment: Segment,
-        payments: Payments,
+        payments: Outstanding,
         keeping: super::keeper::Keeping,
     ) -> Writer {
         let start = Position::new(segment.number, FILE_HEAD_BYTES);
-        let mut homes = BTreeMap::new();
-        for payment in payments.values() {
-            *homes.entry(payment.home).or_default() += 1;
-        }
+        let room = Segment::room(segment.bytes);
         let outstanding = payments.len();
         let mut appending = Appending {
             segment: Arc::new(segment),
@@ -152,9 +147,8 @@ impl Writer {
             marked: Position::NONE,
             purged: 0,
             payments,
-            homes,
         };
-        appending.payments.reserve(options.outstanding_at_first.saturating_sub(outstanding));
+        appending.payments.reserve(options.outstanding_at_first);
         Writer {
             storage,
             options,
@@ -167,8 +161,9 @@ impl Writer {
             appended: AtomicU64::new(start.0),
             written: AtomicU64::new(start.0),
             synced: AtomicU64::new(start.0),
-            left: AtomicUsize::new(Segment::room(options.segment_bytes)),
+            left: AtomicUsize::new(room),
             next_ready: AtomicBool::new(false),
+            lacks_files: AtomicBool::new(false),
             outstanding: AtomicUsize::new(outstanding),
         }
     }
@@ -195,112 +190,136 @@ impl Writer {
     }
 
     pub fn has_room_for_attempt(&self) -> bool {
-        self.has_room_besides(ROOM_TO_SETTLE * self.outstanding.load(Ordering::Relaxed))
+        // One thread appends attempts: others add at most what they have looked for.
+        let slack = self.slack().min(ATTEMPTS_SLACK);
+        self.free() >= ROOM_TO_SETTLE * self.outstanding.load(Ordering::Relaxed) + slack
+    }
+
+    /// Why the next segment could not be made.
+    pub fn lack(&self) -> Lack {
+        match self.lacks_files.load(Ordering::Relaxed) {
+            true => Lack::Files,
+            false => Lack::Space,
+        }
     }
 
     /// Whether so many bytes are free, and some more for what other threads append meanwhile.
     fn has_room_besides(&self, bytes: usize) -> bool {
-        let segment_bytes = self.options.segment_bytes;
-        let next_ready = self.next_ready.load(Ordering::Acquire);
-        let next = if next_ready { Segment::room(segment_bytes) } else { 0 };
-        let slack = segment_bytes / 64;
-        self.left.load(Ordering::Relaxed) + next >= bytes.saturating_add(slack)
+        self.free() >= bytes.saturating_add(self.slack())
     }
 
+    fn slack(&self) -> usize {
+        self.options.segment_bytes / 64
+    }
+
+    /// Bytes for records, in the segment in use and in the next if it is there.
+    fn free(&self) -> usize {
+        let next_ready = self.next_ready.load(Ordering::Acquire);
+        let next = if next_ready { Segment::room(self.options.segment_bytes) } else { 0 };
+        self.left.load(Ordering::Relaxed) + next
+    }
+
+    /// `None` if a payment of this id is outstanding.
     pub fn append_accepted(
         &self,
         id: PaymentId,
         amount: Cents,
         accepted_at: Timestamp,
     ) -> Option<Position> {
-        let mut appending = locked(&self.appending);
-        if appending.payments.contains_key(&id) {
-            return None;
-        }
-        let record = Record::Accepted { id, amount, accepted_at };
-        let position = self.put(&mut appending, record);
-        let home = position.segment();
-        appending.settle_in(id, Outstanding { amount, accepted_at, attempt: None, home });
-        self.publish(&appending);
-        Some(position)
+        let appending = &mut locked(&self.appending);
+        let is_new = !appending.payments.contains(id);
+        is_new.then(|| self.append_in(appending, &Event::Accepted { id, amount, accepted_at }))
     }
 
     pub fn append_attempted(&self, attempt: &Attempt) -> Position {
-        let mut appending = locked(&self.appending);
+        let appending = &mut locked(&self.appending);
         let Attempt { payment, processor, requested_at } = *attempt;
         let id = payment.id;
-        let position = match appending.payments.get_mut(&id) {
-            Some(payment) => {
-                payment.attempt = Some((processor, requested_at));
-                self.put(&mut appending, Record::Attempted { id, processor, requested_at })
-            }
-            // It was accepted just before a purge and reached the dispatcher just after it.
-            None => {
-                let (amount, accepted_at) = (payment.amount, payment.accepted_at);
-                let attempt = Some((processor, requested_at));
-                let record = Record::Carried { id, amount, accepted_at, attempt };
-                let position = self.put(&mut appending, record);
-                let home = position.segment();
-                appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
-                position
-            }
-        };
-        self.publish(&appending);
-        position
-    }
-
-    /// Any of the other records of one payment, or an entry of the ledger.
-    pub fn append(&self, record: Record) -> Position {
-        let mut appending = locked(&self.appending);
-        let position = self.put(&mut appending, record);
-        match record {
-            Record::Released { id } => {
-                if let Some(payment) = appending.payments.get_mut(&id) {
-                    payment.attempt = None;
-                }
-            }
-            Record::Settled { id, .. } | Record::Foreign { id } | Record::Forwarded { id, .. } => {
-                appending.leave(id)
-            }
-            Record::Entry(_) => {}
-            _ => unreachable!("appended by methods of their own"),
+        if appending.payments.contains(id) {
+            return self.append_in(appending, &Event::Attempted { id, processor, requested_at });
         }
-        self.publish(&appending);
+        // It was accepted just before a purge and reached the dispatcher just after it.
+        let attempt = Some((processor, requested_at));
+        let (amount, accepted_at) = (payment.amount, payment.accepted_at);
+        self.carry(appending, id, Open { amount, accepted_at, attempt, home: 0 });
+        self.publish(appending);
+        appending.position()
+    }
+
+    /// Anything but acceptances, attempts and purges, which have methods of their own.
+    pub fn append(&self, event: &Event) -> Position {
+        self.append_in(&mut locked(&self.appending), event)
+    }
+
+    fn append_in(&self, appending: &mut Appending, event: &Event) -> Position {
+        let position = self.put(appending, Record::Event(*event));
+        appending.payments.apply(position.segment(), event);
+        self.publish(appending);
         position
     }
 
-    /// All of them, or `None` if there is no room besides what is kept for the outstanding ones.
-    pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
-        let mut appending = locked(&self.appending);
-        let needed = adopted.len() * (ADOPTED_BYTES + SYNCED_BYTES);
+    /// An entry of the ledger.
+    pub fn append_entry(&self, entry: &Entry) -> Position {
+        let appending = &mut locked(&self.appending);
+        let position = self.put(appending, Record::Entry(*entry));
+        self.publish(appending);
+        position
+    }
+
+    /// All of them, which are of no outstanding payment, or `None` if there is no room besides what
+    /// is kept for those.
+    pub fn append_all(&self, events: impl ExactSizeIterator<Item = Event>) -> Option<Position> {
+        self.append_if_room(&mut locked(&self.appending), events)
+    }
+
+    /// What was read in a segment that is to go, unless there has been a purge since.
+    pub fn append_again(&self, from: u32, events: &[Event]) -> Option<Position> {
+        let appending = &mut locked(&self.appending);
+        let is_current = appending.purged <= from;
+        is_current.then(|| self.append_if_room(appending, events.iter().copied())).flatten()
+    }
+
+    fn append_if_room(
+        &self,
+        appending: &mut Appending,
+        events: impl ExactSizeIterator<Item = Event>,
+    ) -> Option<Position> {
+        let needed = events.len() * (REJECTED_BYTES + SYNCED_BYTES);
         if !self.has_room_besides(room_for(appending.payments.len()).saturating_add(needed)) {
             return None;
         }
-        for (id, amount) in adopted {
-            self.put(&mut appending, Record::Adopted { id: *id, amount: *amount });
+        for event in events {
+            self.append_in(appending, &event);
         }
-        self.publish(&appending);
         Some(appending.position())
     }
 
     pub fn append_purged(&self) -> Option<Position> {
-        let mut appending = locked(&self.appending);
-        if appending.offset > FILE_HEAD_BYTES && !self.roll(&mut appending) {
+        let appending = &mut locked(&self.appending);
+        if appending.offset > FILE_HEAD_BYTES && !self.roll(appending) {
             return None;
         }
-        let position = appending.encode(Record::Purged);
-        appending.payments.clear();
-        appending.homes.clear();
-        appending.purged = position.segment();
-        self.publish(&appending);
+        let position = appending.encode(Record::Event(Event::Purged));
+        let home = position.segment();
+        appending.purged = home;
+        appending.payments.apply(home, &Event::Purged);
+        self.publish(appending);
         Some(position)
+    }
+
+    /// Writes a payment again, whole, into the segment in use.
+    fn carry(&self, appending: &mut Appending, id: PaymentId, payment: Open) {
+        let Open { amount, accepted_at, attempt, .. } = payment;
+        let record = Record::Carried { id, amount, accepted_at, attempt };
+        let home = self.put(appending, record).segment();
+        appending.payments.carry(id, Open { home, ..payment });
     }
 
     /// Writes the payments of the oldest segment again if there is room for it, at most `max` of
     /// them, so that the segment can go.
     pub fn carry_over(&self, from: u32, max: usize) {
-        let mut appending = locked(&self.appending);
-        let count = appending.homes.get(&from).copied().unwrap_or(0);
+        let appending = &mut locked(&self.appending);
+        let count = appending.payments.held_by(from);
         let outstanding = appending.payments.len();
         if !self.has_room_besides(room_for(outstanding).saturating_add(room_for(count.min(max)))) {
             return;
@@ -310,21 +329,16 @@ impl Writer {
             .iter()
             .filter(|(_, payment)| payment.home == from)
             .take(max)
-            .map(|(id, payment)| (*id, *payment))
+            .map(|(id, payment)| (id, *payment))
             .collect();
-        for (id, Outstanding { amount, accepted_at, attempt, .. }) in old {
-            let record = Record::Carried { id, amount, accepted_at, attempt };
-            let home = self.put(&mut appending, record).segment();
-            appending.leave(id);
-            appending.settle_in(id, Outstanding { amount, accepted_at, attempt, home });
-        }
-        self.publish(&appending);
+        old.into_iter().for_each(|(id, payment)| self.carry(appending, id, payment));
+        self.publish(appending);
     }
 
     /// Encodes a record behind the others, in the next segment if this one is full.
     fn put(&self, appending: &mut Appending, record: Record) -> Position {
         let needed = SYNCED_BYTES + record.length() + END_BYTES;
-        if appending.offset + needed > self.options.segment_bytes && !self.roll(appending) {
+        if appending.offset + needed > appending.segment.bytes && !self.roll(appending) {
             self.fail("the disk is full, and so is the space kept for what was accepted");
         }
         let until = self.synced();
@@ -369,8 +383,13 @@ impl Writer {
                 self.next_ready.store(true, Ordering::Release);
                 true
             }
-            Err(error) if is_full(&error) => false,
-            Err(error) => self.fail(&format!("segment {number} cannot be made: {error}")),
+            Err(error) => {
+                let Some(lack) = Lack::of(&error) else {
+                    self.fail(&format!("segment {number} cannot be made: {error}"))
+                };
+                self.lacks_files.store(lack == Lack::Files, Ordering::Relaxed);
+                false
+            }
         }
     }
 
@@ -380,7 +399,7 @@ impl Writer {
 
     /// Lets other threads see what was appended. Before the lock is given back.
     fn publish(&self, appending: &Appending) {
-        let left = self.options.segment_bytes - END_BYTES - appending.offset;
+        let left = appending.segment.bytes - END_BYTES - appending.offset;
         self.left.store(left, Ordering::Relaxed);
         self.outstanding.store(appending.payments.len(), Ordering::Relaxed);
         self.appended.store(appending.position().0, Ordering::Release);
@@ -437,14 +456,14 @@ impl Writer {
     pub fn census(&self, segment: u32) -> Census {
         let appending = locked(&self.appending);
         Census {
-            held: appending.homes.get(&segment).copied().unwrap_or(0),
+            held: appending.payments.held_by(segment),
             in_use: appending.segment.number,
             purged: appending.purged,
         }
     }
 
     #[cfg(test)]
-    pub fn payments(&self) -> Payments {
+    pub fn payments(&self) -> Outstanding {
         locked(&self.appending).payments.clone()
     }
 }
@@ -468,30 +487,4 @@ impl Appending {
         self.offset += record.length();
         self.position()
     }
-
-    fn settle_in(&mut self, id: PaymentId, payment: Outstanding) {
-        if let Entry::Vacant(entry) = self.payments.entry(id) {
-            entry.insert(payment);
-            *self.homes.entry(payment.home).or_default() += 1;
-        }
-    }
-
-    /// The payment is over. Unknown ids are those of payments that were purged.
-    fn leave(&mut self, id: PaymentId) {
-        let Some(payment) = self.payments.remove(&id) else { return };
-        let held = self.homes.get_mut(&payment.home).expect("a home for every payment");
-        *held -= 1;
-        if *held == 0 {
-            self.homes.remove(&payment.home);
-        }
-    }
-}
-
-/// Whether an error says that there is no room now, on the disk or for another open file. Nothing is
-/// lost by that, and it may pass; clients alone can use up the files a process may open.
-pub fn is_full(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
-    let no_more_files = [libc::EMFILE, libc::ENFILE];
-    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
-        || error.raw_os_error().is_some_and(|code| no_more_files.contains(&code))
 }

@@ -30,6 +30,19 @@ pub fn read(file: Option<&Path>) -> Result<Limits, String> {
     parse(&text).map_err(named)
 }
 
+/// A number that two instances with the same accounts and limits have in common, in whatever order
+/// their files name them.
+pub fn digest(limits: &Limits) -> u64 {
+    limits.iter().fold(0, |sum, (id, limit)| {
+        let halves = [id.0.to_le_bytes(), limit.0.to_le_bytes()].concat();
+        let (forwards, backwards) = (crc32c::crc32c(&halves), {
+            let reversed: Vec<u8> = halves.iter().rev().copied().collect();
+            crc32c::crc32c(&reversed)
+        });
+        sum.wrapping_add(u64::from(forwards) << 32 | u64::from(backwards))
+    })
+}
+
 fn parse(text: &str) -> Result<Limits, String> {
     let mut limits = Limits::new();
     for (line, number) in text.lines().zip(1..) {

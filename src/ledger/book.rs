@@ -221,7 +221,7 @@ impl Account {
         }
         // It was made to follow.
         let applied = history.apply(&entry);
-        debug_assert_eq!(applied, Ok(()));
+        assert_eq!(applied, Ok(()), "it is written down already");
         Outcome::Done { limit: self.limit, balance }
     }
 }

@@ -11,7 +11,6 @@ pub mod contract;
 
 use crate::base::clock::Micros;
 use crate::base::money::Cents;
-use crate::payments::Instance;
 use std::collections::VecDeque;
 
 /// So many of the newest entries a statement lists.
@@ -32,11 +31,6 @@ impl AccountId {
             matches!(text, [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
         let text = is_canonical.then(|| std::str::from_utf8(text).ok())??;
         text.parse().ok().map(AccountId)
-    }
-
-    /// The instance that keeps this account: the first if the id is even, else the second.
-    pub fn home(self) -> Instance {
-        if self.0.is_multiple_of(2) { Instance(1) } else { Instance(2) }
     }
 }
 

@@ -1,11 +1,13 @@
-//! One keep-alive connection to an HTTP server of known address: a processor or the peer.
+//! One keep-alive connection to an HTTP server: a processor or the peer.
 //!
 //! The invariant: a connection is used again only if the last exchange on it ended cleanly; after
-//! a time-out, an error, or bytes nobody asked for it is closed. Whether a failed request may have
+//! a time-out, an error, or bytes nobody asked for it is closed, and so it is when its server's name
+//! stands for another address. Whether a failed request may have
 //! been carried out is part of the result's type, because money hangs on it.
 
 use crate::base::clock::{self, Moment};
 use crate::net::http::response::{self, Answer, Parsed};
+use crate::net::names::{self, Names};
 use crate::net::timeouts::Alarm;
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, Splitable};
@@ -13,16 +15,14 @@ use monoio::net::TcpStream;
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// How often a host name is looked up again.
-const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 const READ_BUFFER: usize = 1024;
 const REQUEST_BUFFER: usize = 512;
 
@@ -61,82 +61,63 @@ impl fmt::Display for Url {
     }
 }
 
-/// A server whose address is looked up off the event loops, again and again: in a compose network
-/// a name may appear, or move, while we run.
-#[derive(Debug)]
+/// A server, wherever it is: in a compose network a name may appear, or move, while we run.
 pub struct Target {
-    url: Url,
     /// `host:port`, for the `Host` header.
     authority: String,
-    /// All that the name stands for, the one to try first in front.
-    addresses: Mutex<Vec<SocketAddr>>,
+    names: Names,
+}
+
+/// Where a connection leads to, and when that was last compared with what the name stands for.
+#[derive(Debug)]
+pub struct Place {
+    address: SocketAddr,
+    generation: u64,
 }
 
 impl Target {
-    /// Looks the name up once, now (blocking), and keeps doing so on a thread if it is a name.
+    /// Does not wait for anything: a name is looked up on a thread.
     pub fn new(url: Url) -> Arc<Target> {
-        let authority = url.to_string();
-        let target = Arc::new(Target { url, authority, addresses: Mutex::default() });
-        target.resolve();
-        let host = target.url.host.trim_matches(['[', ']']);
-        if host.parse::<std::net::IpAddr>().is_err() {
-            let weak = Arc::downgrade(&target);
-            let resolver = std::thread::Builder::new().name("galo-resolver".into());
-            let spawned = resolver.spawn(move || {
-                while let Some(target) = weak.upgrade() {
-                    target.resolve();
-                    drop(target);
-                    std::thread::sleep(RESOLVE_EVERY);
-                }
-            });
-            if let Err(error) = spawned {
-                log::warn!("no thread to look up {}: {error}", target.authority);
-            }
+        let (authority, port) = (url.to_string(), url.port);
+        let host = url.host.trim_matches(['[', ']']).to_string();
+        let names = match host.parse::<IpAddr>() {
+            Ok(address) => Names::fixed(SocketAddr::new(address, port)),
+            Err(_) => Names::looked_up(&host.clone(), names::FRESH_FOR, move || {
+                names::ask_system(&host, port)
+            }),
+        };
+        Arc::new(Target { authority, names })
+    }
+
+    /// A new connection to one of the addresses of now, the one that answered last before the others,
+    /// without Nagle's delay. How long that may take is for whoever waits to say.
+    pub async fn connect(&self) -> Option<(TcpStream, Place)> {
+        self.names.freshen().await;
+        let (addresses, generation) = self.names.addresses();
+        for address in addresses {
+            // Until it answers, and for whoever stops waiting for that, it is the last to be tried.
+            self.names.put_last(address);
+            let Ok(stream) = TcpStream::connect_addr(address).await else { continue };
+            stream.set_nodelay(true).ok()?;
+            self.names.put_first(address);
+            let mut place = Place { address, generation };
+            // It may have moved while we connected.
+            return self.is_at(&mut place).then_some((stream, place));
         }
-        target
+        None
     }
 
-    fn resolve(&self) {
-        let host = self.url.host.trim_matches(['[', ']']);
-        // A name that cannot be found now keeps its last address: name servers fail, too.
-        if let Ok(found) = (host, self.url.port).to_socket_addrs() {
-            let found: Vec<SocketAddr> = found.collect();
-            let mut known = self.lock();
-            // The same ones stay in the order that experience has put them into.
-            if !found.is_empty() && !found.iter().all(|address| known.contains(address)) {
-                *known = found;
-            }
+    /// Whether the name still stands for where a connection leads to. To be asked before each
+    /// request: behind an address that has left its name is somebody else.
+    pub fn is_at(&self, place: &mut Place) -> bool {
+        self.names.keep_fresh();
+        let generation = self.names.generation();
+        if place.generation == generation {
+            return true;
         }
-    }
-
-    /// The others come first next time.
-    fn put_last(&self, address: SocketAddr) {
-        let mut known = self.lock();
-        if known.first() == Some(&address) {
-            known.rotate_left(1);
-        }
-    }
-
-    fn put_first(&self, address: SocketAddr) {
-        let mut known = self.lock();
-        if let Some(place) = known.iter().position(|it| *it == address) {
-            known[..=place].rotate_right(1);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SocketAddr>> {
-        self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// A new connection to the address that answered last, without Nagle's delay.
-    pub async fn connect(&self) -> Option<TcpStream> {
-        let address = self.lock().first().copied()?;
-        // Until it answers, and for whoever stops waiting for that, it is the last to be tried.
-        self.put_last(address);
-        let stream = TcpStream::connect_addr(address).await.ok()?;
-        stream.set_nodelay(true).ok()?;
-        self.put_first(address);
-        Some(stream)
+        // Read before the addresses: a change after it is seen next time.
+        place.generation = generation;
+        self.names.have(place.address)
     }
 
     /// What belongs into the `Host` header.
@@ -203,8 +184,8 @@ impl Link {
         Ok(Answer { status, body: body.unwrap_or_default(), reusable, retry_after_s })
     }
 
-    /// Makes sure that there is an open connection, which the other side has not closed and on which
-    /// it has said nothing unasked. For whoever has to look at something last, before he asks.
+    /// Makes sure that there is an open connection to where the name points now, which the other side
+    /// has not closed and on which it has said nothing unasked. For whoever has to look at something last, before he asks.
     ///
     /// # Errors
     /// [`Failure::NotSent`] if none can be made.
@@ -216,6 +197,7 @@ impl Link {
     ) -> Result<(), Failure> {
         if let Some(wire) = &mut self.wire
             && wire.is_quiet().await
+            && self.target.is_at(&mut wire.place)
         {
             return Ok(());
         }
@@ -223,7 +205,8 @@ impl Link {
         self.wire = None;
         let connect_by = deadline.min(clock::moment() + connect_timeout);
         let connected = alarm.until(connect_by, self.target.connect()).await.flatten();
-        self.wire = Some(Wire::new(self.target.clone(), connected.ok_or(Failure::NotSent)?));
+        let (stream, place) = connected.ok_or(Failure::NotSent)?;
+        self.wire = Some(Wire::new(self.target.clone(), stream, place));
         Ok(())
     }
 }
@@ -238,6 +221,7 @@ struct Wire {
     conversation: Pin<Box<dyn Future<Output = ()>>>,
     has_ended: bool,
     desk: Rc<Desk>,
+    place: Place,
 }
 
 /// What lies between a [`Wire`] and its conversation.
@@ -290,10 +274,10 @@ impl Found {
 }
 
 impl Wire {
-    fn new(target: Arc<Target>, stream: TcpStream) -> Wire {
+    fn new(target: Arc<Target>, stream: TcpStream, place: Place) -> Wire {
         let desk = Rc::new(Desk::default());
         let conversation = Box::pin(converse(target, stream, desk.clone()));
-        Wire { conversation, has_ended: false, desk }
+        Wire { conversation, has_ended: false, desk, place }
     }
 
     /// Lets the conversation go on as far as it can. Whether it has ended.
@@ -407,6 +391,9 @@ async fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+    use std::net::Ipv6Addr;
+    use std::sync::mpsc::{Receiver, channel};
 
     #[test]
     fn urls() {
@@ -436,11 +423,16 @@ mod tests {
     /// What a server does with the next connection: for each request, these bytes; then it closes.
     type Script = &'static [&'static str];
 
-    /// A server that plays the scripts, one connection after the other, and the address it is at.
+    /// A server that plays the scripts, one connection after the other.
     fn server(scripts: &'static [Script]) -> Arc<Target> {
+        Target::new(format!("http://{}", listen(scripts)).parse().unwrap())
+    }
+
+    /// Such a server's address.
+    fn listen(scripts: &'static [Script]) -> SocketAddr {
         use std::io::{Read, Write};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             for script in scripts {
                 let (mut stream, _) = listener.accept().unwrap();
@@ -458,7 +450,16 @@ mod tests {
                 }
             }
         });
-        Target::new(url.parse().unwrap())
+        address
+    }
+
+    /// A name that stands for whatever is put into the desk next, and holds for no time at all.
+    fn named(answers: Receiver<io::Result<Vec<SocketAddr>>>) -> Arc<Target> {
+        let authority = "a-name:80".into();
+        let gone = |_| io::Error::from(io::ErrorKind::NotFound);
+        let look_up = move || answers.recv().map_err(gone)?;
+        let names = Names::looked_up("a-name", Duration::ZERO, look_up);
+        Arc::new(Target { authority, names })
     }
 
     async fn ask(link: &mut Link) -> Result<(u16, Vec<u8>), Failure> {
@@ -486,6 +487,7 @@ mod tests {
     }
 
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const FOUND: &str = "HTTP/1.1 203 Found\r\nContent-Length: 0\r\n\r\n";
 
     #[test]
     fn a_connection_is_used_again_and_again() {
@@ -532,6 +534,110 @@ mod tests {
             assert_eq!(ask(&mut link).await, Err(Failure::Lost), "half an answer");
             // The server has played all it has and is gone.
             while ask(&mut link).await != Err(Failure::NotSent) {}
+        });
+    }
+
+    /// Its old address belongs to somebody else now, who would answer as well.
+    #[test]
+    fn nothing_is_sent_to_where_a_name_does_not_point_any_more() {
+        on_loops(|| async {
+            let (tell, answers) = channel();
+            let mut link = Link::new(named(answers));
+            let (old, new) = (listen(&[&[OK, OK, OK]]), listen(&[&[FOUND]]));
+            tell.send(Ok(vec![old])).unwrap();
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            assert_eq!(
+                ask(&mut link).await,
+                Ok((200, b"ok".to_vec())),
+                "it is not asked again yet"
+            );
+            tell.send(Ok(vec![new])).unwrap();
+            while link.target.names.have(old) {
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(ask(&mut link).await, Ok((203, b"".to_vec())));
+        });
+    }
+
+    #[test]
+    fn a_connection_stays_open_while_its_address_is_one_of_the_names() {
+        on_loops(|| async {
+            let (tell, answers) = channel();
+            let mut link = Link::new(named(answers));
+            let (first, second) = (listen(&[&[OK, OK]]), listen(&[]));
+            tell.send(Ok(vec![first])).unwrap();
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            tell.send(Ok(vec![second, first])).unwrap();
+            while !link.target.names.have(second) {
+                link.target.names.keep_fresh();
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            assert_eq!(link.target.names.addresses().0, [first, second], "in the order of before");
+        });
+    }
+
+    #[test]
+    fn a_name_server_that_fails_or_is_silent_changes_nothing() {
+        on_loops(|| async {
+            let (tell, answers) = channel();
+            let mut link = Link::new(named(answers));
+            let server = listen(&[&[OK], &[OK], &[OK]]);
+            tell.send(Ok(vec![server])).unwrap();
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            tell.send(Err(io::ErrorKind::TimedOut.into())).unwrap();
+            // From here on it is silent, and each of these is a new connection.
+            for _ in 0..2 {
+                wait_until_closed(&mut link).await;
+                assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            }
+        });
+    }
+
+    /// Its address may be another's by the time that it is there again.
+    #[test]
+    fn nothing_is_sent_to_where_a_name_was_that_is_gone() {
+        on_loops(|| async {
+            let (tell, answers) = channel();
+            let mut link = Link::new(named(answers));
+            let server = listen(&[&[OK, OK]]);
+            tell.send(Ok(vec![server])).unwrap();
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            tell.send(Ok(Vec::new())).unwrap();
+            while link.target.names.have(server) {
+                link.target.names.keep_fresh();
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tell.send(Ok(Vec::new())).unwrap();
+            assert_eq!(ask(&mut link).await, Err(Failure::NotSent));
+        });
+    }
+
+    #[test]
+    fn without_any_address_nothing_is_sent() {
+        on_loops(|| async {
+            let (tell, answers) = channel();
+            let mut link = Link::new(named(answers));
+            tell.send(Err(io::ErrorKind::NotFound.into())).unwrap();
+            assert_eq!(ask(&mut link).await, Err(Failure::NotSent));
+            // Nor while the name server is silent: whoever asks has a limit.
+            let (alarm, soon) = (Alarm::new(), clock::moment() + Duration::from_millis(20));
+            let asked = link.exchange(&alarm, Duration::from_secs(10), soon, |_, _| {}).await;
+            assert_eq!(asked.map(|answer| answer.status), Err(Failure::NotSent));
+        });
+    }
+
+    /// As `localhost` often is.
+    #[test]
+    fn an_address_that_refuses_is_passed_over() {
+        on_loops(|| async {
+            let (tell, answers) = channel();
+            let mut link = Link::new(named(answers));
+            let server = listen(&[&[OK]]);
+            let nobody: SocketAddr = (Ipv6Addr::LOCALHOST, 1).into();
+            tell.send(Ok(vec![nobody, server])).unwrap();
+            assert_eq!(ask(&mut link).await, Ok((200, b"ok".to_vec())));
+            assert_eq!(link.target.names.addresses().0, [server, nobody], "tried first next time");
         });
     }
 }

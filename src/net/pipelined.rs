@@ -6,7 +6,7 @@
 //! been carried out. The next request opens another one.
 
 use crate::base::clock::{self, Moment};
-use crate::net::client::Target;
+use crate::net::client::{Place, Target};
 use crate::net::http::response::{self, Parsed};
 use monoio::io::{
     CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf, OwnedWriteHalf,
@@ -25,13 +25,6 @@ use std::time::Duration;
 const WAITING_MAX: usize = 4_096;
 const READ_BUFFER: usize = 16 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
-/// A connection whose oldest request has no answer after so long is given up. Less than the longest
-/// that anybody waits, so that the first one whose time is over sees it; and a request that had
-/// little time left takes nothing from the others.
-pub const SILENCE_MAX: Duration = Duration::from_millis(200);
-/// By then everybody who could have seen that has had his time.
-const GIVEN_UP_AFTER: Duration = Duration::from_millis(300);
-
 /// Status and body of an answer.
 pub type Reply = (u16, Vec<u8>);
 
@@ -50,7 +43,7 @@ pub enum Reason {
     Full,
     /// No connection could be made.
     Unreachable,
-    /// The other side has not answered anybody for [`SILENCE_MAX`].
+    /// The other side has not answered anybody for so long.
     Silent,
     /// The connection has ended, or the time was too short. A new one may be answered at once.
     Lost,
@@ -59,6 +52,7 @@ pub enum Reason {
 /// See the module. One a thread.
 pub struct Pipe {
     target: Arc<Target>,
+    silence_max: Duration,
     connection: RefCell<Option<Rc<Connection>>>,
 }
 
@@ -78,6 +72,8 @@ struct State {
     /// In the order in which the answers will come.
     waiting: VecDeque<Rc<Slot>>,
     writer: Option<Waker>,
+    /// Where it leads to, once it is open.
+    place: Option<Place>,
 }
 
 /// Where an answer is put down for whoever waits for it, if anybody does still.
@@ -97,8 +93,9 @@ impl Slot {
 }
 
 impl Pipe {
-    pub fn new(target: Arc<Target>) -> Pipe {
-        Pipe { target, connection: RefCell::default() }
+    /// `silence_max`: a connection whose oldest request has no answer after so long is given up.
+    pub fn new(target: Arc<Target>, silence_max: Duration) -> Pipe {
+        Pipe { target, silence_max, connection: RefCell::default() }
     }
 
     /// Sends the request that `write` puts into the buffer (it is given the `Host` to name), with
@@ -136,7 +133,7 @@ impl Pipe {
         if let Ok(reply) = monoio::time::timeout(time, answered).await {
             return reply;
         }
-        let is_silent = connection.is_silent_for(SILENCE_MAX);
+        let is_silent = connection.is_silent_for(self.silence_max);
         if is_silent {
             connection.close(Reason::Silent);
         }
@@ -153,9 +150,18 @@ impl Pipe {
     fn connection(&self) -> Rc<Connection> {
         let current = &mut *self.connection.borrow_mut();
         if let Some(open) = current {
-            // Its oldest request had little time, and has been given up since.
-            if open.is_silent_for(GIVEN_UP_AFTER) {
+            // Its oldest request had little time, and has been given up since: by now everybody who
+            // could have seen that has had his time.
+            if open.is_silent_for(self.silence_max * 3 / 2) {
                 open.close(Reason::Silent);
+            }
+            // Who sits there now is not the one that the name stands for.
+            let has_moved = {
+                let place = &mut open.state.borrow_mut().place;
+                place.as_mut().is_some_and(|place| !self.target.is_at(place))
+            };
+            if has_moved {
+                open.close(Reason::Lost);
             }
             if !open.state.borrow().closed {
                 return open.clone();
@@ -171,7 +177,8 @@ impl Pipe {
 impl Connection {
     async fn run(self: Rc<Self>, target: Arc<Target>) {
         let connecting = monoio::time::timeout(CONNECT_TIMEOUT, target.connect());
-        if let Ok(Some(stream)) = connecting.await {
+        if let Ok(Some((stream, place))) = connecting.await {
+            self.state.borrow_mut().place = Some(place);
             let (reader, writer) = stream.into_split();
             monoio::spawn(self.clone().read(reader));
             self.write(writer).await;

@@ -64,6 +64,11 @@ impl Alarm {
         })
     }
 
+    /// For whoever may have to end the wait of this alarm's task.
+    pub fn cutter(&self) -> Cutter {
+        Cutter { entry: self.entry.clone() }
+    }
+
     /// Runs `future` until it ends or `deadline` has passed, whichever comes first.
     ///
     /// # Errors
@@ -91,6 +96,18 @@ impl Alarm {
         .await;
         self.entry.deadline.set(NEVER);
         result
+    }
+}
+
+/// Cuts an alarm's task off from outside, as if its deadline had passed.
+pub struct Cutter {
+    entry: Rc<Entry>,
+}
+
+impl Cutter {
+    /// Does nothing if the task is not waiting under its alarm.
+    pub fn cut_off(&self) {
+        fire(&self.entry);
     }
 }
 
@@ -145,12 +162,16 @@ async fn sweep() {
 /// Ends the time-out if its deadline has passed. The deadline that is left.
 fn fire_or_keep(entry: &Entry, now: Moment) -> Moment {
     if entry.deadline.get() <= now {
-        entry.deadline.set(NEVER);
-        if let Some(waker) = entry.waker.borrow_mut().take() {
-            waker.wake();
-        }
+        fire(entry);
     }
     entry.deadline.get()
+}
+
+fn fire(entry: &Entry) {
+    entry.deadline.set(NEVER);
+    if let Some(waker) = entry.waker.borrow_mut().take() {
+        waker.wake();
+    }
 }
 
 /// Sleeps until [`NEXT_LOOK`], which may come closer meanwhile.

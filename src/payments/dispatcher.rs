@@ -2,29 +2,62 @@
 //!
 //! Decides everything and does nothing: no sockets, no clock, no threads. The engine asks for the
 //! next request to send, and says how each one ended; the rehearsal does the same in virtual time.
-//! The invariant: a payment is in exactly one place (waiting, in doubt, in flight, set aside), so
-//! it is never sent to two processors at once, and it leaves only by being settled.
+//! The invariant: a payment is in exactly one place, so it is never sent to two processors at once,
+//! and it leaves only by being settled, rejected, or found to be somebody else's.
+//!
+//! | place | who waits there | until |
+//! | --- | --- | --- |
+//! | `lines` | free payments by age, our own and guests | the router sends them |
+//! | `later` | free, but sent in vain too often to go before others | their pause is over |
+//! | `refused` | free, and refused by a processor, by the one to ask next | their pause is over |
+//! | `unverified` | those that may have been driven elsewhere | that processor says it has not got them |
+//! | `doubts` | an attempt of unknown outcome | its processor says whether it holds it |
+//! | `absent` | the same, after it said that it does not | it may be posted again there |
+//! | `declined` | an attempt that was answered with 4xx, or is in doubt for long | likewise |
+//! | `again` | the same, after it said that it does not, and if it may go nowhere else | likewise |
+//! | `flights` | a request is under way | it has ended |
+
+mod agenda;
+mod case;
+mod ended;
+mod next;
 
 use super::observed::{Observed, Report, State};
-use super::router::{self, Decision, Policy};
+use super::router::{Decision, Policy, Router};
 use super::{
     Attempt, Outcome, Payment, PaymentId, Processor, Reach, Refusal, Rejection, Settlement,
+    processor,
 };
 use crate::base::clock::{Moment, Timestamp};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet, VecDeque};
+use agenda::Agenda;
+use case::{Case, Declined, Open};
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// The pause before an attempt of unknown outcome is asked about, doubled each time.
+/// The pause before an attempt of unknown outcome is asked about, doubled each time. The same goes
+/// for the question whether another processor holds a payment.
 const DOUBT_PAUSE_MIN: Duration = Duration::from_millis(50);
 const DOUBT_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// At most so many looks at once at one processor: they answer at once, so few are enough.
+/// At most so many looks of one kind at once at one processor: they answer at once, so few are
+/// enough.
 pub const LOOKS_MAX: usize = 16;
 /// How often [`Dispatcher::watch`] wants to be called, and when a call counts as late.
 pub const WATCH_EVERY: Duration = Duration::from_millis(10);
 const WATCH_LATE: Duration = Duration::from_millis(20);
-/// The pause before a payment that a processor rejects (4xx) is offered to the other one.
-const REJECTED_PAUSE: Duration = Duration::from_secs(5);
+/// So often a payment is sent in vain as if nothing had happened: most failures are of a processor
+/// and not of a payment. After that it waits, twice as long each time.
+const TRIES_AT_ONCE: u8 = 3;
+const TRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const TRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pause before a payment is sent again after a refusal, doubled at each.
+const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(1);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A processor that has attempts of unknown outcome is probed with those, so that an outage puts no
+/// others in doubt; but with each only so often: it may be that payment that it cannot deal with.
+const PROBES_WITH_ONE_MAX: u8 = 32;
+/// Of so many attempts at least one is a repeated one, if any is due: fresh payments come first,
+/// but not for ever.
+const REPEATS_ONE_IN: u32 = 16;
 
 /// Names one request in flight. Never reused for another while somebody may still hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +93,8 @@ pub enum End {
     Released,
     /// Nobody knows yet: this processor will be asked.
     InDoubt,
+    /// It was free before, and still is: only a question was asked.
+    Kept,
     /// No processor that it may go to will take it: it is over, written down, and for people to
     /// decide about.
     Rejected(Rejection),
@@ -67,79 +102,152 @@ pub enum End {
     Purged,
 }
 
-/// An attempt whose outcome is not known.
+/// Why a processor is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Doubt {
-    attempt: Attempt,
-    pause: Duration,
-    /// The processor has said that it does not hold it (yet): the next question may be `Pay`.
-    absent: bool,
+enum Look {
+    /// What came of an attempt?
+    Doubt,
+    /// It has answered 4xx: does it stay with that?
+    Decline,
+    /// Has somebody else paid it there?
+    Verify,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     sequence: u32,
-    attempt: Attempt,
-    question: Question,
-    started: Moment,
-    /// Set if an earlier request of this attempt had an unknown outcome.
-    doubt: Option<Doubt>,
+    /// The processor that is asked.
+    processor: Processor,
+    requested_at: Timestamp,
+    case: Case,
+    /// `None`: a request to book it.
+    look: Option<Look>,
+    /// The attempt whose outcome was open before this request.
+    open: Option<Open>,
+    /// Of a [`Look::Verify`]: the pause before it, and when the turn of the payment came.
+    pause: Duration,
+    due: Moment,
+    begun: Moment,
+    sent: Option<Moment>,
     purged: bool,
 }
 
-/// Due times with what is due; the earliest on top, first in first out among equals.
-type Agenda<T> = BinaryHeap<Reverse<(Moment, u64, Due<T>)>>;
+impl Flight {
+    /// The first request of an attempt.
+    fn new(case: Case, processor: Processor, requested_at: Timestamp, now: Moment) -> Flight {
+        Flight {
+            sequence: 0,
+            processor,
+            requested_at,
+            case,
+            look: None,
+            open: None,
+            pause: Duration::ZERO,
+            due: now,
+            begun: now,
+            sent: None,
+            purged: false,
+        }
+    }
 
-/// Carries a value through a heap without taking part in its order.
-struct Due<T>(T);
+    /// A further request about an open attempt.
+    fn about(case: Case, open: Open, look: Option<Look>, now: Moment) -> Flight {
+        let Open { processor, requested_at, .. } = open;
+        Flight { look, open: Some(open), ..Flight::new(case, processor, requested_at, now) }
+    }
 
-impl<T> PartialEq for Due<T> {
-    fn eq(&self, _: &Due<T>) -> bool {
-        true
+    /// Since when its processor is measured.
+    fn started(&self) -> Moment {
+        self.sent.unwrap_or(self.begun)
+    }
+
+    fn attempt(&self) -> Attempt {
+        let Flight { processor, requested_at, .. } = *self;
+        Attempt { payment: self.case.payment, processor, requested_at }
+    }
+
+    /// The attempt that is open if the outcome of this request is not known.
+    fn opened(&self) -> Open {
+        let Flight { processor, requested_at, .. } = *self;
+        let posted_at = self.started();
+        let new =
+            Open { processor, requested_at, posted_at, pause: Duration::ZERO, declined: None };
+        let open = self.open.unwrap_or(new);
+        if self.look.is_none() { Open { posted_at, ..open } } else { open }
     }
 }
-impl<T> Eq for Due<T> {}
-impl<T> PartialOrd for Due<T> {
-    fn partial_cmp(&self, other: &Due<T>) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl<T> Ord for Due<T> {
-    fn cmp(&self, _: &Due<T>) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
-    }
+
+/// A payment with an open attempt.
+type Doubt = (Case, Open);
+
+/// A payment that another processor has to be asked about, with its attempt if it has one.
+#[derive(Clone, Copy, Debug)]
+struct Unverified {
+    case: Case,
+    open: Option<Open>,
+    pause: Duration,
+    /// When its turn came: it keeps its place.
+    due: Moment,
 }
 
-/// The state of every payment of this instance that is accepted and not settled.
+/// Whether its processor, if it is down, is probed with this attempt before any other payment. Not
+/// if it has answered it with a refusal.
+fn is_probe(case: &Case, open: &Open) -> bool {
+    open.declined.is_none() && case.tries < PROBES_WITH_ONE_MAX
+}
+
+/// The places of what was sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Repeat {
+    Absent,
+    Again,
+    Refused,
+    Later,
+}
+
+/// The lines of free payments: those of this instance, and those of its absent peer.
+const OWN: usize = 0;
+const GUESTS: usize = 1;
+
+/// The state of every payment of this instance that is accepted and not over.
 pub struct Dispatcher {
     policy: Policy,
     /// There is another instance: whose a booking is shows in its milliseconds.
     paired: bool,
     reach: Reach,
     observed: [Observed; 2],
-    /// Accepted and without an open attempt, oldest first.
-    waiting: VecDeque<Payment>,
+    lines: [VecDeque<Case>; 2],
+    later: [Agenda<Case>; 2],
+    refused: [Agenda<Case>; 2],
+    unverified: [Agenda<Unverified>; 2],
+    /// So many of them have an attempt.
+    unverified_doubts: usize,
     doubts: [Agenda<Doubt>; 2],
+    absent: [Agenda<Doubt>; 2],
+    declined: [Agenda<Doubt>; 2],
+    again: [Agenda<Doubt>; 2],
     /// In flight or in doubt here, and driven by somebody else: unless it turns out to be booked
     /// by us, it is not ours to pay any more.
     disowned: HashSet<PaymentId>,
-    /// Rejected (4xx), with the attempt that was.
-    set_aside: Agenda<Attempt>,
     flights: Vec<Option<Flight>>,
     free_slots: Vec<u32>,
     in_flight: usize,
-    looks: [usize; 2],
-    /// Flights of `Pay` in the order they started; ended ones are dropped when they reach the front.
+    /// Per processor and kind.
+    looks: [[usize; 3]; 2],
+    /// Flights of `Pay` in the order they were sent; ended ones are dropped when they reach the
+    /// front.
     order: [VecDeque<FlightId>; 2],
     sequence: u32,
-    agenda_sequence: u64,
+    /// Fresh payments sent since one was last sent again.
+    fresh_in_a_row: u32,
     random: u64,
     watched_at: Moment,
     was_late: bool,
 }
 
 impl Dispatcher {
-    /// `seed` spreads the pauses of several instances; any number will do.
+    /// `paired`: there is another instance. `seed` spreads the pauses of several instances; any
+    /// number will do.
     pub fn new(policy: Policy, paired: bool, seed: u64) -> Dispatcher {
         let observed = Observed::new(policy.attempt_latency_max, policy.processor_concurrency);
         Dispatcher {
@@ -147,17 +255,23 @@ impl Dispatcher {
             paired,
             reach: Reach::Every,
             observed: [observed.clone(), observed],
-            waiting: VecDeque::new(),
+            lines: Default::default(),
+            later: Default::default(),
+            refused: Default::default(),
+            unverified: Default::default(),
+            unverified_doubts: 0,
             doubts: Default::default(),
+            absent: Default::default(),
+            declined: Default::default(),
+            again: Default::default(),
             disowned: HashSet::new(),
-            set_aside: BinaryHeap::new(),
             flights: Vec::new(),
             free_slots: Vec::new(),
             in_flight: 0,
-            looks: [0; 2],
+            looks: Default::default(),
             order: Default::default(),
             sequence: 0,
-            agenda_sequence: 0,
+            fresh_in_a_row: 0,
             random: seed | 1,
             watched_at: Moment::default(),
             was_late: false,
@@ -166,27 +280,59 @@ impl Dispatcher {
 
     /// Which processors payments of this instance may be sent to from now on.
     pub fn set_reach(&mut self, reach: Reach) {
-        self.reach = reach;
+        if std::mem::replace(&mut self.reach, reach) == reach {
+            return;
+        }
+        for processor in Processor::ALL {
+            for (due, case) in self.refused[processor as usize].take() {
+                let next = case.next_to_ask(&self.policy, reach);
+                self.refused[next as usize].push(due, case);
+            }
+            let [absent, again] = [&mut self.absent, &mut self.again];
+            let postable =
+                absent[processor as usize].take().chain(again[processor as usize].take());
+            for (due, (case, open)) in postable {
+                self.place_absent(case, open, due);
+            }
+        }
     }
 
     /// Takes over an accepted payment.
     pub fn submit(&mut self, payment: Payment) {
-        self.waiting.push_back(payment);
+        let case = Case::new(payment);
+        if payment.verify {
+            let first = self.policy.cheaper.other();
+            let (due, pause) = (payment.accepted, Duration::ZERO);
+            let unverified = Unverified { case, open: None, pause, due };
+            return self.unverified[first as usize].push(due, unverified);
+        }
+        self.requeue(case);
     }
 
     /// Takes over an attempt of an earlier process, whose outcome nobody knows.
     pub fn submit_doubt(&mut self, attempt: Attempt, now: Moment) {
-        self.doubt(attempt, None, false, now);
+        let Attempt { payment, processor, requested_at } = attempt;
+        // When it was posted is not known any more, but before now it was.
+        let (pause, posted_at) = (Duration::ZERO, now);
+        let open = Open { processor, requested_at, posted_at, pause, declined: None };
+        self.doubt(Case::new(payment), open, now);
     }
 
     /// Payments waiting for an attempt.
     pub fn waiting(&self) -> usize {
-        self.waiting.len() + self.set_aside.len()
+        let lines = self.lines.iter().map(VecDeque::len);
+        let later = self.later.iter().chain(&self.refused).map(Agenda::len);
+        let unverified = self.unverified.iter().map(Agenda::len).sum::<usize>();
+        lines.chain(later).sum::<usize>() + unverified - self.unverified_doubts
     }
 
     /// Attempts of unknown outcome that wait to be asked about.
     pub fn in_doubt(&self) -> usize {
-        self.doubts.iter().map(BinaryHeap::len).sum()
+        self.doubts().map(Agenda::len).sum::<usize>() + self.unverified_doubts
+    }
+
+    fn doubts(&self) -> impl Iterator<Item = &Agenda<Doubt>> {
+        self.doubts.iter().chain(&self.absent).chain(&self.declined).chain(&self.again)
     }
 
     /// Requests sent and not ended.
@@ -203,224 +349,51 @@ impl Dispatcher {
         &self.observed[processor as usize]
     }
 
-    /// When the oldest `Pay` in flight at this processor began.
+    /// When the oldest `Pay` in flight at this processor went out.
     pub fn oldest(&self, processor: Processor) -> Option<Moment> {
         let order = &self.order[processor as usize];
-        order.iter().find_map(|id| self.flight(*id)).map(|flight| flight.started)
+        order.iter().find_map(|id| self.flight(*id)).map(Flight::started)
     }
 
-    /// The next request to send, if one may be sent now. Call until it answers `None`.
-    pub fn next(&mut self, now: Moment, at: Timestamp) -> Option<Start> {
-        Processor::ALL
-            .into_iter()
-            .find_map(|processor| self.next_doubt(processor, now))
-            .or_else(|| self.next_set_aside(now, at))
-            .or_else(|| self.next_waiting(now, at))
+    fn start_new(&mut self, case: Case, processor: Processor, now: Moment, at: Timestamp) -> Start {
+        let requested_at = processor::requested_at(&case.payment, at, self.paired);
+        self.start(Flight::new(case, processor, requested_at, now))
     }
 
-    /// A payment that one processor rejects is offered to the other one first.
-    fn next_set_aside(&mut self, now: Moment, at: Timestamp) -> Option<Start> {
-        let Reverse((due, _, Due(attempt))) = self.set_aside.peek()?;
-        let Attempt { payment, processor: rejecting, .. } = *attempt;
-        if *due > now {
-            return None;
-        }
-        let can_take = |processor: &Processor| router::can_take(self.observed(*processor), now);
-        let processor = [rejecting.other(), rejecting].into_iter().find(can_take)?;
-        self.set_aside.pop();
-        Some(self.start_new(payment, processor, now, at))
-    }
-
-    fn next_doubt(&mut self, processor: Processor, now: Moment) -> Option<Start> {
-        let Reverse((due, _, Due(doubt))) = self.doubts[processor as usize].peek()?;
-        let doubt = *doubt;
-        let seen = &self.observed[processor as usize];
-        let may_look =
-            *due <= now && seen.is_admitting(now) && self.looks[processor as usize] < LOOKS_MAX;
-        // Its time is old already, so for an audit it makes no difference how slow the answer is.
-        let may_pay = doubt.absent && (router::can_take(seen, now) || seen.is_last_resort_due(now));
-        if !may_pay && !may_look {
-            return None;
-        }
-        self.doubts[processor as usize].pop();
-        let question = if may_pay { Question::Pay } else { Question::Look };
-        Some(self.start(doubt.attempt, question, Some(doubt), now))
-    }
-
-    fn next_waiting(&mut self, now: Moment, at: Timestamp) -> Option<Start> {
-        let oldest = self.waiting.front()?;
-        let waited = now.since(oldest.accepted);
-        let queued = self.waiting.len();
-        match router::choose(&self.policy, &self.observed, waited, queued, now) {
-            Decision::Wait => None,
-            Decision::Send(processor) => {
-                let payment = self.waiting.pop_front()?;
-                Some(self.start_new(payment, processor, now, at))
-            }
-        }
-    }
-
-    fn start_new(
-        &mut self,
-        payment: Payment,
-        processor: Processor,
-        now: Moment,
-        at: Timestamp,
-    ) -> Start {
-        let requested_at = at.max(payment.accepted_at);
-        let attempt = Attempt { payment, processor, requested_at };
-        self.start(attempt, Question::Pay, None, now)
-    }
-
-    fn start(
-        &mut self,
-        attempt: Attempt,
-        question: Question,
-        doubt: Option<Doubt>,
-        now: Moment,
-    ) -> Start {
+    fn start(&mut self, mut flight: Flight) -> Start {
         self.sequence = self.sequence.wrapping_add(1);
-        let sequence = self.sequence;
-        let flight = Flight { sequence, attempt, question, started: now, doubt, purged: false };
+        flight.sequence = self.sequence;
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.flights.push(None);
             (self.flights.len() - 1) as u32
         });
+        let index = flight.processor as usize;
+        let question = match flight.look {
+            Some(look) => {
+                self.looks[index][look as usize] += 1;
+                Question::Look
+            }
+            None => {
+                self.observed[index].started(flight.begun);
+                Question::Pay
+            }
+        };
+        let (attempt, sequence) = (flight.attempt(), flight.sequence);
         self.flights[slot as usize] = Some(flight);
         self.in_flight += 1;
-        let flight = FlightId { slot, sequence };
-        let index = attempt.processor as usize;
-        match question {
-            Question::Look => self.looks[index] += 1,
-            Question::Pay => {
-                self.observed[index].started(now);
-                self.order[index].push_back(flight);
-            }
-        }
-        Start { flight, attempt, question }
+        Start { flight: FlightId { slot, sequence }, attempt, question }
     }
 
-    /// The first byte of a request is about to go out: from here on its processor is measured.
+    /// The first byte of a request is about to go out. From here on its processor is measured: what
+    /// passed since it was decided on was ours.
     pub fn sent(&mut self, id: FlightId, now: Moment) {
-        let flight = self.flights.get_mut(id.slot as usize).and_then(Option::as_mut);
-        if let Some(flight) = flight.filter(|flight| flight.sequence == id.sequence) {
-            flight.started = now;
-        }
-    }
-
-    /// A request has ended. Returns what that means for its payment.
-    ///
-    /// # Panics
-    /// If this flight has ended before: then the books of this instance cannot be trusted.
-    pub fn finished(&mut self, id: FlightId, outcome: Outcome, now: Moment) -> End {
-        let slot = &mut self.flights[id.slot as usize];
-        let flight = slot.take().filter(|flight| flight.sequence == id.sequence);
-        let flight = flight.expect("a flight ends once");
-        self.free_slots.push(id.slot);
-        self.in_flight -= 1;
-        self.drop_ended(flight.attempt.processor);
-        self.learn(&flight, outcome, now);
-        if flight.purged {
-            return End::Purged;
-        }
-        let attempt = flight.attempt;
-        let outcome = self.unless_disowned(&flight, outcome);
-        match outcome {
-            Outcome::Recorded(requested_at) => {
-                let Attempt { payment, processor, .. } = attempt;
-                let amount = payment.amount;
-                return End::Settled(Settlement { processor, amount, requested_at });
-            }
-            Outcome::Foreign => return End::Foreign,
-            // An earlier request of the same attempt may still be carried out, so this one's
-            // certain failure decides nothing.
-            Outcome::NotRecorded(_) | Outcome::Absent if flight.doubt.is_some() => {
-                let absent = outcome == Outcome::Absent;
-                self.doubt(attempt, flight.doubt, absent, now);
-                return End::InDoubt;
-            }
-            Outcome::NotRecorded(Refusal::Rejected { .. } | Refusal::Unconfirmed) => {
-                let entry = self.agenda_entry(now + REJECTED_PAUSE, attempt);
-                self.set_aside.push(entry);
-            }
-            Outcome::NotRecorded(_) => self.requeue(attempt.payment),
-            Outcome::Unknown | Outcome::Absent => {
-                self.doubt(attempt, flight.doubt, false, now);
-                return End::InDoubt;
-            }
-        }
-        End::Released
-    }
-
-    /// What was disowned is let go of as soon as its processor is known not to hold it.
-    fn unless_disowned(&mut self, flight: &Flight, outcome: Outcome) -> Outcome {
-        let id = flight.attempt.payment.id;
-        if !self.is_disowned(id) {
-            return outcome;
-        }
-        let outcome = match outcome {
-            Outcome::Absent => Outcome::Foreign,
-            Outcome::NotRecorded(_) if flight.doubt.is_none() => Outcome::Foreign,
-            outcome => outcome,
-        };
-        if matches!(outcome, Outcome::Recorded(_) | Outcome::Foreign) {
-            self.disowned.remove(&id);
-        }
-        outcome
-    }
-
-    /// Back to its place: the queue is ordered by age, and patience is measured on the oldest.
-    fn requeue(&mut self, payment: Payment) {
-        let place = self.waiting.partition_point(|other| other.accepted <= payment.accepted);
-        self.waiting.insert(place, payment);
-    }
-
-    fn doubt(&mut self, attempt: Attempt, before: Option<Doubt>, absent: bool, now: Moment) {
-        let pause = before.map_or(DOUBT_PAUSE_MIN, |doubt| (doubt.pause * 2).min(DOUBT_PAUSE_MAX));
-        let due = now + pause.mul_f32(1.0 + self.jitter() / 4.0);
-        let entry = self.agenda_entry(due, Doubt { attempt, pause, absent });
-        self.doubts[attempt.processor as usize].push(entry);
-    }
-
-    fn agenda_entry<T>(&mut self, due: Moment, value: T) -> Reverse<(Moment, u64, Due<T>)> {
-        self.agenda_sequence += 1;
-        Reverse((due, self.agenda_sequence, Due(value)))
-    }
-
-    fn learn(&mut self, flight: &Flight, outcome: Outcome, now: Moment) {
-        let jitter = self.jitter();
-        let index = flight.attempt.processor as usize;
-        let seen = &mut self.observed[index];
-        match flight.question {
-            Question::Look => self.looks[index] -= 1,
-            Question::Pay => seen.ended(flight.started),
-        }
-        let was_up = seen.state() == State::Up;
-        match (flight.question, outcome) {
-            (_, Outcome::NotRecorded(Refusal::TooMany { retry_after_ms })) => {
-                seen.told_to_pause(Duration::from_millis(retry_after_ms), now);
-            }
-            (Question::Look, _) => {}
-            (Question::Pay, Outcome::Recorded(_) | Outcome::Foreign) => {
-                seen.recorded(flight.started, now);
-            }
-            // One bad payment does not take a processor down; one that rejects everything is.
-            (Question::Pay, Outcome::NotRecorded(Refusal::Failing | Refusal::Rejected { .. })) => {
-                seen.failed(flight.started, true, now, jitter);
-            }
-            (Question::Pay, Outcome::NotRecorded(Refusal::Unreachable) | Outcome::Unknown) => {
-                seen.failed(flight.started, false, now, jitter);
-            }
-            (Question::Pay, Outcome::NotRecorded(Refusal::Unconfirmed | Refusal::Withheld))
-            | (Question::Pay, Outcome::Absent) => {}
-        }
-        if !was_up && seen.state() == State::Up {
-            // What is still in flight from before tells nothing about the processor as it is now.
-            self.order[index].clear();
-            let was_an_interruption = seen.up_for(now) > Duration::ZERO;
-            if !was_an_interruption {
-                self.observed[1 - index].hasten_probe(now);
-            }
+        let Some(slot) = self.flights.get_mut(id.slot as usize) else { return };
+        let Some(flight) = slot.as_mut().filter(|it| it.sequence == id.sequence) else { return };
+        flight.sent = Some(now);
+        if flight.look.is_none() {
+            let (index, begun) = (flight.processor as usize, flight.begun);
+            self.observed[index].sent(begun, now);
+            self.order[index].push_back(id);
         }
     }
 
@@ -451,9 +424,13 @@ impl Dispatcher {
     /// outcomes count for nothing.
     pub fn purge(&mut self) -> usize {
         let mut forgotten = self.waiting() + self.in_doubt();
-        self.waiting.clear();
-        self.set_aside.clear();
-        self.doubts.iter_mut().for_each(BinaryHeap::clear);
+        self.lines.iter_mut().for_each(VecDeque::clear);
+        self.later.iter_mut().chain(&mut self.refused).for_each(Agenda::clear);
+        self.unverified.iter_mut().for_each(Agenda::clear);
+        self.unverified_doubts = 0;
+        for places in [&mut self.doubts, &mut self.absent, &mut self.declined, &mut self.again] {
+            places.iter_mut().for_each(Agenda::clear);
+        }
         self.disowned.clear();
         for flight in self.flights.iter_mut().flatten() {
             forgotten += usize::from(!flight.purged);
@@ -462,32 +439,49 @@ impl Dispatcher {
         forgotten
     }
 
-    /// Lets go of waiting payments that somebody else drives, and says which. What is in flight or
-    /// in doubt stays until its processor says whether it is booked; it is not sent again.
+    /// Lets go of free payments that somebody else drives, and says which. What is in flight or in
+    /// doubt stays until its processor says whether it is booked; it is not sent again.
     pub fn disown(&mut self, ids: &HashSet<PaymentId>) -> Vec<Payment> {
         let mut disowned = Vec::new();
-        let mut keep = |payment: &Payment| {
-            let is_ours = !ids.contains(&payment.id);
+        let mut keep = |case: &Case| {
+            let is_ours = !ids.contains(&case.payment.id);
             if !is_ours {
-                disowned.push(*payment);
+                disowned.push(case.payment);
             }
             is_ours
         };
-        self.waiting.retain(&mut keep);
-        self.set_aside.retain(|Reverse((_, _, Due(attempt)))| keep(&attempt.payment));
-        for doubts in &mut self.doubts {
-            let kept =
-                std::mem::take(doubts).into_iter().map(|Reverse((due, order, Due(doubt)))| {
-                    let is_ours = !ids.contains(&doubt.attempt.payment.id);
-                    let absent = doubt.absent && is_ours;
-                    Reverse((due, order, Due(Doubt { absent, ..doubt })))
-                });
-            *doubts = kept.collect();
+        self.lines.iter_mut().for_each(|line| line.retain(&mut keep));
+        for agenda in self.later.iter_mut().chain(&mut self.refused) {
+            agenda
+                .take()
+                .filter(|(_, case)| keep(case))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|(due, case)| agenda.push(due, case));
         }
-        let held = self.doubts.iter().flatten().map(|Reverse((_, _, Due(doubt)))| doubt.attempt);
-        let sent = self.flights.iter().flatten().map(|flight| flight.attempt);
-        let open = held.chain(sent).map(|attempt| attempt.payment.id);
-        self.disowned.extend(open.filter(|id| ids.contains(id)));
+        for index in 0..2 {
+            for (due, it) in self.unverified[index].take() {
+                match it.open {
+                    None if !keep(&it.case) => {}
+                    Some(open) if ids.contains(&it.case.payment.id) => {
+                        self.unverified_doubts -= 1;
+                        self.doubts[open.processor as usize].push(due, (it.case, open));
+                    }
+                    _ => self.unverified[index].push(due, it),
+                }
+            }
+            for place in [&mut self.absent[index], &mut self.again[index]] {
+                for (due, (case, open)) in place.take() {
+                    let is_ours = !ids.contains(&case.payment.id);
+                    let place = if is_ours { &mut *place } else { &mut self.doubts[index] };
+                    place.push(due, (case, open));
+                }
+            }
+        }
+        let held = self.doubts().flat_map(Agenda::iter).map(|(case, _)| case.payment.id);
+        let sent = self.flights.iter().flatten().map(|flight| flight.case.payment.id);
+        let open: Vec<PaymentId> = held.chain(sent).filter(|id| ids.contains(id)).collect();
+        self.disowned.extend(open);
         disowned
     }
 

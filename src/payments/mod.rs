@@ -8,6 +8,7 @@
 //! the other may hold it.
 
 pub mod dispatcher;
+pub mod event;
 pub mod ids;
 pub mod intake;
 pub mod observed;
@@ -44,18 +45,6 @@ impl PaymentId {
 impl fmt::Display for PaymentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid::Uuid::from_u128(self.0).as_hyphenated().fmt(f)
-    }
-}
-
-/// Which of the two instances: 1 or 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instance(pub u8);
-
-impl PaymentId {
-    /// The one instance that decides about this id: the first if its last hex digit is even, else
-    /// the second. A rule a balancer can follow from the text alone.
-    pub fn home(self) -> Instance {
-        if self.0.is_multiple_of(2) { Instance(1) } else { Instance(2) }
     }
 }
 
@@ -198,10 +187,17 @@ pub enum Outcome {
     /// The processor holds a payment of this id that was booked before we accepted ours: somebody
     /// else's. It is not ours to count, and ours must not be paid again.
     Foreign,
+    /// The processor holds a payment of this id under another amount. Whoever booked that: people
+    /// must decide, and nothing more is paid.
+    OtherAmount,
     /// Certainly not booked by this attempt, and no request of ours is still under way.
     NotRecorded(Refusal),
     /// The request may have been, or may yet be, carried out.
     Unknown,
+    /// The processor answers 4xx: it refuses this request (or claims to hold the id, 422). That may
+    /// be so, and then another request cannot help; but who has answered may have been a gateway
+    /// that gave up on a request that was carried out.
+    Declined { status: u16 },
     /// Asked about it, the processor does not hold it now. A request of ours that is still under
     /// way may yet be carried out.
     Absent,
@@ -216,10 +212,6 @@ pub enum Refusal {
     Failing,
     /// 429: too many requests at once. The pause it asks for, in milliseconds.
     TooMany { retry_after_ms: u64 },
-    /// It refuses the request itself (4xx). A retry cannot help, but nothing is given up either.
-    Rejected { status: u16 },
-    /// Not sent: whether the other processor holds this guest could not be found out.
-    Unconfirmed,
     /// Not sent: this instance has stood still, and does not know how things stand.
     Withheld,
 }
@@ -251,6 +243,13 @@ impl std::ops::AddAssign for Totals {
 pub struct Window {
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
+}
+
+impl Window {
+    /// Whether no time lies in it.
+    pub fn is_empty(self) -> bool {
+        matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
+    }
 }
 
 #[cfg(test)]

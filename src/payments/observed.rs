@@ -27,8 +27,14 @@ const INTERRUPTION_MIN: Duration = Duration::from_millis(1_000);
 const EVIDENCE_AGE_MAX: Duration = Duration::from_secs(10);
 /// The health endpoint is ignored about a processor whose last answer is younger than this.
 const ANSWERS_OUTRANK_REPORTS: Duration = Duration::from_millis(500);
+/// However often the health endpoint says "slow", a processor is tried at least this often.
+const OWN_EVIDENCE_EVERY: Duration = Duration::from_secs(60);
 /// The longest pause we let a processor ask for with `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// The shortest one, doubled while it says nothing but 429: it may ask for none at all, or forget
+/// to say for how long.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
+const RETRY_AFTER_MIN_MAX: Duration = Duration::from_secs(5);
 
 /// Whether a processor gets payments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,15 @@ pub struct Report {
     pub response_min: Duration,
 }
 
+/// A single attempt at a processor that is down.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    /// When it was decided on, which names it …
+    begun: Moment,
+    /// … and when its first byte went out.
+    sent: Option<Moment>,
+}
+
 /// The observations of one processor.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -89,9 +104,12 @@ pub struct Observed {
     stalled_since: Moment,
     probe_at: Moment,
     probe_pause: Duration,
-    /// A probe is under way since then.
-    probing_since: Option<Moment>,
+    /// Down, and nothing but a report says so.
+    on_report_alone: bool,
+    probe: Option<Probe>,
     paused_until: Moment,
+    /// Requests to pause since it last booked one.
+    pauses: u32,
     /// At most so many attempts at once; halved by a 429, regained by answers.
     window: usize,
     window_max: usize,
@@ -116,8 +134,10 @@ impl Observed {
             stalled_since: Moment::default(),
             probe_at: Moment::default(),
             probe_pause: PROBE_PAUSE_MIN,
-            probing_since: None,
+            on_report_alone: false,
+            probe: None,
             paused_until: Moment::default(),
+            pauses: 0,
             window: window_max,
             window_max,
             in_flight: 0,
@@ -149,9 +169,14 @@ impl Observed {
     /// Down, and one payment may be risked to see whether it still is.
     pub fn is_probe_due(&self, now: Moment) -> bool {
         self.state != State::Up
-            && self.probing_since.is_none()
+            && self.probe.is_none()
             && now >= self.probe_at
             && self.is_admitting(now)
+    }
+
+    /// Up, and one of the places for attempts is free.
+    pub fn has_place(&self, now: Moment) -> bool {
+        self.state == State::Up && self.is_admitting(now) && self.in_flight < self.window
     }
 
     /// Down, not tried for a while, and one payment may be risked although nothing promises an
@@ -164,7 +189,7 @@ impl Observed {
             State::Down(Trouble::Failing) => LAST_RESORT_PAUSE_FAILING,
             State::Down(Trouble::Slow | Trouble::Stalled) => LAST_RESORT_PAUSE,
         };
-        self.probing_since.is_none()
+        self.probe.is_none()
             && now.since(self.tried_at.max(self.down_since)) >= pause
             && self.is_admitting(now)
     }
@@ -186,26 +211,46 @@ impl Observed {
         }
     }
 
-    /// An attempt begins. While the processor is down it is the probe.
+    /// An attempt is decided on. While the processor is down it is the probe.
     pub fn started(&mut self, now: Moment) {
         self.in_flight += 1;
         self.tried_at = now;
         if self.state != State::Up {
-            self.probing_since = Some(now);
+            self.probe = Some(Probe { begun: now, sent: None });
         }
     }
 
-    /// The attempt begun at `started` has ended, one way or the other. Call before saying how.
-    pub fn ended(&mut self, started: Moment) {
+    /// The attempt that was decided on at `begun` goes out: until now it was we who were slow.
+    pub fn sent(&mut self, begun: Moment, now: Moment) {
+        self.tried_at = now;
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.begun == begun) {
+            probe.sent = Some(now);
+        }
+    }
+
+    /// The attempt that was decided on at `begun` has ended, one way or the other. Call before
+    /// saying how.
+    pub fn ended(&mut self, begun: Moment) {
         self.in_flight -= 1;
-        if self.probing_since == Some(started) {
-            self.probing_since = None;
+        if self.probe.is_some_and(|probe| probe.begun == begun) {
+            self.probe = None;
+        }
+    }
+
+    /// It is down, and was asked something that tells nothing, or answered so: the next probe has
+    /// its pause.
+    pub fn probed_in_vain(&mut self, now: Moment, jitter: f32) {
+        if self.state != State::Up {
+            let next = now + self.probe_pause.mul_f32(1.0 + jitter / 4.0);
+            self.probe_at = self.probe_at.max(next);
+            self.probe_pause = (self.probe_pause * 2).min(PROBE_PAUSE_MAX);
         }
     }
 
     /// An attempt was booked.
     pub fn recorded(&mut self, started: Moment, now: Moment) {
         self.failures = 0;
+        self.pauses = 0;
         self.answered_at = Some(now);
         self.booked_since = self.booked_since.max(started);
         self.window = (self.window + 1).min(self.window_max);
@@ -253,7 +298,10 @@ impl Observed {
     pub fn told_to_pause(&mut self, retry_after: Duration, now: Moment) {
         // One burst of refusals is one message: the window is halved once for all of them.
         let is_news = self.is_admitting(now);
-        self.paused_until = self.paused_until.max(now + retry_after.min(RETRY_AFTER_MAX));
+        self.pauses += u32::from(is_news);
+        let doubled = RETRY_AFTER_MIN * (1 << self.pauses.saturating_sub(1).min(10));
+        let pause = retry_after.min(RETRY_AFTER_MAX).max(doubled.min(RETRY_AFTER_MIN_MAX));
+        self.paused_until = self.paused_until.max(now + pause);
         if is_news {
             self.window = (self.window.min(self.in_flight + 1) / 2).max(1);
         }
@@ -271,6 +319,9 @@ impl Observed {
             State::Down(_) => report.response_min,
         };
         self.latency_since = now;
+        let recent = |at: Moment| now.since(at) < EVIDENCE_AGE_MAX;
+        let on_report_alone = self.on_report_alone
+            || (self.state == State::Up && self.answered_at.is_none_or(recent));
         if report.failing {
             self.go_down(Trouble::Failing, now);
         } else if report.response_min > self.latency_max {
@@ -279,6 +330,13 @@ impl Observed {
             // Not up on its word alone: one payment first. If the endpoint is wrong, a queue of
             // thousands must not follow.
             self.probe_at = self.probe_at.min(now);
+        }
+        if self.state != State::Up {
+            // Nor down on it alone: no answer of its own says so, and one payment decides. Where
+            // answers do say so the report is believed, but not for ever.
+            self.on_report_alone = on_report_alone;
+            let own = if on_report_alone { now } else { self.tried_at + OWN_EVIDENCE_EVERY };
+            self.probe_at = self.probe_at.min(own.max(now));
         }
     }
 
@@ -300,6 +358,7 @@ impl Observed {
         if self.latency > self.latency_max {
             self.probe_at = now + EVIDENCE_AGE_MAX;
         }
+        self.on_report_alone = false;
         self.state = State::Down(trouble);
     }
 
@@ -329,8 +388,9 @@ impl Observed {
             // from being sent for ever.
             State::Down(trouble) => {
                 let hangs = |since: &Moment| now.since(*since) > self.latency_max;
-                if let Some(since) = self.probing_since.filter(hangs) {
-                    self.probing_since = None;
+                let sent = self.probe.and_then(|probe| probe.sent);
+                if let Some(since) = sent.filter(hangs) {
+                    self.probe = None;
                     self.latency = now.since(since);
                     self.latency_since = since;
                     self.go_down(trouble, now);
@@ -506,13 +566,66 @@ mod tests {
         assert!(seen.is_probe_due(at(1_001)), "good news: try one at once");
     }
 
+    /// An endpoint that was wrong sent a payment every 0.8 s to the dearer processor, while the
+    /// cheaper one answered in a millisecond.
+    #[test]
+    fn a_report_that_contradicts_answers_is_decided_by_one_probe() {
+        for wrong in [report(true, 0), report(false, 5_000), report(true, 5_000)] {
+            let mut seen = observed();
+            for now in (0..60_000).step_by(800) {
+                assert!(seen.state() == State::Up || seen.is_probe_due(at(now)), "{now}");
+                book(&mut seen, now, now + 1);
+                assert_eq!(seen.state(), State::Up);
+                if now % 4_000 == 0 {
+                    seen.reported(wrong, at(now + 700));
+                    assert_ne!(seen.state(), State::Up, "it may be true");
+                    seen.reported(wrong, at(now + 750));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_slowness_is_not_the_processors() {
+        let mut seen = observed();
+        for end in 1..=3 {
+            fail(&mut seen, 0, end);
+        }
+        seen.started(at(30));
+        seen.watch(None, at(9_000));
+        assert!(!seen.is_probe_due(at(9_000)), "it is still to be sent");
+        assert!(seen.latency() < Duration::from_millis(10));
+        seen.sent(at(30), at(9_000));
+        seen.watch(None, at(10_000));
+        seen.ended(at(30));
+        seen.recorded(at(9_000), at(10_001));
+        assert_eq!((seen.state(), seen.latency()), (State::Up, Duration::from_millis(1_001)));
+    }
+
+    #[test]
+    fn a_pause_of_nothing_is_a_pause_and_grows() {
+        let mut seen = observed();
+        let mut now = 1_000;
+        for pause in [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+            seen.told_to_pause(Duration::ZERO, at(now));
+            seen.told_to_pause(Duration::ZERO, at(now + 1));
+            assert!(!seen.is_admitting(at(now + pause - 1)), "{pause}");
+            now += pause + 1;
+            assert!(seen.is_admitting(at(now)), "{pause}");
+        }
+        book(&mut seen, now, now + 1);
+        seen.told_to_pause(Duration::ZERO, at(now + 2));
+        assert!(seen.is_admitting(at(now + 52)));
+    }
+
     #[test]
     fn a_probe_that_hangs_counts_as_slow_and_does_not_block_the_next_for_ever() {
         let mut seen = observed();
         for end in 1..=3 {
             fail(&mut seen, 0, end);
         }
-        seen.started(at(30));
+        seen.started(at(10));
+        seen.sent(at(10), at(30));
         seen.watch(None, at(1_330));
         assert!(seen.latency() < Duration::from_millis(10));
         seen.watch(None, at(1_331));
@@ -568,11 +681,20 @@ mod tests {
         for (is_failing, pause_ms) in [(false, 2_000), (true, 15_000)] {
             let mut seen = observed();
             seen.reported(report(is_failing, 5_000), at(1_000));
+            assert!(seen.is_probe_due(at(1_000)), "not on its word alone");
+            seen.started(at(1_000));
+            seen.sent(at(1_000), at(1_000));
+            seen.watch(None, at(2_400));
+            assert!(!seen.is_probe_due(at(5_999)));
+            seen.ended(at(1_000));
             for now in (6_000..60_000).step_by(5_000) {
                 seen.reported(report(is_failing, 5_000), at(now));
                 assert!(!seen.is_probe_due(at(now + 4_999)));
             }
             assert!(seen.is_last_resort_due(at(60_000)));
+            assert!(!seen.is_probe_due(at(60_000)));
+            seen.reported(report(is_failing, 5_000), at(61_001));
+            assert!(seen.is_probe_due(at(61_001)), "nor for ever without evidence of its own");
             seen.started(at(60_000));
             seen.ended(at(60_000));
             assert!(!seen.is_last_resort_due(at(60_000 + pause_ms - 1)));

@@ -76,7 +76,8 @@ impl Queue {
 
     /// So many payments are settled or forgotten.
     pub fn release(&self, count: usize) {
-        self.counts.outstanding.fetch_sub(count, Ordering::Relaxed);
+        let before = self.counts.outstanding.fetch_sub(count, Ordering::Relaxed);
+        assert!(count <= before, "none is over twice");
     }
 
     /// Wakes the dispatcher if it sleeps.

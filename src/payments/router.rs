@@ -5,8 +5,8 @@
 //! the dearer one only where the cheaper is no use. When neither works, slow ones are tried too: to
 //! stand still until a report says otherwise is the one thing that never helps.
 
-use super::Processor;
 use super::observed::{Observed, State};
+use super::{Processor, Reach};
 use crate::base::clock::Moment;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub struct Policy {
     pub attempt_latency_max: Duration,
     /// The most attempts in flight at one processor, from this instance.
     pub processor_concurrency: usize,
+    /// So long after a request has gone out it is booked, or never will be.
+    pub books_within: Duration,
 }
 
 impl Default for Policy {
@@ -35,6 +37,7 @@ impl Default for Policy {
             patience: Duration::from_millis(300),
             attempt_latency_max: Duration::from_millis(1_400),
             processor_concurrency: 400,
+            books_within: Duration::from_secs(15),
         }
     }
 }
@@ -46,49 +49,61 @@ pub enum Decision {
     Wait,
 }
 
-/// Decides for the oldest of `queued` payments, which has waited for `waited`.
-pub fn choose(
-    policy: &Policy,
-    observed: &[Observed; 2],
-    waited: Duration,
-    queued: usize,
-    now: Moment,
-) -> Decision {
-    let cheaper = &observed[policy.cheaper as usize];
-    let dearer = &observed[policy.cheaper.other() as usize];
-    if can_take(cheaper, now) {
-        return Decision::Send(policy.cheaper);
-    }
-    // While neither worked nobody was waiting for the cheaper one in particular: it gets its chance
-    // before everything that has piled up goes to the dearer one.
-    let is_dearer_up = dearer.state() == State::Up;
-    let waited = if is_dearer_up { waited.min(dearer.up_for(now)) } else { waited };
-    let is_cheaper_up = cheaper.state() == State::Up;
-    let worth_waiting = is_cheaper_up
-        && cheaper.is_admitting(now)
-        && drain_time(cheaper, queued) <= policy.patience;
-    if worth_waiting || waited < policy.patience {
-        return Decision::Wait;
-    }
-    if can_take(dearer, now) {
-        return Decision::Send(policy.cheaper.other());
-    }
-    let is_last_resort = cheaper.down_for(now).min(dearer.down_for(now)) >= LAST_RESORT_AFTER;
-    if is_last_resort && cheaper.is_last_resort_due(now) {
-        Decision::Send(policy.cheaper)
-    } else if is_last_resort && dearer.is_last_resort_due(now) {
-        Decision::Send(policy.cheaper.other())
-    } else {
-        Decision::Wait
-    }
+/// What decides: the policy, and what is known and allowed now.
+#[derive(Clone, Copy, Debug)]
+pub struct Router<'a> {
+    pub policy: &'a Policy,
+    pub observed: &'a [Observed; 2],
+    /// Which of the two may be used at all.
+    pub reach: Reach,
+    /// Per processor, whether this payment may be risked as a probe of it.
+    pub may_probe: [bool; 2],
 }
 
-/// It answers well and has a free place, or one payment may be risked on it.
-pub fn can_take(processor: &Observed, now: Moment) -> bool {
-    let has_place = processor.state() == State::Up
-        && processor.is_admitting(now)
-        && processor.in_flight() < processor.window();
-    has_place || processor.is_probe_due(now)
+impl Router<'_> {
+    /// Decides for the oldest of `queued` payments, which has waited for `waited`.
+    pub fn choose(&self, waited: Duration, queued: usize, now: Moment) -> Decision {
+        let Policy { cheaper: cheaper_one, patience, .. } = *self.policy;
+        let dearer_one = cheaper_one.other();
+        let [cheaper, dearer] = [cheaper_one, dearer_one].map(|it| &self.observed[it as usize]);
+        if self.can_take(cheaper_one, now) {
+            return Decision::Send(cheaper_one);
+        }
+        if self.reach == Reach::Cheaper {
+            let is_last_resort = cheaper.down_for(now) >= LAST_RESORT_AFTER;
+            return match is_last_resort && cheaper.is_last_resort_due(now) {
+                true => Decision::Send(cheaper_one),
+                false => Decision::Wait,
+            };
+        }
+        // While neither worked nobody was waiting for the cheaper one in particular: it gets its
+        // chance before everything that has piled up goes to the dearer one.
+        let is_dearer_up = dearer.state() == State::Up;
+        let waited = if is_dearer_up { waited.min(dearer.up_for(now)) } else { waited };
+        let is_cheaper_up = cheaper.state() == State::Up;
+        let worth_waiting =
+            is_cheaper_up && cheaper.is_admitting(now) && drain_time(cheaper, queued) <= patience;
+        if worth_waiting || waited < patience {
+            return Decision::Wait;
+        }
+        if self.can_take(dearer_one, now) {
+            return Decision::Send(dearer_one);
+        }
+        let is_last_resort = cheaper.down_for(now).min(dearer.down_for(now)) >= LAST_RESORT_AFTER;
+        if is_last_resort && cheaper.is_last_resort_due(now) {
+            Decision::Send(cheaper_one)
+        } else if is_last_resort && dearer.is_last_resort_due(now) {
+            Decision::Send(dearer_one)
+        } else {
+            Decision::Wait
+        }
+    }
+
+    /// It answers well and has a free place, or this payment may be risked on it.
+    pub fn can_take(&self, processor: Processor, now: Moment) -> bool {
+        let seen = &self.observed[processor as usize];
+        seen.has_place(now) || (self.may_probe[processor as usize] && seen.is_probe_due(now))
+    }
 }
 
 /// How long a processor with all places taken needs for so many more.
@@ -107,6 +122,7 @@ mod tests {
         patience: Duration::from_millis(100),
         attempt_latency_max: Duration::from_millis(1_300),
         processor_concurrency: 2,
+        books_within: Duration::from_secs(15),
     };
     const NOW: Moment = Moment(100_000_000);
     const MS: Duration = Duration::from_millis(1);
@@ -118,10 +134,23 @@ mod tests {
         let (kind, latency_ms) = text.split_once(' ').unwrap_or((text, "0"));
         let response_min = Duration::from_millis(latency_ms.parse().unwrap());
         let (before, long_ago) = (NOW - MS, NOW - 9_000 * MS);
-        seen.reported(
-            Report { failing: kind == "failing" || kind == "probe", response_min },
-            before,
-        );
+        let answer = |seen: &mut Observed, is_booked: bool, took: Duration, at: Moment| {
+            seen.started(at - took);
+            seen.ended(at - took);
+            match is_booked {
+                true => seen.recorded(at - took, at),
+                false => seen.failed(at - took, true, at, 0.0),
+            }
+        };
+        match kind {
+            // Often enough to be believed.
+            "up" => (0..3).for_each(|_| answer(&mut seen, true, response_min, before)),
+            "failing" | "probe" => {
+                (0..3).for_each(|_| answer(&mut seen, false, response_min, before));
+            }
+            "full" => seen.reported(Report { failing: false, response_min }, before),
+            _ => {}
+        }
         match kind {
             "full" => {
                 seen.started(before);
@@ -129,16 +158,11 @@ mod tests {
             }
             "probe" => seen.reported(Report { failing: false, response_min }, before),
             "paused" => seen.told_to_pause(Duration::from_secs(5), before),
-            // Reported slow long ago, and not tried since.
-            "untried" => {
-                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
-                let response_min = Duration::from_secs(5);
-                seen.reported(Report { failing: false, response_min }, long_ago);
-            }
+            // It was slow long ago, and was not tried since.
+            "untried" => answer(&mut seen, true, Duration::from_secs(5), long_ago),
             // Down for a second and a half, up for 40 ms.
             "fresh" => {
                 let start = NOW - Duration::from_millis(40);
-                seen = Observed::new(POLICY.attempt_latency_max, POLICY.processor_concurrency);
                 seen.reported(Report { failing: true, response_min }, start - 1_500 * MS);
                 seen.started(start);
                 seen.ended(start);
@@ -147,6 +171,37 @@ mod tests {
             _ => {}
         }
         seen
+    }
+
+    fn router<'a>(policy: &'a Policy, observed: &'a [Observed; 2]) -> Router<'a> {
+        Router { policy, observed, reach: Reach::Every, may_probe: [true; 2] }
+    }
+
+    /// A guest, or an instance that is not in touch with its peer: however bad the cheaper one is,
+    /// the dearer one is not used, and the cheaper one is tried for as long as it takes.
+    #[test]
+    fn with_less_reach_only_the_cheaper_one_is_used() {
+        use Decision::{Send, Wait};
+        for (cheaper, decision) in [
+            ("up 5", Send(Processor::Default)),
+            ("probe", Send(Processor::Default)),
+            ("failing", Wait),
+            ("paused", Wait),
+            ("full 1000", Wait),
+            ("up 2000", Wait),
+            ("untried", Send(Processor::Default)), // the last resort
+        ] {
+            let observed = [look(cheaper), look("up 5")];
+            let router = Router { reach: Reach::Cheaper, ..router(&POLICY, &observed) };
+            assert_eq!(router.choose(9_000 * MS, 99, NOW), decision, "{cheaper}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_a_probe_waits_for_one() {
+        let observed = [look("probe"), look("probe")];
+        let router = Router { may_probe: [false; 2], ..router(&POLICY, &observed) };
+        assert_eq!(router.choose(9_000 * MS, 99, NOW), Decision::Wait);
     }
 
     #[test]
@@ -183,7 +238,7 @@ mod tests {
         for (cheaper, dearer, waited_ms, queued, expected, why) in cases {
             let observed = [look(cheaper), look(dearer)];
             let waited = Duration::from_millis(waited_ms);
-            let decision = choose(&POLICY, &observed, waited, queued, NOW);
+            let decision = router(&POLICY, &observed).choose(waited, queued, NOW);
             assert_eq!(
                 decision, expected,
                 "{cheaper} | {dearer} | {waited_ms} ms | {queued}: {why}"
@@ -191,7 +246,7 @@ mod tests {
             if let Send(processor) = decision {
                 let mirrored = Policy { cheaper: Fallback, ..POLICY };
                 let [a, b] = observed;
-                let decision = choose(&mirrored, &[b, a], waited, queued, NOW);
+                let decision = router(&mirrored, &[b, a]).choose(waited, queued, NOW);
                 assert_eq!(
                     decision,
                     Send(processor.other()),

@@ -149,7 +149,7 @@ fn galo_commands(code: &str) -> Vec<Vec<&str>> {
     let commands = code.filter_map(|command| {
         let words: Vec<_> = command.split_whitespace().collect();
         let is_galo = |word: &&str| *word == "galo" || word.ends_with("/release/galo");
-        let by_name = words.iter().position(|it| is_galo(it));
+        let by_name = words.iter().position(is_galo);
         let by_cargo = words.windows(2).position(|it| it == ["--release", "--"]);
         let from = by_name.map(|it| it + 1).or(by_cargo.map(|it| it + 2))?;
         Some(words[from..].to_vec())

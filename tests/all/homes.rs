@@ -161,15 +161,15 @@ fn a_home_that_stood_still_pays_nothing_that_was_driven_in_its_place() {
     instances[1].galo.freeze();
     accepted.extend(pay_all(&instances[..1], 0..8));
     assert_eq!(instances[0].outstanding(), 8);
-    processors[1].set_failing(false);
-    wait_until("all of them are driven from here", || instances[0].outstanding() == 0);
     processors[0].set_failing(false);
-    processors[1].set_failing(true);
+    wait_until("all of them are driven from here", || instances[0].outstanding() == 0);
+    processors[0].set_failing(true);
+    processors[1].set_failing(false);
     instances[1].galo.thaw();
     wait_until("it has asked what it missed", || instances[1].get("/healthz").status == 200);
     accepted.extend(pay_all(&instances[1..], 8..12));
     let books = assert_books_balance(&accepted, &mut processors, &instances);
-    assert_eq!(books[1].len(), 8);
+    assert_eq!(books[0].len(), 8);
 }
 
 /// The same for offers that waited in its sockets while it stood still: it would take them for new,
@@ -179,12 +179,11 @@ fn a_home_that_stood_still_takes_no_offer_from_before() {
     let mut processors = Processor::both();
     let instances = pair(addresses(&processors), &[&QUICK[..], &["--adopt-after", "4s"]].concat());
     instances[1].galo.freeze();
-    processors[0].set_failing(true);
     let accepted = pay_all(&instances[..1], 0..8);
     wait_until("all of them are driven from here", || instances[0].outstanding() == 0);
-    processors[0].set_failing(false);
+    processors[0].set_failing(true);
     instances[1].galo.thaw();
     wait_until("it has asked what it missed", || instances[1].get("/healthz").status == 200);
     let books = assert_books_balance(&accepted, &mut processors, &instances);
-    assert_eq!(books[1].len(), 8);
+    assert_eq!(books[0].len(), 8);
 }

@@ -381,3 +381,119 @@ fn a_client_that_reads_late_gets_every_answer() {
         assert_eq!(client.receive().unwrap().status, 404);
     }
 }
+
+#[test]
+fn what_has_a_body_is_kept_by_no_cache() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    let transaction = r#"{"valor":1,"tipo":"c","descricao":"x"}"#;
+    for (method, target, body) in [
+        ("GET", "/payments-summary", ""),
+        ("HEAD", "/payments-summary", ""),
+        ("GET", "/healthz", ""),
+        ("GET", "/nothing", ""),
+        ("GET", "/payments", ""),
+        ("GET", "/clientes/1/extrato", ""),
+        ("GET", "/clientes/9/extrato", ""),
+        ("POST", "/clientes/1/transacoes", transaction),
+    ] {
+        client.send(request(method, target, "", body));
+        let answer = if method == "HEAD" { client.receive_head() } else { client.receive() };
+        let answer = answer.unwrap();
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{target}: {answer:?}");
+    }
+    // The answer to nearly every request has none, and is as short as it can be.
+    let accepted = client.call(payment(&id(1), "1"));
+    assert_eq!(accepted.headers, [("content-length".to_owned(), "0".to_owned())]);
+}
+
+#[test]
+fn options_of_the_server_as_a_whole_are_told() {
+    let instance = Instance::alone(&[]);
+    for address in [instance.entry, instance.peer_door] {
+        let mut client = crate::support::Client::connect(address);
+        let answer = client.call(request("OPTIONS", "*", "", ""));
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (204, Some("GET, HEAD, POST, OPTIONS"))
+        );
+        assert_eq!(client.call(request("GET", "/healthz", "", "")).status, 200);
+    }
+}
+
+/// RFC 9110, 2.5: a higher minor version is one that we understand as well as 1.1.
+#[test]
+fn a_higher_minor_version_is_served() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    for version in ["HTTP/1.2", "HTTP/1.9", "HTTP/1.1"] {
+        for (text, status) in
+            [(payment(&id(1), "1"), 202), (request("GET", "/healthz", "", ""), 200)]
+        {
+            let answer = client.call(text.replace("HTTP/1.1", version));
+            assert_eq!((answer.status, answer.header("connection")), (status, None), "{version}");
+        }
+    }
+    // A token is found in its head as well.
+    let head = format!("Authorization: Bearer {}\r\n", crate::support::system::TOKEN);
+    let metrics = request("GET", "/metrics", &head, "").replace("HTTP/1.1", "HTTP/1.3");
+    assert_eq!(crate::support::Client::connect(instance.peer_door).call(metrics).status, 200);
+}
+
+/// RFC 3986, 6.2.2.2: an encoded letter is that letter.
+#[test]
+fn names_are_compared_when_they_are_decoded() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    let encoded = payment(&id(1), "1").replace("/payments", "/%70ayment%73");
+    assert_eq!(client.call(encoded).status, 202);
+    assert_eq!(instance.outstanding(), 1);
+    for target in [
+        "/payments%2Dsummary?%66rom=2025-07-01T12:00:00Z",
+        "/p%61yments-summary?from=2025-07-01+12:00:00Z&to=2025-07-01%2012:00:01-03:00",
+        "/payments-summary?to=2025-07-01T12:00:00%2B00:00",
+        "/payments-summary?to=2025-07-01T12:00:00+00:00",
+        "/%63lientes/%31/extrat%6F",
+        "/%68ealthz",
+    ] {
+        assert_eq!(client.call(request("GET", target, "", "")).status, 200, "{target}");
+    }
+}
+
+/// A refusal ends a connection, but not before everything asked ahead of it is answered.
+#[test]
+fn errors_among_pipelined_requests_keep_their_place() {
+    let instance = Instance::alone(&[]);
+    let health = request("GET", "/healthz", "", "");
+    let refused = "GET /healthz HTTP/1.1\r\nHost: a:b\r\n\r\n".to_owned();
+    let wrong = payment(&id(1), "0");
+    let mut client = instance.client();
+    client.send([payment(&id(2), "1"), wrong, health.clone(), refused, health].concat());
+    for expected in [202, 422, 200, 400] {
+        assert_eq!(client.receive().unwrap().status, expected);
+    }
+    client.end().unwrap();
+    assert_eq!(instance.outstanding(), 1);
+}
+
+/// Clients that come and go, with or without a word, in order or with a reset, leave nothing behind.
+#[test]
+fn connections_that_end_in_any_way_are_forgotten() {
+    let instance = Instance::alone(&[]);
+    let whole = payment(&id(1), "1");
+    for number in 0..400 {
+        let mut client = instance.client();
+        match number % 4 {
+            0 => {}
+            1 => client.send(&whole[..number % whole.len()]),
+            2 => client.send(&whole),
+            _ => assert_eq!(client.call(&whole).status, 202),
+        }
+        if number % 8 < 4 {
+            // Closing resets the connection then.
+            socket2::SockRef::from(client.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+    wait_until("all are forgotten", || instance.metric("galo_connections{door=\"entry\"}") == 0);
+    assert_eq!(instance.outstanding(), 1);
+}

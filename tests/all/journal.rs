@@ -79,6 +79,23 @@ fn one_directory_is_for_one_process() {
     assert_eq!(first.pay(&id(1), "1.00").status, 202);
 }
 
+/// Another instance's volume, or the same one without its peer: refused with exit code 2 and the flag
+/// that allows it, and taken over for good by one start with that flag.
+#[test]
+fn a_journal_of_somebody_else_is_refused() {
+    let scratch = Scratch::new();
+    let data = scratch.join("journal");
+    // Without a payment: one in doubt would be refused for the processors' addresses as well.
+    Instance::alone(&["--data", &data]).kill();
+    let refused = refusal(&["--data", &data, "--instance", "2"]);
+    assert!(refused.ends_with("start once with --accept-change instance\n"), "{refused}");
+    let meant = ["--data", &data, "--instance", "2", "--accept-change", "instance"];
+    Instance::alone(&meant).kill();
+    let refused = refusal(&["--data", &data]);
+    assert!(refused.contains("of instance 2, and this is --instance 1"), "{refused}");
+    Instance::alone(&["--data", &data, "--instance", "2"]);
+}
+
 #[test]
 fn durability_without_a_directory_is_refused() {
     for durability in ["process", "disk"] {
@@ -157,8 +174,10 @@ fn a_torn_end_is_cut_off() {
         assert_eq!(code, Some(0), "{found}");
         assert!(found.contains("torn"), "{found}");
         killed.instance.start_again();
-        let stderr = killed.instance.galo.stderr();
-        assert!(stderr.contains(&last.file) && stderr.contains("torn"), "{stderr}");
+        wait_until("the log says what was cut off", || {
+            let stderr = killed.instance.galo.stderr();
+            stderr.contains(&last.file) && stderr.contains("torn")
+        });
         // What it lost was a settlement: the processor knows.
         let instances = std::slice::from_ref(&killed.instance);
         assert_books_balance(&killed.accepted, &mut killed.processors, instances);
@@ -213,6 +232,13 @@ fn a_full_disk_refuses_new_payments_and_settles_what_was_accepted() {
     assert_eq!(instance.pay(&id(0), "1.00").status, 503, "not even a repetition");
     let purge = instance.client().call(request("POST", "/purge-payments", "", ""));
     assert_eq!(purge.status, 503, "{purge:?}");
+
+    // Killed, and somebody else takes what is left of the disk: it comes back all the same.
+    instance.kill();
+    fs::write(mount.join("filler"), vec![0; 28 << 20]).expect_err("no space");
+    instance.start_again();
+    assert_eq!(instance.outstanding(), accepted);
+    assert_eq!(instance.pay(&id(accepted + 500), "1.00").status, 503);
 
     processors.iter_mut().for_each(|processor| processor.set_failing(false));
     wait_until_within(SLOW, "all is settled", || match instance.outstanding() {

@@ -99,11 +99,15 @@ fn a_lost_connection_is_not_a_lost_instance_and_nothing_is_done_twice() {
     assert!(!log.contains("lost"), "{log}");
 }
 
+/// What the second instance says when it greets.
+const GREETING: &str = r#"{"version":"0","instance":2,"process":1,"now_us":0,"journal":null,
+    "settings":[],"adopted_first":0,"adopted":0,"adopting":false,"learned_of":0,"learned":0,"rival":null}"#;
+
 #[test]
 fn a_home_that_was_killed_knows_what_came_of_a_key() {
     let scratch = Scratch::new();
     let mut home = Instance::alone(&["--data", &scratch.join("journal")]);
-    let hello = home.at_peer_door("GET", "/peer/hello", TOKEN, "").body;
+    let hello = home.at_peer_door("POST", "/peer/hello", TOKEN, GREETING).body;
     let number = |name: &str| -> u64 {
         let rest = hello.split_once(&format!("\"{name}\":")).expect("the field").1;
         let digits = rest.split(|it: char| !it.is_ascii_digit()).next();

@@ -7,6 +7,7 @@
 mod support;
 
 mod adoptions;
+mod answers;
 mod demo;
 mod documents;
 mod faults;
@@ -26,4 +27,5 @@ mod refusals;
 mod restarts;
 mod server;
 mod simulation;
+mod surroundings;
 mod tidy;

@@ -127,7 +127,7 @@ fn a_purge_that_does_not_reach_the_peer_says_so() {
     instances[1].galo.freeze();
     let answer = instances[0].client().call(request("POST", "/purge-payments", "", ""));
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.body.contains("Purged here, but the other instance"), "{answer:?}");
+    assert!(answer.body.contains("here nothing was"), "{answer:?}");
     instances[1].galo.thaw();
 }
 
@@ -281,4 +281,31 @@ fn one_that_drains_still_gives_its_totals_to_the_other() {
     instances[0].settle();
     let booked = processors.each_mut().map(|processor| processor.books().len());
     assert_eq!(booked[0] + booked[1], 20);
+}
+
+/// A window between two milliseconds holds nothing, whoever is asked, and whether or not the other
+/// instance is there; nobody has to be asked for that.
+#[test]
+fn a_window_inside_a_millisecond_is_empty_and_costs_nobody_anything() {
+    let processors = Processor::both();
+    let [first, mut second] = pair(addresses(&processors), &[]);
+    let windows = [
+        "?from=2020-01-01T00:00:00.0001Z&to=2020-01-01T00:00:00.0002Z",
+        "?from=2020-01-01T00:00:00.0001Z&to=2020-01-01T00:00:00.0001Z",
+        "?from=2020-01-01T00:00:00.999999999Z&to=2020-01-01T00:00:00.999999999Z",
+    ];
+    for window in windows {
+        assert_eq!(first.summary(window), Summary::default(), "{window}");
+        assert_eq!(second.summary(window), Summary::default(), "{window}");
+    }
+    // What is left of such a window when it is rounded is no error at the other door either.
+    let rounded = "/peer/totals?from=2020-01-01T00:00:00.001Z&to=2020-01-01T00:00:00.000Z";
+    let answer = second.at_peer_door("GET", rounded, TOKEN, "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.body, second.at_peer_door("GET", "/peer/totals", TOKEN, "").body);
+    second.kill();
+    assert_eq!(first.get("/payments-summary").status, 503, "who is away has to be asked");
+    for window in windows {
+        assert_eq!(first.summary(window), Summary::default(), "{window}");
+    }
 }

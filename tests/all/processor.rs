@@ -136,21 +136,54 @@ fn amounts_are_rounded_half_to_even_and_times_kept_to_the_microsecond() {
     let processor = Processor::start();
     let mut client = processor.client();
     let cases = [
-        ("19.905", "2025-07-01T12:00:00.1234567Z", "19.90", "2025-07-01T12:00:00.123456Z"),
-        ("19.915", "2025-07-01T12:00:00.1Z", "19.92", "2025-07-01T12:00:00.1Z"),
-        ("19.9050001", "2025-07-01T09:00:00-03:00", "19.91", "2025-07-01T12:00:00Z"),
-        ("1e2", "2025-07-01T12:00:00.000Z", "100.00", "2025-07-01T12:00:00Z"),
+        ("19.905", "2025-07-01T12:00:00.1234567Z", "19.90", "2025-07-01T12:00:00.123456"),
+        ("19.915", "2025-07-01T12:00:00.1Z", "19.92", "2025-07-01T12:00:00.1"),
+        ("19.9050001", "2025-07-01T09:00:00-03:00", "19.91", "2025-07-01T12:00:00"),
+        ("1e2", "2025-07-01T12:00:00.000Z", "100.00", "2025-07-01T12:00:00"),
     ];
     for (number, (amount, at, kept_amount, kept_at)) in (0..).zip(cases) {
         assert!(ok(&client.call(payment_at(number, amount, at))));
         let kept = client.call(request("GET", &format!("/payments/{}", id(number)), "", ""));
         let expected = format!(
+            // Without a zone, as the original's column has none.
             r#"{{"correlationId":"{}","amount":{kept_amount},"requestedAt":"{kept_at}"}}"#,
             id(number)
         );
         assert_eq!((kept.status, kept.body), (200, expected));
     }
     assert_eq!(client.call(request("GET", &format!("/payments/{}", id(9)), "", "")).status, 404);
+}
+
+#[test]
+fn a_script_answers_anything() {
+    let mut processor = Processor::start();
+    let mut client = processor.client();
+    processor.set_script(
+        r#"{"call":"pay","count":1,"booked":true,"status":302,"headers":{"X-A":"b"},"body":"no"},
+           {"call":"pay","count":1,"booked":false,"status":299},
+           {"call":"look","count":1,"status":200,"body":"{}","bodyTimes":2},
+           {"call":"health","status":404}"#,
+    );
+    let first = client.call(payment(1));
+    assert_eq!((first.status, first.header("x-a"), first.body.as_str()), (302, Some("b"), "no"));
+    assert_eq!(client.call(payment(2)).status, 299);
+    let look = client.call(request("GET", &format!("/payments/{}", id(1)), "", ""));
+    assert_eq!((look.status, look.body.as_str()), (200, "{}{}"));
+    assert_eq!(client.call(request("GET", "/payments/service-health", "", "")).status, 404);
+    assert!(processor.is_booked(1) && !processor.is_booked(2));
+    assert!(ok(&client.call(payment(2))), "the rules are used up");
+
+    processor.set_script(r#"{"call":"pay","status":200,"cutAt":12}"#);
+    let mut cut = processor.client();
+    cut.send(payment(3));
+    assert_eq!(cut.receive().unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    processor.set_script(r#"{"call":"pay","booked":true}"#);
+    let mut reset = processor.client();
+    reset.send(payment(3));
+    assert_eq!(reset.receive().unwrap_err().kind(), ErrorKind::ConnectionReset);
+    processor.set_script("");
+    assert_eq!(client.call(payment(3)).status, 422, "it was booked");
+    assert_eq!(processor.admin("PUT", "/admin/script", r#"{"rules":[{}]}"#).status, 400);
 }
 
 #[test]

@@ -38,12 +38,21 @@ fn refused_for_good(instance: &Instance, bytes: &[u8], status: u16, named: &str)
 fn unknown_paths_are_404_and_the_peers_door_is_not_known_at_the_entry() {
     let instance = Instance::alone(&[]);
     let mut client = instance.client();
-    for path in ["/", "/payments/", "/payments%2Dsummary", "/Payments", "/metrics", "//payments"] {
+    for path in [
+        "/",
+        "/payments/",
+        "/payments%2Fx",
+        "/%2Fpayments",
+        "/Payments",
+        "/metrics",
+        "//payments",
+        "/%",
+    ] {
         refused(&mut client, &request("GET", path, "", ""), 404, "nothing at this path");
     }
     let authorized = format!("Authorization: Bearer {TOKEN}\r\n");
     for (method, path) in [
-        ("GET", "/peer/hello"),
+        ("POST", "/peer/hello"),
         ("GET", "/peer/totals"),
         ("POST", "/peer/health"),
         ("POST", "/peer/purge"),
@@ -61,7 +70,11 @@ fn wrong_methods_are_405_and_told_the_right_ones() {
         ("GET", "/payments", "POST"),
         ("DELETE", "/payments", "POST"),
         ("PUT", "/payments?x=1", "POST"),
-        ("post", "/payments", "POST"),
+        ("PATCH", "/payments", "POST"),
+        ("OPTIONS", "/payments", "POST"),
+        ("TRACE", "/healthz", "GET, HEAD"),
+        ("DELETE", "/clientes/1/extrato", "GET, HEAD"),
+        ("PUT", "/clientes/1/transacoes", "POST"),
         ("POST", "/payments-summary", "GET, HEAD"),
         ("OPTIONS", "/payments-summary", "GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
@@ -70,6 +83,21 @@ fn wrong_methods_are_405_and_told_the_right_ones() {
         let answer = refused(&mut client, &request(method, path, "", ""), 405, "method");
         assert_eq!(answer.header("allow"), Some(allowed), "{method} {path}");
     }
+}
+
+#[test]
+fn methods_that_nobody_defines_are_501_wherever_they_are_asked() {
+    let instance = Instance::alone(&[]);
+    let mut client = instance.client();
+    let mut peer = Client::connect(instance.peer_door);
+    for method in ["post", "Get", "BREW", "PROPFIND", "G"] {
+        for path in ["/payments", "/nothing", "/clientes/1/extrato"] {
+            refused(&mut client, &request(method, path, "", ""), 501, "method");
+        }
+        refused(&mut peer, &request(method, "/peer/hello", "", ""), 501, "method");
+    }
+    // But of those that are known, an unknown path is what is wrong.
+    refused(&mut client, &request("DELETE", "/nothing", "", ""), 404, "nothing");
 }
 
 #[test]
@@ -147,6 +175,11 @@ fn bounds_that_are_no_times_are_400_and_named() {
         ("from=2025-07-01T12:00:00Z&to=%zz", "to"),
         ("from=2025-07-01T12:00:00Z&from=2025-07-01T12:00:00Z", "from"),
         ("from=2025-07-01T12:00:00.001Z&to=2025-07-01T12:00:00Z", "after"),
+        ("form=2025-07-01T12:00:00Z", "form"),
+        ("From=2025-07-01T12:00:00Z", "From"),
+        ("from=2025-07-01T12:00:00Z&until=2025-07-01T12:00:00Z", "until"),
+        ("%66%72om=soon", "from"),
+        ("from%3D2025-07-01T12:00:00Z", "from=2025-07-01T12:00:00Z"),
     ] {
         let target = format!("/payments-summary?{query}");
         refused(&mut client, &request("GET", &target, "", ""), 400, named);
@@ -205,9 +238,44 @@ fn what_is_not_spoken_is_refused_by_its_own_status() {
         (format!("{head}Transfer-Encoding: gzip, chunked\r\n\r\n"), 501, "chunked"),
         ("GET / HTTP/2.0\r\nHost: test\r\n\r\n".into(), 505, "HTTP/1.1"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505, "HTTP/1.1"),
-        ("GET / HTTP/1.2\r\nHost: test\r\n\r\n".into(), 505, "HTTP/1.1"),
+        ("GET / HTTP/0.9\r\nHost: test\r\n\r\n".into(), 505, "HTTP/1.1"),
     ] {
         refused_for_good(&instance, bytes.as_bytes(), status, named);
+    }
+}
+
+/// Each of these stalls behind its last byte, and the time-out would make it 408.
+#[test]
+fn what_can_never_become_a_request_is_answered_at_once() {
+    let instance = Instance::alone(&["--request-timeout", "5s"]);
+    let post = "POST /payments HTTP/1.1\r\nHost: test\r\n";
+    for (bytes, status, named) in [
+        ("\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03".into(), 400, "first line"),
+        ("\x16".into(), 400, "first line"),
+        ("\0".into(), 400, "first line"),
+        ("GET /healthz HTTP/1.1\rX".into(), 400, "CR LF"),
+        ("GET nowhere".into(), 400, "target"),
+        ("GET / HTTP/3".into(), 0, ""),
+        ("GET / HTTP/3.0".into(), 505, "version"),
+        (format!("{post}Content-Length: many\r\n"), 400, "Content-Length"),
+        (format!("{post}Content-Length: 5000\r\n"), 413, "large"),
+        (format!("{post}Host: test\r\n"), 400, "Host"),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n5\rhello"), 400, "malformed"),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\nhello"), 400, "malformed"),
+    ] {
+        if status > 0 {
+            refused_for_good(&instance, bytes.as_bytes(), status, named);
+        }
+        // The same, when each byte comes alone.
+        let mut client = instance.client();
+        for byte in bytes.as_bytes() {
+            client.send([*byte]);
+        }
+        if status > 0 {
+            assert_eq!(client.receive().unwrap().status, status, "{bytes:?}");
+        } else {
+            assert!(client.is_silent_for(std::time::Duration::from_millis(50)), "{bytes:?}");
+        }
     }
 }
 
@@ -221,8 +289,19 @@ fn ambiguous_framing_is_400_and_the_end_of_the_connection() {
     for (head, named) in [
         (format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), "together"),
         (format!("{post}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"), "together"),
-        (format!("{post}Content-Length: 5\r\nContent-Length: 6\r\n\r\n"), "different"),
-        (format!("{post}Content-Length: 5, 6\r\n\r\n"), "different"),
+        (format!("{post}Content-Length: 5\r\nContent-Length: 6\r\n\r\n"), "more than one"),
+        (format!("{post}Content-Length: 5, 6\r\n\r\n"), "Content-Length"),
+        (format!("{post}Content-Length: 70, 70\r\n\r\n"), "Content-Length"),
+        (format!("{post}Content-Length: 70\r\ncONTENT-lENGTH: 070\r\n\r\n"), "more than one"),
+        (format!("{post}Content-Length: 70\r\nContent-Length: 70\r\n\r\n"), "more than one"),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n5;\r\nhello"), "malformed"),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n5;=x\r\nhello"), "malformed"),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n5;;\r\nhello"), "malformed"),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n5;a=\"b\r\nhello"), "malformed"),
+        ("POST /payments HTTP/1.1\r\nHost: a:b\r\n\r\n".into(), "Host"),
+        ("POST /payments HTTP/1.1\r\nHost: [::1\r\n\r\n".into(), "Host"),
+        ("POST /payments HTTP/1.1\r\nHost: a:1:2\r\n\r\n".into(), "Host"),
+        ("POST /payments HTTP/1.1\r\nHost: %zz\r\n\r\n".into(), "Host"),
         (format!("{post}Content-Length: -5\r\n\r\n"), "Content-Length"),
         (format!("{post}Content-Length: +5\r\n\r\n"), "Content-Length"),
         (format!("{post}Content-Length: 0x5\r\n\r\n"), "Content-Length"),
@@ -254,7 +333,7 @@ fn ambiguous_framing_is_400_and_the_end_of_the_connection() {
 fn the_peers_door_wants_the_token() {
     let instance = Instance::alone(&[]);
     let calls = [
-        ("GET", "/peer/hello"),
+        ("POST", "/peer/hello"),
         ("GET", "/peer/totals"),
         ("POST", "/peer/health"),
         ("POST", "/peer/purge"),
@@ -266,6 +345,7 @@ fn the_peers_door_wants_the_token() {
             let answer = instance.at_peer_door(method, path, token, "");
             assert_eq!(answer.status, 401, "{token}: {answer:?}");
             assert!(reason(&answer).contains("token"));
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
         }
     }
     let mut client = Client::connect(instance.peer_door);
@@ -276,7 +356,7 @@ fn the_peers_door_wants_the_token() {
     refused(&mut client, &payment(&id(1), "1"), 404, "nothing");
     refused(&mut client, &request("GET", "/payments-summary", "", ""), 404, "nothing");
 
-    assert_eq!(instance.at_peer_door("GET", "/peer/hello", TOKEN, "").status, 200);
+    assert_eq!(instance.at_peer_door("GET", "/peer/totals", TOKEN, "").status, 200);
     assert_eq!(instance.at_peer_door("GET", "/peer/anything", TOKEN, "").status, 404);
     let wrong = instance.at_peer_door("PUT", "/peer/totals", TOKEN, "");
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET")));

@@ -66,6 +66,35 @@ fn it_listens_on_any_number_of_addresses_and_tells_them_in_order() {
     assert_eq!(Client::connect(peer_door).call(payment(&id(1), "1")).status, 404);
 }
 
+/// As people write it for nginx and HAProxy, in either order; and `[::]` alone takes both.
+#[test]
+fn both_families_may_have_the_same_port() {
+    let answers = |host: &str, port: u16| {
+        let client = Client::try_connect(SocketAddr::new(host.parse().unwrap(), port));
+        client.is_ok_and(|mut client| client.call(payment(&id(1), "1")).status == 202)
+    };
+    let port = free_port_of_both_families();
+    for listen in [
+        format!("0.0.0.0:{port},[::]:{port}"),
+        format!("[::]:{port},0.0.0.0:{port}"),
+        format!("[::1]:{port},127.0.0.1:{port}"),
+        format!("[::]:{port}"),
+    ] {
+        for threads in ["1", "3"] {
+            let mut galo = serve(&["--listen", &listen, "--threads", threads]);
+            for address in listen.split(',') {
+                assert_eq!(galo.endpoint(), address);
+            }
+            assert!(answers("127.0.0.1", port) && answers("::1", port), "{listen}");
+        }
+    }
+}
+
+/// A port that nobody uses, in no family: of one that the kernel has just given for both.
+fn free_port_of_both_families() -> u16 {
+    std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+}
+
 #[test]
 fn one_event_loop_or_several_serve_alike() {
     let directory = Directory::new("threads");
@@ -272,6 +301,57 @@ fn metrics_tell_what_happened() {
         }
     }
     assert_eq!(processors[0].books().len(), 2);
+}
+
+/// A crowd of clients takes no descriptor from the processors, the journal and the peer's door:
+/// whoever comes beyond is told so, and what was taken in is settled.
+#[test]
+fn where_files_are_few_a_crowd_is_turned_away_and_payments_go_on() {
+    const CLIENTS: usize = 300;
+    let directory = Directory::new("files");
+    let data = directory.0.join("data");
+    let processors = Processor::both();
+    let urls = addresses(&processors).map(|address| format!("http://{address}"));
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        "ulimit -n 200 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_galo"),
+        "serve",
+    ]);
+    command.args(["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"]);
+    command.args(["--default-url", &urls[0], "--fallback-url", &urls[1]]).arg("--data").arg(&data);
+    let mut galo = Galo::spawn(command);
+    let (entry, peer_door) = (galo.address(), galo.address());
+    let mut inside = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(entry);
+        match client.call(request("GET", "/healthz", "", "")).status {
+            200 => inside.push(client),
+            status => assert_eq!(status, 503),
+        }
+    }
+    assert!((20..CLIENTS / 2).contains(&inside.len()), "{} are inside", inside.len());
+    for (number, client) in inside.iter_mut().enumerate() {
+        assert_eq!(client.call(payment(&id(number as u64), "1.00")).status, 202);
+    }
+    let expected = format!("galo_settled_total{{processor=\"default\"}} {}\n", inside.len());
+    let mut watcher = Client::connect(peer_door);
+    wait_until("all are settled", || {
+        watcher.call(request("GET", "/metrics", "", "")).body.contains(&expected)
+    });
+    let stderr = galo.stderr();
+    let warnings: Vec<&str> = stderr.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(matches!(warnings[..], [line] if line.contains("only 200 files")), "{stderr}");
+    assert!(!stderr.contains("ERROR"), "{stderr}");
+
+    let (status, stderr) = {
+        let mut command = std::process::Command::new("sh");
+        let galo = env!("CARGO_BIN_EXE_galo");
+        command.args(["-c", "ulimit -n 60 && exec \"$0\" \"$@\"", galo, "serve"]);
+        Galo::spawn(command).wait()
+    };
+    assert_refused(status, &stderr, "ulimit -n");
 }
 
 #[test]

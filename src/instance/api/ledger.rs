@@ -32,23 +32,23 @@ pub fn handle_entry(
         error(out, frame, 404, None, "There is nothing at this path.");
         return Then::Answered;
     };
-    let Some(id) = AccountId::parse(id).filter(|id| node.ledger.has(*id)) else {
+    let Some(id) = AccountId::parse(id).filter(|id| node.accounts.ledger.has(*id)) else {
         return no_such_account(frame, out);
     };
     match (resource, request.method) {
         (Resource::Transactions, Post) => match contract::read(request.body) {
-            Ok(transaction) if node.is_account_home(id) => {
+            Ok(transaction) if node.cluster.keeps(id.0.into()) => {
                 return transact(node, id, transaction, None, frame, out);
             }
             // Not begun any more: nobody would wait for its answer.
-            Ok(_) if !node.takes_transactions() => turn_away(out, frame, CLOSED),
+            Ok(_) if !node.lifecycle.takes_work() => turn_away(out, frame, CLOSED),
             Ok(transaction) => return Then::Call(Call::Transact(id, transaction)),
             Err(reason) => {
                 node.stats.transactions_refused.fetch_add(1, Ordering::Relaxed);
                 error(out, frame, 422, None, reason);
             }
         },
-        (Resource::Statement, Get | Head) if node.is_account_home(id) => {
+        (Resource::Statement, Get | Head) if node.cluster.keeps(id.0.into()) => {
             return statement(node, id, frame, out);
         }
         (Resource::Statement, Get | Head) => return Then::Call(Call::Statement(id)),
@@ -76,18 +76,18 @@ pub fn handle_peer(
     frame: Frame,
     out: &mut Vec<u8>,
 ) -> Then {
-    let home = |id: &AccountId| node.ledger.has(*id) && node.is_account_home(*id);
+    let home = |id: &AccountId| node.accounts.ledger.has(*id) && node.cluster.keeps(id.0.into());
     let Some(id) = AccountId::parse(id).filter(home) else {
         return no_such_account(frame, out);
     };
     match request.method {
         Method::Post => match (read_ticket(request.query), contract::read(request.body)) {
-            (Some((process, ticket)), Ok(transaction)) if process == node.process => {
+            (Some((process, ticket)), Ok(transaction)) if process == node.cluster.process() => {
                 transact(node, id, transaction, Some(ticket), frame, out)
             }
             // It was meant for the process before this one, which may have carried it out.
             (Some((_, ticket)), Ok(_)) => {
-                let outcome = node.ledger.recall(ticket.key, clock::moment());
+                let outcome = node.accounts.ledger.recall(ticket.key, clock::moment());
                 answer_transaction(node, outcome, frame, out)
             }
             _ => {
@@ -122,7 +122,7 @@ fn transact(
     frame: Frame,
     out: &mut Vec<u8>,
 ) -> Then {
-    let outcome = node.transact(id, transaction, ticket);
+    let outcome = node.accounts.transact(id, transaction, ticket);
     let counter = match outcome {
         Outcome::Done { .. } => &node.stats.transactions,
         Outcome::BelowLimit | Outcome::OutOfRange => &node.stats.transactions_refused,
@@ -144,7 +144,7 @@ fn answer_transaction(node: &Node, outcome: Outcome, frame: Frame, out: &mut Vec
         Outcome::Unknown => return no_such_account(frame, out),
         Outcome::Expired => return outdated(frame, out),
         Outcome::Busy => turn_away(out, frame, "The other instance passes on too much at once."),
-        Outcome::DiskFull => turn_away(out, frame, "The disk is full."),
+        Outcome::DiskFull => turn_away(out, frame, node.accounts.journal.lack().sentence()),
         Outcome::Closed => turn_away(out, frame, CLOSED),
     }
     as_safe_as_shown(node)
@@ -153,7 +153,7 @@ fn answer_transaction(node: &Node, outcome: Outcome, frame: Frame, out: &mut Vec
 fn statement(node: &Node, id: AccountId, frame: Frame, out: &mut Vec<u8>) -> Then {
     let now = clock::now_micros();
     let mut body = Vec::with_capacity(1536);
-    let shown = node.ledger.show(id, |limit, history| {
+    let shown = node.accounts.ledger.show(id, |limit, history| {
         contract::write_statement(&mut body, limit, history, now);
     });
     if shown.is_none() {
@@ -167,7 +167,7 @@ fn statement(node: &Node, id: AccountId, frame: Frame, out: &mut Vec<u8>) -> The
 /// An answer may rest on entries of others that are on their way to the disk still: shown to
 /// somebody, they must not be lost, a refusal's reasons no less than a balance.
 fn as_safe_as_shown(node: &Node) -> Then {
-    let journal = &node.ledger_journal;
+    let journal = &node.accounts.journal;
     if journal.is_durable(journal.appended()) { Then::Answered } else { Then::Promised }
 }
 

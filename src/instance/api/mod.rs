@@ -5,15 +5,17 @@
 //! other instance and for whoever watches this one. Nothing of the second is known at the first.
 
 mod ledger;
+mod query;
 
-use crate::base::clock::{Rounding, Timestamp};
 use crate::base::json;
 use crate::base::limits::RETRY_AFTER_S;
 use crate::base::money::Cents;
-use crate::cluster::peer::{
-    AdoptedMessage, HealthMessage, OfferMessage, OfferedMessage, PeerError, TotalsMessage,
+use crate::cluster::messages::{
+    AdoptedMessage, HealthMessage, Hello, OfferMessage, OfferedMessage, TotalsMessage,
 };
-use crate::instance::node::{Control, Done, Node, Phase};
+use crate::cluster::peer::{PeerError, PurgeError};
+use crate::instance::lifecycle::Phase;
+use crate::instance::node::{Control, Done, Node};
 use crate::ledger::{AccountId, Transaction};
 use crate::net::http::Connection;
 use crate::net::http::request::{Method, Request};
@@ -24,6 +26,13 @@ use crate::payments::{Accepted, PaymentId, Processor, Totals, Window, processor}
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// The answer of `GET /healthz` while nothing moves.
+#[derive(serde::Serialize)]
+struct HealthzMessage<'a> {
+    status: &'static str,
+    stuck: &'a str,
+}
 
 /// Which listener a connection came in through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +82,36 @@ pub fn handle(
     frame: Frame,
     out: &mut Vec<u8>,
 ) -> Then {
+    // The way of nearly every request; what follows is for all the others.
+    if let (Door::Entry, Method::Post, b"/payments") = (door, request.method, request.path) {
+        return take_payment(node, request.body, frame, out);
+    }
+    if request.method == Method::Unknown {
+        error(out, frame, 501, None, "This method is not known.");
+        return Then::Answered;
+    }
+    if request.path.contains(&b'%') {
+        let path = query::decode_unreserved(request.path);
+        return route(node, door, &request.at(&path), frame, out);
+    }
+    route(node, door, request, frame, out)
+}
+
+fn route(node: &Node, door: Door, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
+    if request.path == b"*" {
+        return options(frame, out);
+    }
     match door {
         Door::Entry => handle_entry(node, request, frame, out),
         Door::Peer => handle_peer(node, request, frame, out),
     }
+}
+
+/// `OPTIONS *`: what the server as a whole can do (RFC 9110, 9.3.7).
+fn options(Frame { connection, .. }: Frame, out: &mut Vec<u8>) -> Then {
+    let extra = Some(Extra::Allow("GET, HEAD, POST, OPTIONS"));
+    response::write(out, &Response { extra, ..Response::empty(204, connection) });
+    Then::Answered
 }
 
 fn handle_entry(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
@@ -85,10 +120,11 @@ fn handle_entry(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<
         return ledger::handle_entry(node, path, request, frame, out);
     }
     match (request.path, request.method) {
+        // Only if it was written with percent signs.
         (b"/payments", Post) => return take_payment(node, request.body, frame, out),
-        (b"/payments-summary", Get | Head) => match read_window(request.query) {
+        (b"/payments-summary", Get | Head) => match query::read_window(request.query) {
             Ok(window) => return Then::Call(Call::Summary(window)),
-            Err(reason) => error(out, frame, 400, None, reason),
+            Err(reason) => error(out, frame, 400, None, &reason),
         },
         (b"/healthz", Get | Head) => healthz(node, frame, out),
         (b"/purge-payments", Post) if node.config.allow_purge => {
@@ -117,10 +153,11 @@ fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Th
             return Then::Answered;
         }
     };
-    if !node.is_home(id) && node.peer.as_ref().is_some_and(|peer| peer.is_up()) {
+    let is_home = node.cluster.is_home(id);
+    if !is_home && node.cluster.peer_up().is_some() {
         return Then::Call(Call::Offer(id, amount));
     }
-    answer_payment(node, node.accept(id, amount), frame, out)
+    answer_payment(node, node.payments.accept(id, amount, !is_home), frame, out)
 }
 
 fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8>) -> Then {
@@ -145,11 +182,11 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
             (&stats.turned_away, Then::Answered)
         }
         Accepted::DiskFull => {
-            turn_away(out, frame, "The disk is full.");
+            turn_away(out, frame, node.payments.journal.lack().sentence());
             (&stats.turned_away, Then::Answered)
         }
         Accepted::Closed => {
-            turn_away(out, frame, "This instance is starting, stopping, or has stood still.");
+            turn_away(out, frame, "This instance is starting or stopping.");
             (&stats.turned_away, Then::Answered)
         }
     };
@@ -168,10 +205,16 @@ fn accepted(out: &mut Vec<u8>, frame: Frame) {
 
 fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
     match node.phase() {
-        Phase::Serving if !node.is_current() => {
+        Phase::Serving if !node.cluster.is_current() => {
             turn_away(out, frame, "This instance has stood still, and asks what it missed.");
         }
-        Phase::Serving => json(out, frame, 200, b"{\"status\":\"ok\"}"),
+        // It can take work all the same.
+        Phase::Serving => match node.stuck() {
+            None => json(out, frame, 200, b"{\"status\":\"ok\"}"),
+            Some(why) => {
+                message(out, frame, &HealthzMessage { status: "ok", stuck: &why });
+            }
+        },
         Phase::Starting => turn_away(out, frame, "This instance is starting."),
         Phase::Leaving | Phase::Draining => turn_away(out, frame, "This instance is stopping."),
     }
@@ -197,42 +240,57 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
             error(out, frame, 404, None, "There is nothing at this path.");
         }
         _ if !is_authorized(node, request) => {
-            error(out, frame, 401, None, "The peer's token is missing or wrong.");
+            let reason = "The peer's token is missing or wrong.";
+            error(out, frame, 401, Some(Extra::Authenticate), reason);
         }
         (path, _) if path.starts_with(ACCOUNTS) => {
             return ledger::handle_peer(node, &path[ACCOUNTS.len()..], request, frame, out);
         }
-        (b"/peer/hello", Get) => message(out, frame, &node.hello()),
+        (b"/peer/hello", Post) => greeted(node, request.body, frame, out),
         (b"/peer/payments", Post) => return take_offer(node, request.body, frame, out),
         (b"/peer/adopted", Get) => {
             let query = request.query.and_then(|query| std::str::from_utf8(query).ok());
-            let after = query.and_then(|query| query.strip_prefix("after=")?.parse().ok());
-            let page = node.adopted_after(after.unwrap_or(0));
+            let from = query.and_then(|query| query.strip_prefix("from=")?.parse().ok());
+            let from = from.unwrap_or(0);
+            let (from, page) = node.cluster.with(|membership| membership.adopted_page(from));
             let adopted = page.into_iter().map(|(id, amount)| (id.to_string(), amount.0)).collect();
-            message(out, frame, &AdoptedMessage { adopted });
+            message(out, frame, &AdoptedMessage { from, adopted });
         }
-        (b"/peer/totals", Get) => match read_window(request.query) {
-            Ok(window) => message(out, frame, &TotalsMessage::new(node.totals(window))),
-            Err(reason) => error(out, frame, 400, None, reason),
+        // Whatever a client asked for there: an answer other than totals would cost it its summary.
+        (b"/peer/totals", Get) => match query::read_bounds(request.query) {
+            Ok(bounds) => {
+                let totals = node.payments.totals(Window::from(bounds));
+                message(out, frame, &TotalsMessage::new(totals));
+            }
+            Err(reason) => error(out, frame, 400, None, &reason),
         },
         (b"/peer/health", Post) => match read_health(request.body) {
             Some((which, report)) => {
-                node.health_called(which);
+                node.health_calls.called(which);
                 node.control(Control::Reported(which, report));
                 json(out, frame, 200, b"{}");
             }
             None => error(out, frame, 400, None, "The body is not a health message."),
         },
-        (b"/peer/purge", Post) => return Then::Call(Call::Purge { pass_on: false }),
-        (b"/peer/hello" | b"/peer/totals" | b"/peer/adopted", _) => {
-            wrong_method(out, frame, "GET");
+        (b"/peer/purge", Post) if !node.config.allow_purge => {
+            error(out, frame, 403, None, "This instance does not allow a purge.");
         }
-        (b"/peer/health" | b"/peer/purge" | b"/peer/payments", _) => {
+        (b"/peer/purge", Post) => return Then::Call(Call::Purge { pass_on: false }),
+        (b"/peer/totals" | b"/peer/adopted", _) => wrong_method(out, frame, "GET"),
+        (b"/peer/hello" | b"/peer/health" | b"/peer/purge" | b"/peer/payments", _) => {
             wrong_method(out, frame, "POST")
         }
         _ => error(out, frame, 404, None, "There is nothing at this path."),
     }
     Then::Answered
+}
+
+/// Somebody says that it is the other instance.
+fn greeted(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) {
+    let Ok(theirs) = json::read::<Hello>(body) else {
+        return error(out, frame, 400, None, "The body is not a greeting.");
+    };
+    message(out, frame, &node.cluster.heard(&theirs));
 }
 
 /// A payment that the peer's client has sent there, and whose home we are.
@@ -246,7 +304,7 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
         error(out, frame, 400, None, "The body is not a payment.");
         return Then::Answered;
     };
-    let outcome = node.accept(id, amount);
+    let outcome = node.payments.accept(id, amount, !node.cluster.is_home(id));
     message(out, frame, &OfferedMessage { accepted: outcome.name().into() });
     match outcome {
         Accepted::New | Accepted::Repeated => Then::Accepted,
@@ -283,15 +341,19 @@ impl Call {
                 return answer_payment(node, offer(node, id, amount).await, frame, out);
             }
             Call::Transact(id, transaction) => {
-                let peer = node.peer.as_deref();
+                let peer = node.cluster.peer_up();
                 ledger::pass_on_transaction(peer, id, transaction, frame, out).await;
             }
             Call::Statement(id) => {
-                ledger::pass_on_statement(node.peer.as_deref(), id, frame, out).await;
+                ledger::pass_on_statement(node.cluster.peer_up(), id, frame, out).await;
             }
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
-                Err(reason) => turn_away(out, frame, reason),
+                Err(NotPurged::Refused) => {
+                    let reason = "The other instance does not allow a purge: nothing was purged.";
+                    error(out, frame, 403, None, reason);
+                }
+                Err(NotPurged::Unable(reason)) => turn_away(out, frame, reason),
             },
         }
         Then::Answered
@@ -301,94 +363,62 @@ impl Call {
 /// Offers a payment to its home, and takes it in the home's place if that does not answer. If the
 /// home has it all the same, it will say so when the payment is handed over.
 async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
-    if let Some(peer) = &node.peer {
+    if let Some(peer) = node.cluster.peer_up() {
         match peer.offer(id, amount).await {
             Ok(Accepted::Closed) | Err(_) => {}
             Ok(outcome) => return outcome,
         }
     }
-    node.accept(id, amount)
+    node.payments.accept(id, amount, true)
 }
 
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
 async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
-    let mut totals = node.totals(window);
-    if let Some(peer) = &node.peer {
+    if window.is_empty() {
+        return Ok(Default::default());
+    }
+    let mut totals = node.payments.totals(window);
+    if let Some(peer) = node.cluster.peer() {
         let theirs = peer.totals(window).await?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
     }
     Ok(totals)
 }
 
-async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), &'static str> {
+/// Why nothing was purged here.
+enum NotPurged {
+    /// The other instance does not allow it.
+    Refused,
+    Unable(&'static str),
+}
+
+/// Forgets all payments, in the other instance first: it may not allow it.
+async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
+    if let Some(peer) = node.cluster.peer().filter(|_| pass_on) {
+        peer.purge().await.map_err(|error| match error {
+            PurgeError::Refused => NotPurged::Refused,
+            PurgeError::Unknown => NotPurged::Unable(
+                "The other instance has not said whether it has purged; here nothing was. Try again.",
+            ),
+        })?;
+    }
     let done = Arc::new(Done::default());
     if !node.control(Control::Purge(done.clone())) {
-        return Err("Too many purges at once.");
+        return Err(NotPurged::Unable("Too many purges at once."));
     }
     if !done.wait().await {
-        return Err("The disk is full: nothing was purged.");
+        return Err(NotPurged::Unable("The disk is full: nothing was purged."));
     }
-    node.journal.wait(node.journal.appended()).await;
-    match &node.peer {
-        Some(peer) if pass_on => {
-            let purged = peer.purge().await;
-            purged.map_err(|_| "Purged here, but the other instance has not answered; try again.")
-        }
-        _ => Ok(()),
-    }
+    let journal = &node.payments.journal;
+    journal.wait(journal.appended()).await;
+    Ok(())
 }
 
 fn summary_body(totals: [Totals; 2]) -> String {
     let [default, fallback] = totals
         .map(|it| format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", it.count, it.amount));
     format!("{{\"default\":{default},\"fallback\":{fallback}}}")
-}
-
-/// The window of a summary's query: `from` and `to`, each optional, inclusive.
-fn read_window(query: Option<&[u8]>) -> Result<Window, &'static str> {
-    let mut bounds = [None, None];
-    for pair in query.unwrap_or_default().split(|byte| *byte == b'&') {
-        let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        let (name, value) = pair.split_at(equals);
-        let (index, unreadable, twice) = match name {
-            b"from" => (0, "The bound from is not an RFC 3339 time.", "There are two bounds from."),
-            b"to" => (1, "The bound to is not an RFC 3339 time.", "There are two bounds to."),
-            _ => continue,
-        };
-        let text = percent_decode(value.get(1..).unwrap_or_default()).ok_or(unreadable)?;
-        let read = |rounding| Timestamp::parse(&text, rounding).ok_or(unreadable);
-        let bound = (read(Rounding::Down)?, read(Rounding::Up)?);
-        if bounds[index].replace(bound).is_some() {
-            return Err(twice);
-        }
-    }
-    let [from, to] = bounds;
-    // Judged on the outer milliseconds: a window inside one is empty, not upside down.
-    if let (Some((from, _)), Some((_, to))) = (from, to)
-        && from > to
-    {
-        return Err("The bound from is after the bound to.");
-    }
-    Ok(Window { from: from.map(|(_, up)| up), to: to.map(|(down, _)| down) })
-}
-
-/// `%3A` → `:` (RFC 3986, 2.1). A plus sign stays one: it is part of an offset.
-fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        if *byte != b'%' {
-            decoded.push(*byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        let digit = |byte: u8| (byte as char).to_digit(16);
-        decoded.push((digit(digits[0])? * 16 + digit(digits[1])?) as u8);
-        rest = after;
-    }
-    Some(decoded)
 }
 
 fn json(out: &mut Vec<u8>, frame: Frame, status: u16, body: &[u8]) {
@@ -425,36 +455,33 @@ pub fn turn_away(out: &mut Vec<u8>, frame: Frame, reason: &str) {
 mod tests {
     use super::*;
     use crate::base::money::Total;
+    use crate::instance::config::tests::config;
+    use crate::net::http::request::{self, Parsed};
 
     #[test]
-    fn windows() {
-        let at = |ms: i64| Some(Timestamp(ms));
-        let window = |from, to| Ok(Window { from, to });
-        let cases: &[(&str, Result<Window, &str>)] = &[
-            ("", window(None, None)),
-            ("from=1970-01-01T00:00:01Z", window(at(1_000), None)),
-            ("to=1970-01-01T00:00:01.5Z", window(None, at(1_500))),
-            (
-                "x=1&to=1970-01-01T00%3A00%3A01.500Z&from=1970-01-01T00:00:00%2B00:00",
-                window(at(0), at(1_500)),
-            ),
-            ("from=1970-01-01T03:00:00+03:00", window(at(0), None)),
-            ("from=1970-01-01T00:00:00.0001Z&to=1970-01-01T00:00:00.0009Z", window(at(1), at(0))),
-            ("from=", Err("from")),
-            ("from", Err("from")),
-            ("to=yesterday", Err("to")),
-            ("to=%", Err("to")),
-            ("to=%zz", Err("to")),
-            ("to=1970-01-01T00:00:01Z&to=1970-01-01T00:00:01Z", Err("two")),
-            ("from=1970-01-01T00:00:01.001Z&to=1970-01-01T00:00:01Z", Err("after")),
-        ];
-        for (query, expected) in cases {
-            match (read_window(Some(query.as_bytes())), expected) {
-                (Err(reason), Err(named)) => assert!(reason.contains(named), "{query}: {reason}"),
-                (read, expected) => assert_eq!(&read, expected, "{query}"),
-            }
-        }
-        assert_eq!(read_window(None), window(None, None));
+    fn health_is_good_while_nothing_moves_and_says_so() {
+        let node = Node::new(config("").unwrap()).unwrap();
+        node.lifecycle.enter(Phase::Serving);
+        let health = || {
+            let mut scratch = Vec::new();
+            let bytes = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+            let Parsed::Complete { request, .. } = request::parse(bytes, &mut scratch) else {
+                panic!("not a request");
+            };
+            let frame = Frame { connection: Connection::KeepAlive, head_only: false };
+            let mut out = Vec::new();
+            handle(&node, Door::Entry, &request, frame, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let (fine, why) = (health(), "a \"reason\"");
+        assert!(fine.ends_with(r#"{"status":"ok"}"#), "{fine}");
+        node.set_stuck(Some(why));
+        let stuck = health();
+        assert!(stuck.starts_with("HTTP/1.1 200 "), "{stuck}");
+        assert!(stuck.ends_with(r#"{"status":"ok","stuck":"a \"reason\""}"#), "{stuck}");
+        assert!(node.metrics().contains("galo_stuck 1\n"));
+        node.set_stuck(None);
+        assert_eq!(health(), fine);
     }
 
     #[test]

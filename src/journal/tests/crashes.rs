@@ -72,7 +72,7 @@ impl Day {
                     let Some(step) = self.model.any_step(self.traffic, random, clock) else {
                         continue;
                     };
-                    let position = self.model.append(step, writer);
+                    let Some(position) = self.model.append(step, writer) else { continue };
                     self.model.apply(step);
                     self.history.push((position, self.model.clone()));
                 }
@@ -213,8 +213,9 @@ fn busy_day(traffic: Traffic, storage: &Simulated) -> BusyDay {
     let (mut random, mut clock, mut model) = (Random(7), 0, Model::default());
     let result = stopped(|| {
         for round in 0..250 {
-            if let Some(step) = model.any_step(traffic, &mut random, &mut clock) {
-                let position = model.append(step, &writer);
+            if let Some(step) = model.any_step(traffic, &mut random, &mut clock)
+                && let Some(position) = model.append(step, &writer)
+            {
                 model.apply(step);
                 history.push((position, model.clone()));
             }
@@ -242,8 +243,9 @@ fn an_error_at_any_operation_stops_it() {
             let mut history = vec![(Position::NONE, Model::default())];
             let result = stopped(|| {
                 for round in 0..200 {
-                    if let Some(step) = model.any_step(traffic, &mut random, &mut clock) {
-                        let position = model.append(step, &writer);
+                    if let Some(step) = model.any_step(traffic, &mut random, &mut clock)
+                        && let Some(position) = model.append(step, &writer)
+                    {
                         model.apply(step);
                         history.push((position, model.clone()));
                     }
@@ -260,7 +262,7 @@ fn an_error_at_any_operation_stops_it() {
             assert!(result.is_err() || survivable, "operation {operation}, error {code}");
             if result.is_err() {
                 let again = stopped(|| {
-                    writer.append(Record::Released { id: PaymentId(1) });
+                    writer.append(&Event::Released { id: PaymentId(1) });
                     writer.flush();
                     writer.sync();
                 });

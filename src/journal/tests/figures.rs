@@ -1,7 +1,7 @@
 //! Figures for a person to read:
 //! `cargo test --release figures -- --ignored --nocapture --test-threads 1`
 
-use super::real::{block_on, settlement, temporary};
+use super::real::{block_on, settled, temporary};
 use super::*;
 use crate::journal::Journal;
 use crate::journal::segment::Segment;
@@ -24,7 +24,7 @@ fn figures_of_appending() {
             journal.append_accepted(id, Cents(10), Timestamp(1));
             if number >= 100 {
                 let id = PaymentId((number - 100) << 70 | (number - 100));
-                journal.append_settled(id, settlement(Timestamp(2)));
+                journal.append(&settled(id, Timestamp(2)));
             }
             if number.is_multiple_of(batch) {
                 let before = Instant::now();
@@ -51,10 +51,8 @@ fn figures_of_appending() {
                 Timestamp(1),
             );
             if number >= 100 {
-                journal.append_settled(
-                    PaymentId((number - 100) << 70 | 1 << 60 | (number - 100)),
-                    settlement(Timestamp(2)),
-                );
+                let id = PaymentId((number - 100) << 70 | 1 << 60 | (number - 100));
+                journal.append(&settled(id, Timestamp(2)));
             }
             if number.is_multiple_of(4096) {
                 journal.flush();
@@ -170,8 +168,8 @@ fn figures_of_a_start() {
             verify: false,
         };
         writer.append_attempted(&Attempt { payment, processor, requested_at: at });
-        let id = id(number);
-        writer.append(Record::Settled { id, processor, amount, requested_at: at });
+        let settlement = Settlement { processor, amount, requested_at: at };
+        writer.append(&Event::Settled { id: id(number), settlement });
         if number.is_multiple_of(1024) {
             writer.flush();
             if writer.appended().segment() > segment && number < PAYMENTS - 2_000_000 {
@@ -202,13 +200,13 @@ fn figures_of_a_start() {
         let started = Instant::now();
         let replay = Replay::new(&Directory::read_only(&path.0).unwrap(), 1_000_000).unwrap();
         let took = started.elapsed();
-        let totals = replay.summary.totals(Window::default());
+        let totals = replay.books.summary.totals(Window::default());
         assert_eq!(totals[0].count + totals[1].count, PAYMENTS);
         assert_eq!(replay.ids.len(), 1_000_000);
         println!(
             "start: {took:?} for {books} books, {segments} segments, {id_files} ids; {:.2} B a \
              settlement in memory",
-            replay.summary.memory_bytes() as f64 / PAYMENTS as f64
+            replay.books.summary.memory_bytes() as f64 / PAYMENTS as f64
         );
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -240,7 +238,7 @@ fn figures_of_a_ledgers_start() {
             let number = (sequence * ACCOUNTS + account.0).into();
             let (balance, at) = (Cents(10 * sequence as i64), Micros(sequence as i64));
             let entry = Entry { account, sequence, transaction, balance, at, key: Key(number) };
-            writer.append(Record::Entry(entry));
+            writer.append_entry(&entry);
             if account.0.is_multiple_of(1024) {
                 writer.flush();
             }

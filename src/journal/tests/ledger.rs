@@ -30,7 +30,7 @@ impl Story {
 
     fn enter(&mut self) {
         let entry = self.model.any_entry(&mut self.random, 1_700_000_000_000_000);
-        let position = self.model.append(Step::Enter(entry), &self.writer);
+        let position = self.model.append(Step::Enter(entry), &self.writer).expect("room for it");
         self.model.apply(Step::Enter(entry));
         self.entries.push((position.segment(), entry));
         if self.entries.len().is_multiple_of(16) {
@@ -97,7 +97,7 @@ fn a_journal_without_entries_has_no_accounts() {
     let (writer, _) = open(&storage, options(1024)).unwrap();
     for number in 0..200 {
         writer.append_accepted(PaymentId(number), Cents(1), Timestamp(1)).unwrap();
-        writer.append(Record::Foreign { id: PaymentId(number) });
+        writer.append(&Event::Foreign { id: PaymentId(number) });
         writer.flush();
         while writer.keep() {}
     }
@@ -138,7 +138,7 @@ fn no_more_keys_than_the_limit_are_recovered_and_those_are_the_newest() {
     for sequence in 1..=count {
         let (account, balance) = (AccountId(9), Cents(sequence as i64));
         let (at, key) = (Micros(sequence as i64), Key(sequence.into()));
-        writer.append(Record::Entry(Entry { account, sequence, transaction, balance, at, key }));
+        writer.append_entry(&Entry { account, sequence, transaction, balance, at, key });
     }
     writer.flush();
     let (_, recovered) = open(&storage, options(16 << 20)).unwrap();
@@ -165,7 +165,7 @@ fn entries_that_do_not_follow_are_refused() {
         let storage = Simulated::default();
         let (writer, _) = open(&storage, options(400)).unwrap();
         for entry in [entry(1, 1, 1), entry(2, 1, 2), third] {
-            writer.append(Record::Entry(entry));
+            writer.append_entry(&entry);
         }
         writer.flush();
         let before = storage.bytes("0000000001.journal");
@@ -179,7 +179,7 @@ fn entries_that_do_not_follow_are_refused() {
         assert_eq!(storage.operations(), operations, "nothing was changed");
         assert_eq!(storage.bytes("0000000001.journal"), before);
         for _ in 0..10 {
-            writer.append(Record::Entry(entry(9, 1, 1)));
+            writer.append_entry(&entry(9, 1, 1));
         }
         writer.flush();
         let stopped = stopped(|| while writer.keep() {}).unwrap_err();

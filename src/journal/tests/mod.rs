@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod figures;
 mod ledger;
+mod owner;
 mod real;
 mod room;
 
@@ -14,16 +15,20 @@ pub use real::temporary;
 use super::recover::{self, Recovered, Replay};
 use super::simulated::{Random, Simulated};
 use super::writer::Writer;
-use super::{Durability, JournalError, Options, Position, Record};
+use super::{Durability, JournalError, Options, Position};
 use crate::base::clock::{Micros, Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
-use crate::payments::{Attempt, Payment, PaymentId, Processor, Window};
+use crate::payments::event::Event;
+use crate::payments::{Attempt, Payment, PaymentId, Processor, Rejection, Settlement, Window};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 const IDS_REMEMBERED: usize = 12;
+/// So many are adopted, and rejected, at most: they are written again with every segment, and the
+/// segments of these tests are small.
+const MARKED_MAX: usize = 2;
 
 fn options(segment_bytes: usize) -> Options {
     let fail = |what: &str| -> ! { resume_unwind(Box::new(what.to_string())) };
@@ -57,6 +62,8 @@ struct Model {
     open: BTreeMap<PaymentId, Open>,
     settled: [(u64, i128); 2],
     ids: Vec<(PaymentId, Cents)>,
+    adopted: Vec<(PaymentId, Cents)>,
+    rejected: Vec<Rejection>,
     accounts: BTreeMap<AccountId, History>,
     keys: Vec<(Key, AccountId, Cents)>,
 }
@@ -64,11 +71,16 @@ struct Model {
 /// Keys are forgotten with their segments, the oldest first.
 impl PartialEq for Model {
     fn eq(&self, other: &Model) -> bool {
-        let Model { open, settled, ids, accounts, keys } = self;
-        let rest = (open, settled, ids, accounts);
-        rest == (&other.open, &other.settled, &other.ids, &other.accounts)
+        let Model { open, settled, ids, adopted, rejected, accounts, keys } = self;
+        let rest = (open, settled, ids, adopted, rejected, accounts);
+        let Model { open, settled, ids, adopted, rejected, accounts, .. } = other;
+        rest == (open, settled, ids, adopted, rejected, accounts)
             && (keys.ends_with(&other.keys) || other.keys.ends_with(keys))
     }
+}
+
+fn rejection(id: PaymentId) -> Rejection {
+    Rejection { id, amount: Cents(7), statuses: [422, (id.0 % 1000) as u16] }
 }
 
 /// What a journal is used for. One for payments and entries there is not, but it should work.
@@ -91,6 +103,9 @@ enum Step {
     Settle(PaymentId),
     Foreign(PaymentId),
     Forward(PaymentId),
+    Reject(PaymentId),
+    Adopt(PaymentId, i64),
+    Learn(PaymentId, i64),
     Enter(Entry),
     Purge,
 }
@@ -100,11 +115,9 @@ impl Model {
         match step {
             Step::Accept(id, cents, at) => {
                 self.open.insert(id, (cents, at, None));
-                self.ids.push((id, Cents(cents)));
-                if self.ids.len() > IDS_REMEMBERED {
-                    self.ids.remove(0);
-                }
+                self.know(id, cents);
             }
+            Step::Learn(id, cents) => self.know(id, cents),
             Step::Attempt(id, processor, at) => {
                 self.open.get_mut(&id).unwrap().2 = Some((processor, at));
             }
@@ -118,6 +131,15 @@ impl Model {
             Step::Foreign(id) | Step::Forward(id) => {
                 self.open.remove(&id).unwrap();
             }
+            Step::Reject(id) => {
+                self.open.remove(&id).unwrap();
+                self.rejected.push(rejection(id));
+                self.rejected.sort_unstable_by_key(|it| it.id);
+            }
+            Step::Adopt(id, cents) => {
+                self.adopted.push((id, Cents(cents)));
+                self.adopted.sort_unstable();
+            }
             Step::Enter(entry) => {
                 self.accounts.entry(entry.account).or_default().apply(&entry).unwrap();
                 if entry.key != Key::NONE {
@@ -128,9 +150,17 @@ impl Model {
         }
     }
 
-    fn append(&self, step: Step, writer: &Writer) -> Position {
+    fn know(&mut self, id: PaymentId, cents: i64) {
+        self.ids.push((id, Cents(cents)));
+        if self.ids.len() > IDS_REMEMBERED {
+            self.ids.remove(0);
+        }
+    }
+
+    /// `None` if there is no room for it: then nothing was done.
+    fn append(&self, step: Step, writer: &Writer) -> Option<Position> {
         let open = |id| self.open[&id];
-        match step {
+        Some(match step {
             Step::Accept(id, cents, at) => {
                 writer.append_accepted(id, Cents(cents), Timestamp(at)).expect("a new id")
             }
@@ -148,18 +178,31 @@ impl Model {
                 let requested_at = Timestamp(at);
                 writer.append_attempted(&Attempt { payment, processor, requested_at })
             }
-            Step::Release(id) => writer.append(Record::Released { id }),
+            Step::Release(id) => writer.append(&Event::Released { id }),
             Step::Settle(id) => {
                 let (cents, _, attempt) = open(id);
                 let (processor, at) = attempt.unwrap();
                 let (amount, requested_at) = (Cents(cents), Timestamp(at));
-                writer.append(Record::Settled { id, processor, amount, requested_at })
+                let settlement = Settlement { processor, amount, requested_at };
+                writer.append(&Event::Settled { id, settlement })
             }
-            Step::Foreign(id) => writer.append(Record::Foreign { id }),
-            Step::Forward(id) => writer.append(Record::Forwarded { id, amount: Cents(open(id).0) }),
-            Step::Enter(entry) => writer.append(Record::Entry(entry)),
+            Step::Foreign(id) => writer.append(&Event::Foreign { id }),
+            Step::Forward(id) => {
+                let amount = Cents(open(id).0);
+                writer.append(&Event::Forwarded { id, amount, learned: false })
+            }
+            Step::Learn(id, cents) => {
+                let learned = Event::Forwarded { id, amount: Cents(cents), learned: true };
+                writer.append_all([learned].into_iter())?
+            }
+            Step::Reject(id) => writer.append(&Event::Rejected(rejection(id))),
+            Step::Adopt(id, cents) => {
+                let adopted = Event::Adopted { id, amount: Cents(cents) };
+                writer.append_all([adopted].into_iter())?
+            }
+            Step::Enter(entry) => writer.append_entry(&entry),
             Step::Purge => writer.append_purged().expect("room for a purge"),
-        }
+        })
     }
 
     /// Something that may happen next, or nothing.
@@ -182,10 +225,21 @@ impl Model {
         if choice == 99 {
             return Some(Step::Purge);
         }
+        if choice == 97 {
+            let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
+            return Some(Step::Learn(id, 1 + random.below(10_000) as i64));
+        }
+        if choice == 98 && self.adopted.len() < MARKED_MAX {
+            let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
+            return Some(Step::Adopt(id, 1 + random.below(10_000) as i64));
+        }
         let index = random.below(self.open.len());
         let (id, (_, _, attempt)) = self.open.iter().nth(index)?;
         Some(match (attempt, choice % 10) {
             (None, 0) => Step::Forward(*id),
+            (None, 1) if self.rejected.len() < MARKED_MAX && random.below(3) == 0 => {
+                Step::Reject(*id)
+            }
             (None, _) => Step::Attempt(*id, Processor::ALL[choice % 2], at),
             (Some(_), 0) => Step::Foreign(*id),
             (Some(_), 1 | 2) => Step::Release(*id),
@@ -214,16 +268,23 @@ impl Model {
             ids: replay.ids.iter().copied().collect(),
             accounts: replay.accounts.clone().into_iter().collect(),
             keys: replay.keys.iter().copied().collect(),
+            adopted: replay.books.adopted.clone(),
+            rejected: replay.books.rejected.clone(),
             ..Model::default()
         };
-        model.with(&waiting, &doubts, &replay.summary)
+        model.with(&waiting, &doubts, &replay.books.summary)
     }
 
     fn of_recovered(recovered: &Recovered) -> Model {
-        let Recovered { waiting, doubts, ids, summary, accounts, keys, .. } = recovered;
+        let Recovered { waiting, doubts, ids, books, accounts, keys, .. } = recovered;
+        let (adopted, rejected) = (books.adopted.clone(), books.rejected.clone());
         let (ids, keys) = (ids.clone(), keys.clone());
         let accounts = accounts.clone().into_iter().collect();
-        Model { ids, accounts, keys, ..Model::default() }.with(waiting, doubts, summary)
+        Model { ids, adopted, rejected, accounts, keys, ..Model::default() }.with(
+            waiting,
+            doubts,
+            &books.summary,
+        )
     }
 
     fn with(
@@ -239,7 +300,11 @@ impl Model {
         });
         let open = waiting.chain(doubts).collect();
         let settled = summary.totals(Window::default()).map(|it| (it.count, it.amount.0));
-        Model { open, settled, ..self }
+        let Model { mut adopted, mut rejected, .. } = self;
+        // Those that were written again come last.
+        adopted.sort_unstable();
+        rejected.sort_unstable_by_key(|it| it.id);
+        Model { open, settled, adopted, rejected, ..self }
     }
 }
 

@@ -3,7 +3,6 @@
 use super::*;
 use crate::journal::Journal;
 use crate::journal::storage::Directory;
-use crate::payments::Settlement;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -46,8 +45,9 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-pub fn settlement(requested_at: Timestamp) -> Settlement {
-    Settlement { processor: Processor::Default, amount: Cents(10), requested_at }
+pub fn settled(id: PaymentId, requested_at: Timestamp) -> Event {
+    let settlement = Settlement { processor: Processor::Default, amount: Cents(10), requested_at };
+    Event::Settled { id, settlement }
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn what_was_settled_and_what_was_not_is_there_after_a_restart() {
         block_on(journal.wait(journal.appended()));
         assert!(journal.is_durable(journal.appended()));
         for number in 0..9 {
-            journal.append_settled(PaymentId(known << 64 | number), settlement(Timestamp(2)));
+            journal.append(&settled(PaymentId(known << 64 | number), Timestamp(2)));
         }
     }
     let options = Options::new(Durability::Process, 1000, 100);
@@ -152,7 +152,7 @@ fn threads_share_writes_and_syncs() {
                     journal.append_attempted(&Attempt { payment, processor, requested_at: at });
                     journal.flush();
                     if number != PER_THREAD - 1 {
-                        journal.append_settled(id, settlement(at));
+                        journal.append(&settled(id, at));
                     }
                 }
                 journal.flush();
@@ -163,7 +163,7 @@ fn threads_share_writes_and_syncs() {
     let replay = Replay::new(&Directory::read_only(&path.0).unwrap(), 50).unwrap();
     let (waiting, doubts) = replay.outstanding();
     assert_eq!((waiting.len(), doubts.len()), (0, THREADS as usize));
-    let totals = replay.summary.totals(Window::default());
+    let totals = replay.books.summary.totals(Window::default());
     assert_eq!(u128::from(totals[0].count), THREADS * (PER_THREAD - 1));
     assert!(!replay.listing.books.is_empty());
 }

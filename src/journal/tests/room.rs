@@ -35,7 +35,8 @@ fn attempt(id: u128) -> Attempt {
 
 fn settle(writer: &Writer, id: u128) {
     let (processor, amount, requested_at) = (Processor::Default, Cents(1), Timestamp(1));
-    writer.append(Record::Settled { id: PaymentId(id), processor, amount, requested_at });
+    let settlement = Settlement { processor, amount, requested_at };
+    writer.append(&Event::Settled { id: PaymentId(id), settlement });
 }
 
 /// The disk has room for three segments. Payments are refused before it is full, and every one
@@ -71,7 +72,7 @@ fn a_full_disk_refuses_payments_and_settles_what_it_took() {
     assert!(accepted > 1_000, "{accepted} accepted");
     writer.keep();
     assert!(!writer.has_room(), "nothing has changed");
-    let open: Vec<u128> = writer.payments().keys().map(|id| id.0).collect();
+    let open: Vec<u128> = writer.payments().iter().map(|(id, _)| id.0).collect();
     for id in &open {
         assert!(writer.has_room_for_attempt(), "attempt {id}");
         writer.append_attempted(&attempt(*id));
@@ -110,7 +111,7 @@ fn attempts_stop_while_what_is_out_can_still_be_settled() {
             writer.sync();
             match random.below(20) {
                 0 => out.push(id),
-                _ => drop(writer.append(Record::Released { id: PaymentId(id) })),
+                _ => drop(writer.append(&Event::Released { id: PaymentId(id) })),
             }
         }
         writer.keep();
@@ -197,7 +198,7 @@ fn an_attempt_brings_an_acceptance_that_was_purged() {
     let found = replayed(&storage).unwrap();
     assert_eq!(found.open[&PaymentId(2)], (1, 0, Some((Processor::Default, 1))));
     settle(&writer, 2);
-    assert!(writer.payments().is_empty());
+    assert!((writer.payments().len() == 0));
 }
 
 /// While the disk has space nobody is refused for the size of a segment, however many payments are
@@ -214,15 +215,19 @@ fn a_segment_has_room_for_all_that_may_be_outstanding() {
     }
 }
 
-/// The ids that were driven in the other instance's place go on being told, whatever becomes of the
-/// segments they were written in; until a purge.
+/// The ids that were driven in the other instance's place go on being told, and what was rejected
+/// goes on being listed, whatever becomes of the segments they were written in; until a purge.
 #[test]
-fn what_was_adopted_outlives_its_segment() {
+fn what_was_adopted_or_rejected_outlives_its_segment() {
     let storage = Simulated::default();
     let adopted = [(PaymentId(1), Cents(1)), (PaymentId(3), Cents(2))];
     let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
-    writer.append_adopted(&adopted).unwrap();
-    for round in 0..4_000_u128 {
+    let events = adopted.map(|(id, amount)| Event::Adopted { id, amount });
+    writer.append_all(events.into_iter()).unwrap();
+    let rejected = rejection(PaymentId(5));
+    writer.append_accepted(rejected.id, rejected.amount, Timestamp(0)).unwrap();
+    writer.append(&Event::Rejected(rejected));
+    for round in 10..4_010_u128 {
         writer.append_accepted(PaymentId(round), Cents(1), Timestamp(0)).unwrap();
         settle(&writer, round);
         writer.flush();
@@ -233,10 +238,104 @@ fn what_was_adopted_outlives_its_segment() {
     drop(writer);
     assert!(storage.names().unwrap().contains(&"0000000003.books".to_string()));
     let (writer, recovered) = open(&storage, options(SEGMENT)).unwrap();
-    assert_eq!(recovered.adopted, adopted);
+    assert_eq!(
+        (&recovered.books.adopted[..], &recovered.books.rejected[..]),
+        (&adopted[..], &[rejected][..])
+    );
+    assert!(recovered.waiting.is_empty(), "it is not to be paid");
     writer.append_purged().unwrap();
     writer.flush();
     drop(writer);
     let (_, recovered) = open(&storage, options(SEGMENT)).unwrap();
-    assert_eq!(recovered.adopted, []);
+    assert_eq!((recovered.books.adopted, recovered.books.rejected), (vec![], vec![]));
+}
+
+/// The disk is as full as it can be, and the process is started anew, again and again: it goes on in
+/// what was kept free before, and settles all that it took.
+#[test]
+fn a_start_on_a_full_disk_settles_what_was_accepted() {
+    // The slack is for what each start takes itself.
+    const SEGMENT: usize = 1 << 20;
+    let storage = Simulated::default();
+    storage.set_capacity(Some(2 * SEGMENT + SEGMENT / 2));
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    while writer.keep() {}
+    // As many as one segment has room for, and then others until there is no room for one more.
+    let accepted = 8_000;
+    for id in 0..accepted {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+    }
+    let mut others = 0;
+    while writer.has_room() {
+        let id = 1 << 64 | others;
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+        writer.append_attempted(&attempt(id));
+        settle(&writer, id);
+        writer.flush();
+        others += 1;
+    }
+    drop(writer);
+    let mut settled = 0;
+    while settled < accepted {
+        // Somebody else has taken what was left.
+        storage.set_capacity(Some(storage.used()));
+        let (writer, recovered) = open(&storage, options(SEGMENT)).unwrap();
+        assert_eq!(recovered.waiting.len() as u128, accepted - settled);
+        while writer.keep() {}
+        let until = accepted.min(settled + accepted / 5 + 1);
+        for id in settled..until {
+            assert!(writer.has_room_for_attempt(), "attempt {id} of {accepted}");
+            writer.append_attempted(&attempt(id));
+            writer.flush();
+            writer.sync();
+            settle(&writer, id);
+        }
+        writer.flush();
+        settled = until;
+    }
+    assert_eq!(replayed(&storage).unwrap().settled[0].0, (accepted + others) as u64);
+    storage.set_capacity(None);
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    assert!(writer.has_room(), "there is space again");
+}
+
+/// Payments taken with a large queue are settled with a small one: a segment is as long as what
+/// waits needs.
+#[test]
+fn a_smaller_queue_than_what_waits_is_drained() {
+    const WAITING: u128 = 400_000;
+    let storage = Simulated::default();
+    let fail = options(0).fail;
+    let of = |queue| Options { fail, ..Options::new(Durability::Process, queue, 1) };
+    let (writer, _) = open(&storage, of(WAITING as usize)).unwrap();
+    for id in 0..WAITING {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+    }
+    writer.flush();
+    drop(writer);
+    let (writer, recovered) = open(&storage, of(1_000)).unwrap();
+    assert_eq!(recovered.waiting.len() as u128, WAITING);
+    assert!(writer.has_room_for_attempt(), "without the next segment too");
+}
+
+/// On a disk that is full of what is over nothing is kept from its rewriting: a start takes what it
+/// needs and no more, and then there is space.
+#[test]
+fn a_start_on_a_full_disk_gives_space_back() {
+    const SEGMENT: usize = 1 << 20;
+    let storage = Simulated::default();
+    storage.set_capacity(Some(SEGMENT / 4 * 7));
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    let mut id = 0;
+    while writer.has_room() {
+        writer.append_accepted(PaymentId(id), Cents(1), Timestamp(0)).unwrap();
+        settle(&writer, id);
+        writer.keep();
+        id += 1;
+    }
+    writer.flush();
+    drop(writer);
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    while writer.keep() {}
+    assert!(writer.is_next_ready() && writer.has_room());
 }

@@ -2,20 +2,24 @@
 //! [`request`] is the server's reading; [`response`] is the server's writing and the client's
 //! reading. All of it is pure functions over bytes: nothing here knows sockets, routes or time.
 //!
-//! Every parser looks at a growing buffer and answers Complete, Partial or Invalid. The invariant
-//! that matters: **the answer does not depend on how the bytes were cut on their way**. What is
-//! refused whole is refused, for the same reason, when it comes byte by byte, and a buffer as long
-//! as the limits add up to is never Partial.
+//! Every parser looks at a growing buffer and answers Complete, Partial or Invalid. Two invariants:
 //!
-//! What we speak: versions 1.0 and 1.1; persistent connections and pipelining; bodies by
-//! Content-Length or by the chunked coding, and on the client's side also until the connection
-//! ends; `Expect: 100-continue`. Chunk extensions and trailers are read and dropped. There are no
-//! other codings, no upgrades and no tunnels.
+//! - **The answer does not depend on how the bytes were cut on their way.** What is refused whole is
+//!   refused, for the same reason, when it comes byte by byte: a refusal names the fault of the
+//!   shortest prefix that is refused ([`first_fault`]).
+//! - **Partial means that some continuation is valid.** Syntax is refused at its first wrong byte, a
+//!   field's meaning at the end of its line, and a buffer as long as the limits add up to is never
+//!   Partial. So nobody waits for the rest of what can never become a message.
+//!
+//! What we speak: versions 1.0 and 1.1, and higher minor versions as 1.1 (RFC 9110, 2.5);
+//! persistent connections and pipelining; bodies by Content-Length or by the chunked coding, and on
+//! the client's side also until the connection ends; `Expect: 100-continue`. Chunk extensions and
+//! trailers are read and dropped. There are no other codings, no upgrades and no tunnels.
 //!
 //! How strictly: two readers that disagree about where a message ends are how requests are
 //! smuggled past a proxy, so whatever is ambiguous is refused and never repaired. Lines end in
-//! CR LF and in nothing else; a message has one length. `httparse` finds the tokens of a head;
-//! it lets a lone LF end a line, which is why line ends are checked again here.
+//! CR LF and in nothing else; a message has one length, told once. `httparse` finds the tokens of a
+//! head; it lets a lone LF end a line, which is why line ends are checked again here.
 
 pub mod request;
 pub mod response;
@@ -79,7 +83,7 @@ pub enum Fault {
     TooManyHeaders,
     /// A line of the head ends in a lone LF, or has a CR that no LF follows.
     LineEnd,
-    /// Not HTTP/1.0 or HTTP/1.1.
+    /// Another major version than 1.
     Version,
     /// A header field has no name, or one with a byte that no name may have, or has no colon.
     HeaderName,
@@ -91,8 +95,9 @@ pub enum Fault {
     HeaderValue,
     /// A Content-Length that is not a number, or does not fit in 64 bits.
     ContentLength,
-    /// Several values of Content-Length, not all equal (RFC 9110, 8.6).
-    ContentLengthsDiffer,
+    /// More than one Content-Length, be they equal (RFC 9110, 8.6). One field with a list of them is
+    /// no number.
+    ContentLengthRepeated,
     /// Both Content-Length and Transfer-Encoding (RFC 9112, 6.1).
     LengthAndCoding,
     /// A Transfer-Encoding in HTTP/1.0 (RFC 9112, 6.1).
@@ -126,7 +131,7 @@ impl Fault {
             Fault::ObsoleteFold => "A header line may not start with a space or a tab.",
             Fault::HeaderValue => "A header value has a control character.",
             Fault::ContentLength => "Content-Length must be a decimal number of bytes.",
-            Fault::ContentLengthsDiffer => "There are different values of Content-Length.",
+            Fault::ContentLengthRepeated => "There is more than one Content-Length.",
             Fault::LengthAndCoding => {
                 "Content-Length and Transfer-Encoding may not be used together."
             }
@@ -147,24 +152,35 @@ impl Fault {
 ///
 /// It exists for cost, not for correctness: calling a parser at every byte gives the same answers,
 /// but tokenises the head each time, and a sender of single bytes makes that quadratic. A caller
-/// that asks [`Wait::holds`] first parses once a line, and once when a body is whole.
+/// that asks [`Wait::holds`] first parses once a body is whole, and not for each letter of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// The buffer is this long.
     Length(usize),
-    /// A line ends beyond the bytes seen, or its limit is reached without an end.
-    Line { seen: usize, length_max: usize },
+    /// A byte comes, beyond those seen, that is not plain; or the limit is reached without one.
+    Text { seen: usize, length_max: usize },
+}
+
+/// A letter, a digit, or one of the marks that may stand in a method, in a target, in a field's
+/// name and in its value, and never end one: RFC 3986 calls them unreserved.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 impl Wait {
+    /// Until there is anything more.
+    fn any(bytes: &[u8]) -> Wait {
+        Wait::Length(bytes.len() + 1)
+    }
+
     /// True while `bytes`, the same buffer grown at its end, cannot have changed the answer. Says
     /// nothing about the end of a connection: at EOF, an answer is to be parsed again.
     pub fn holds(self, bytes: &[u8]) -> bool {
         match self {
             Wait::Length(length) => bytes.len() < length,
-            Wait::Line { seen, length_max } => {
+            Wait::Text { seen, length_max } => {
                 bytes.len() < length_max
-                    && bytes.get(seen..).is_some_and(|new| !new.contains(&b'\n'))
+                    && bytes.get(seen..).is_some_and(|new| new.iter().all(|it| is_plain(*it)))
             }
         }
     }
@@ -188,30 +204,39 @@ fn head_window(bytes: &[u8], start: usize) -> &[u8] {
     bytes.get(start..bytes.len().min(HEAD_SIZE_MAX)).unwrap_or_default()
 }
 
-/// What an unfinished head means. `bytes` is all there is, `window` is where the head has to end.
-fn unfinished_head(bytes: &[u8], window: &[u8]) -> Stop<Fault> {
+/// The fault of the shortest prefix that `refuses`, of bytes that are refused: the one that is
+/// reported however the bytes were cut. A prefix that is refused stays so whatever follows it,
+/// which is what allows halving.
+#[cold]
+fn first_fault<F>(bytes: &[u8], fault: F, mut refuses: impl FnMut(&[u8]) -> Option<F>) -> F {
+    let (mut fine, mut refused, mut first) = (0, bytes.len(), fault);
+    while refused - fine > 1 {
+        let middle = fine + (refused - fine) / 2;
+        match refuses(&bytes[..middle]) {
+            Some(fault) => (refused, first) = (middle, fault),
+            None => fine = middle,
+        }
+    }
+    first
+}
+
+/// What an unfinished head means whose tokens are right so far. `bytes` is all there is, `window` is
+/// where the head has to end. `plain_is_right`: a plain byte would be right where the bytes end.
+fn unfinished_head(bytes: &[u8], window: &[u8], plain_is_right: bool) -> Stop<Fault> {
     if bare_line_feed(window).is_some() {
         Stop::Invalid(Fault::LineEnd)
     } else if bytes.len() >= HEAD_SIZE_MAX {
         Stop::Invalid(Fault::HeadTooLarge)
+    } else if plain_is_right && window.last() != Some(&b'\r') {
+        Stop::Partial(Wait::Text { seen: bytes.len(), length_max: HEAD_SIZE_MAX })
     } else {
-        Stop::Partial(Wait::Line { seen: bytes.len(), length_max: HEAD_SIZE_MAX })
+        Stop::Partial(Wait::any(bytes))
     }
 }
 
 /// The fault that a tokeniser's error stands for; `None` if it lies in the first line, whose
 /// grammar each side has for itself.
-///
-/// `fails` runs the same tokeniser over a prefix. With it, a lone LF before the place of the error
-/// takes precedence: that is what would have been reported had the bytes come one by one.
-fn head_fault(
-    window: &[u8],
-    error: httparse::Error,
-    fails: impl Fn(&[u8]) -> bool,
-) -> Option<Fault> {
-    if bare_line_feed(window).is_some_and(|place| !fails(&window[..=place])) {
-        return Some(Fault::LineEnd);
-    }
+fn head_fault(window: &[u8], error: httparse::Error) -> Option<Fault> {
     match error {
         httparse::Error::HeaderName => Some(header_name_fault(window)),
         httparse::Error::HeaderValue => Some(Fault::HeaderValue),
@@ -311,12 +336,9 @@ impl Framing {
                 }
             }
             14 if header.name.eq_ignore_ascii_case("content-length") => {
-                for element in list(header.value) {
-                    let length = decimal(element).ok_or(Fault::ContentLength)?;
-                    if self.content_length.is_some_and(|other| other != length) {
-                        return Err(Fault::ContentLengthsDiffer);
-                    }
-                    self.content_length = Some(length);
+                let length = decimal(header.value).ok_or(Fault::ContentLength)?;
+                if self.content_length.replace(length).is_some() {
+                    return Err(Fault::ContentLengthRepeated);
                 }
             }
             17 if header.name.eq_ignore_ascii_case("transfer-encoding") => {
@@ -413,29 +435,74 @@ fn decode_chunked(
 /// `chunk-size [ chunk-ext ] CRLF` → the size, and where the line ends. A size too large for 64
 /// bits is as good as the largest.
 fn read_chunk_line(bytes: &[u8], start: usize) -> Result<(u64, usize), Stop<Fault>> {
-    let length_max = start + CHUNK_LINE_SIZE_MAX;
-    let window = &bytes[start..bytes.len().min(length_max)];
-    let Some(line_feed) = window.iter().position(|byte| *byte == b'\n') else {
-        return Err(if window.len() < CHUNK_LINE_SIZE_MAX {
-            Stop::Partial(Wait::Line { seen: bytes.len(), length_max })
-        } else {
-            Stop::Invalid(Fault::ChunkLineTooLong)
-        });
-    };
-    let line = window[..line_feed].strip_suffix(b"\r").ok_or(Fault::Chunk)?;
-    let digit_count = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (digits, extension) = line.split_at(digit_count);
-    // White space is part of an extension only if a semicolon follows it (RFC 9112, 7.1.1).
-    let extension_starts_well = matches!(extension.trim_ascii_start(), [b';', ..]);
-    let controls = extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
-    if digits.is_empty() || controls || !(extension.is_empty() || extension_starts_well) {
-        return Err(Stop::Invalid(Fault::Chunk));
+    let window = &bytes[start..bytes.len().min(start + CHUNK_LINE_SIZE_MAX)];
+    let (mut size, mut place) = (0_u64, ChunkLine::Start);
+    for (index, byte) in window.iter().enumerate() {
+        place = place.after(*byte).ok_or(Fault::Chunk)?;
+        match place {
+            ChunkLine::Size => {
+                let digit = char::from(*byte).to_digit(16).unwrap_or_default();
+                size = size.saturating_mul(16).saturating_add(u64::from(digit));
+            }
+            ChunkLine::End => return Ok((size, start + index + 1)),
+            _ => {}
+        }
     }
-    let size = digits.iter().fold(0_u64, |sum, digit| {
-        let value = char::from(*digit).to_digit(16).unwrap_or_default();
-        sum.saturating_mul(16).saturating_add(u64::from(value))
-    });
-    Ok((size, start + line_feed + 1))
+    Err(if window.len() < CHUNK_LINE_SIZE_MAX {
+        Stop::Partial(Wait::any(bytes))
+    } else {
+        Stop::Invalid(Fault::ChunkLineTooLong)
+    })
+}
+
+/// A place in a chunk-size line (RFC 9112, 7.1 and 7.1.1):
+/// `1*HEXDIG *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) CRLF`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ChunkLine {
+    Start,
+    Size,
+    /// White space that a semicolon has to follow.
+    BeforeSemicolon,
+    BeforeName,
+    Name,
+    /// White space that a semicolon or an equals sign has to follow.
+    AfterName,
+    BeforeValue,
+    Value,
+    Quoted,
+    /// Behind a backslash in a quoted string.
+    Escaped,
+    AfterQuoted,
+    CarriageReturn,
+    End,
+}
+
+impl ChunkLine {
+    /// Where `byte` leads; `None` if it may not stand here.
+    fn after(self, byte: u8) -> Option<ChunkLine> {
+        use ChunkLine::*;
+        let is_space = matches!(byte, b' ' | b'\t');
+        // What a quoted string may hold, apart from what the quote and the backslash mean there.
+        let is_text = is_space || byte.is_ascii_graphic() || byte >= 0x80;
+        Some(match (self, byte) {
+            (Start | Size, _) if byte.is_ascii_hexdigit() => Size,
+            (Name | AfterName, b'=') => BeforeValue,
+            (Name | AfterName, _) if is_space => AfterName,
+            (Size | BeforeSemicolon | Name | AfterName | Value | AfterQuoted, b';') => BeforeName,
+            (Size | Name | Value | AfterQuoted, b'\r') => CarriageReturn,
+            (Size | BeforeSemicolon | Value | AfterQuoted, _) if is_space => BeforeSemicolon,
+            (BeforeName, _) if is_space => BeforeName,
+            (BeforeName | Name, _) if is_token_byte(byte) => Name,
+            (BeforeValue, b'"') => Quoted,
+            (BeforeValue, _) if is_space => BeforeValue,
+            (BeforeValue | Value, _) if is_token_byte(byte) => Value,
+            (Quoted, b'"') => AfterQuoted,
+            (Quoted, b'\\') => Escaped,
+            (Quoted | Escaped, _) if is_text => Quoted,
+            (CarriageReturn, b'\n') => End,
+            _ => return None,
+        })
+    }
 }
 
 /// Reads the trailer section and tells where it ends. Its fields are dropped, as RFC 9110, 6.5.1
@@ -454,10 +521,12 @@ fn skip_trailers(bytes: &[u8], start: usize) -> Result<usize, Stop<Fault>> {
             Ok(start + length)
         }
         Ok(httparse::Status::Partial) if bare_line_feed(window).is_none() => {
-            Err(if window.len() < TRAILERS_SIZE_MAX {
-                Stop::Partial(Wait::Line { seen: bytes.len(), length_max })
-            } else {
+            Err(if window.len() >= TRAILERS_SIZE_MAX {
                 Stop::Invalid(Fault::TrailersTooLarge)
+            } else if window.last() == Some(&b'\r') {
+                Stop::Partial(Wait::any(bytes))
+            } else {
+                Stop::Partial(Wait::Text { seen: bytes.len(), length_max })
             })
         }
         _ => Err(Stop::Invalid(Fault::Trailers)),

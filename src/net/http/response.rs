@@ -8,7 +8,7 @@
 use super::request::Reject;
 use super::{
     Connection, Fault, Framing, HEADER_COUNT_MAX, Length, RESPONSE_BODY_SIZE_MAX, Stop, Version,
-    Wait, head_fault, head_window, lines_end_in_crlf, read_body, unfinished_head,
+    Wait, first_fault, head_fault, head_window, lines_end_in_crlf, read_body, unfinished_head,
 };
 use std::io::Write;
 use std::mem::MaybeUninit;
@@ -49,6 +49,8 @@ pub enum Extra {
     Allow(&'static str),
     /// When to come back, with 429 or 503 (RFC 9110, 10.2.3).
     RetryAfter { seconds: u32 },
+    /// That a bearer's token is wanted, with 401 (RFC 9110, 11.6.1; RFC 6750, 3).
+    Authenticate,
 }
 
 impl<'a> Response<'a> {
@@ -64,7 +66,8 @@ impl<'a> Response<'a> {
 }
 
 /// Appends an answer to `out`. The body of a 1xx or 204 is dropped: they have none, and no
-/// Content-Length either (RFC 9110, 8.6).
+/// Content-Length either (RFC 9110, 8.6). What has a body may be kept by nobody: totals and balances
+/// are of the moment, and a cache may keep many errors as well, unless it is told (RFC 9110, 15.1).
 pub fn write(out: &mut Vec<u8>, response: &Response<'_>) {
     let mut line = |text: std::fmt::Arguments<'_>| {
         out.write_fmt(text).expect("a Vec takes all that is written to it");
@@ -73,13 +76,15 @@ pub fn write(out: &mut Vec<u8>, response: &Response<'_>) {
     let may_have_body = response.status >= 200 && response.status != 204;
     if may_have_body {
         if !response.body.is_empty() {
-            line(format_args!("Content-Type: {}\r\n", response.content_type));
+            let content_type = response.content_type;
+            line(format_args!("Content-Type: {content_type}\r\nCache-Control: no-store\r\n"));
         }
         line(format_args!("Content-Length: {}\r\n", response.body.len()));
     }
     match response.extra {
         Some(Extra::Allow(methods)) => line(format_args!("Allow: {methods}\r\n")),
         Some(Extra::RetryAfter { seconds }) => line(format_args!("Retry-After: {seconds}\r\n")),
+        Some(Extra::Authenticate) => line(format_args!("WWW-Authenticate: Bearer\r\n")),
         None => {}
     }
     out.extend_from_slice(match response.connection {
@@ -121,10 +126,12 @@ fn phrase(status: u16) -> &'static str {
         202 => "Accepted",
         204 => "No Content",
         400 => "Bad Request",
+        401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
@@ -221,7 +228,15 @@ pub fn parse<'a>(bytes: &'a [u8], at_eof: bool, scratch: &'a mut Vec<u8>) -> Par
         Err(Stop::Partial(wait)) if !at_eof => Parsed::Partial(wait),
         Err(Stop::Partial(_)) if bytes.is_empty() => Parsed::Invalid(AnswerFault::NoAnswer),
         Err(Stop::Partial(_)) => Parsed::Invalid(AnswerFault::Truncated),
-        Err(Stop::Invalid(fault)) => Parsed::Invalid(fault),
+        Err(Stop::Invalid(fault)) => {
+            let mut unused = Vec::new();
+            Parsed::Invalid(first_fault(bytes, fault, |prefix| {
+                match read(prefix, false, &mut unused) {
+                    Err(Stop::Invalid(fault)) => Some(fault),
+                    _ => None,
+                }
+            }))
+        }
     }
 }
 
@@ -292,7 +307,9 @@ fn read_head(bytes: &[u8], start: usize) -> Result<Head, Stop<AnswerFault>> {
     let parsed = config.parse_response_with_uninit_headers(&mut tokens, window, &mut headers);
     let head_length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Err(unfinished_head(bytes, window).into()),
+        Ok(httparse::Status::Partial) => {
+            return Err(unfinished_head(bytes, window, window.contains(&b'\n')).into());
+        }
         Err(error) => return Err(refused_head(window, error)),
     };
     if !lines_end_in_crlf(&window[..head_length], tokens.headers) {
@@ -322,11 +339,7 @@ fn read_head(bytes: &[u8], start: usize) -> Result<Head, Stop<AnswerFault>> {
 
 #[cold]
 fn refused_head(window: &[u8], error: httparse::Error) -> Stop<AnswerFault> {
-    let fails = |prefix: &[u8]| {
-        let mut headers = [httparse::EMPTY_HEADER; HEADER_COUNT_MAX];
-        httparse::Response::new(&mut headers).parse(prefix).is_err()
-    };
-    Stop::Invalid(match head_fault(window, error, fails) {
+    Stop::Invalid(match head_fault(window, error) {
         Some(fault) => AnswerFault::Message(fault),
         None if error == httparse::Error::Version => AnswerFault::Message(Fault::Version),
         None => AnswerFault::StatusLine,

@@ -21,7 +21,7 @@ fn chunks_of_every_legal_shape_decode() {
         ("4\r\n\r\n\r\n\r\n0\r\n\r\n", "\r\n\r\n"),
         ("1;name=value\r\nx\r\n0;last\r\n\r\n", "x"),
         ("1 \t; name = \"a;b\"\r\nx\r\n0\r\n\r\n", "x"),
-        ("1;\r\nx\r\n0\r\n\r\n", "x"),
+        ("1;a;b=c ; d = \"\\\"\\\\\t\u{e9}\" ;e\r\nx\r\n0\r\n\r\n", "x"),
         ("1\r\nx\r\n0\r\nDigest: abc\r\nEmpty:\r\n\r\n", "x"),
     ];
     for (text, expected) in cases {
@@ -55,6 +55,24 @@ fn chunks_of_any_other_shape_are_refused() {
         ("5;a\rb\r\nhello\r\n", Fault::Chunk),
         ("5;a\0b\r\nhello\r\n", Fault::Chunk),
         ("5;a\nb\r\nhello\r\n", Fault::Chunk),
+        ("5\rh", Fault::Chunk),
+        ("5\r\r", Fault::Chunk),
+        ("5;\r", Fault::Chunk),
+        ("5; \r", Fault::Chunk),
+        ("5;;", Fault::Chunk),
+        ("5;=", Fault::Chunk),
+        ("5;a=\r", Fault::Chunk),
+        ("5;a=;", Fault::Chunk),
+        ("5;a==", Fault::Chunk),
+        ("5;a \r", Fault::Chunk),
+        ("5;a b", Fault::Chunk),
+        ("5;a=b c", Fault::Chunk),
+        ("5;a=b \r", Fault::Chunk),
+        ("5;a=\"b\r", Fault::Chunk),
+        ("5;a=\"b\\\r", Fault::Chunk),
+        ("5;a=\"b\"c", Fault::Chunk),
+        ("5;a=b\"", Fault::Chunk),
+        ("5;a/b", Fault::Chunk),
         ("65\r\n", Fault::BodyTooLarge),
         ("60\r\n", Fault::BodyTooLarge), // after the four bytes before it
         ("ffffffffffffffff\r\n", Fault::BodyTooLarge),
@@ -124,7 +142,7 @@ fn a_content_length_is_one_number() {
     let cases: &[(&[&str], Read)] = &[
         (&[], Ok(None)),
         (&["0"], Ok(Some(0))),
-        (&["5, 5", "05"], Ok(Some(5))),
+        (&["05"], Ok(Some(5))),
         (&["18446744073709551615"], Ok(Some(u64::MAX))),
         (&["18446744073709551616"], Err(Fault::ContentLength)),
         (&[""], Err(Fault::ContentLength)),
@@ -134,8 +152,11 @@ fn a_content_length_is_one_number() {
         (&["5 5"], Err(Fault::ContentLength)),
         (&["0x5"], Err(Fault::ContentLength)),
         (&["5.0"], Err(Fault::ContentLength)),
-        (&["5, 6"], Err(Fault::ContentLengthsDiffer)),
-        (&["5", "6"], Err(Fault::ContentLengthsDiffer)),
+        (&["5, 5"], Err(Fault::ContentLength)),
+        (&["5, 6"], Err(Fault::ContentLength)),
+        (&["5", "5"], Err(Fault::ContentLengthRepeated)),
+        (&["70", "070"], Err(Fault::ContentLengthRepeated)),
+        (&["5", "6"], Err(Fault::ContentLengthRepeated)),
     ];
     for (values, expected) in cases {
         assert_eq!(read(values), *expected, "{values:?}");
@@ -147,11 +168,13 @@ fn a_wait_holds_until_what_it_waits_for() {
     let length = Wait::Length(3);
     assert!(length.holds(b"ab"));
     assert!(!length.holds(b"abc"));
-    let line = Wait::Line { seen: 2, length_max: 5 };
-    assert!(line.holds(b"\nabc"));
-    assert!(!line.holds(b"abc\n"));
-    assert!(!line.holds(b"abcde"));
-    assert!(!line.holds(b"a")); // not the buffer it was made for: parse again
+    let text = Wait::Text { seen: 2, length_max: 5 };
+    assert!(text.holds(b"\nab~"));
+    for byte in b"\n\r :/#%;\t\0\x80" {
+        assert!(!text.holds(&[b'a', b'b', *byte]), "{byte}");
+    }
+    assert!(!text.holds(b"abcde"));
+    assert!(!text.holds(b"a")); // not the buffer it was made for: parse again
 }
 
 proptest! {

@@ -1,6 +1,8 @@
 //! The dispatcher against the rules of a payment's life, one by one; and at random against model
 //! processors that lose answers, book late, fail and refuse.
 
+mod histories;
+
 use super::*;
 use crate::base::money::Cents;
 use crate::payments::{PaymentId, Totals};
@@ -11,9 +13,10 @@ const POLICY: Policy = Policy {
     patience: Duration::from_millis(100),
     attempt_latency_max: Duration::from_millis(1_300),
     processor_concurrency: 100,
+    books_within: Duration::from_secs(15),
 };
 const FAILING: Outcome = Outcome::NotRecorded(Refusal::Failing);
-const REJECTED: Outcome = Outcome::NotRecorded(Refusal::Rejected { status: 400 });
+const DECLINED: Outcome = Outcome::Declined { status: 400 };
 
 /// A dispatcher and the time, in milliseconds on both clocks.
 struct Bench {
@@ -59,6 +62,9 @@ impl Bench {
 
     fn next(&mut self) -> Option<Start> {
         let start = self.dispatcher.next(self.now(), self.at());
+        if let Some(start) = start {
+            self.dispatcher.sent(start.flight, self.now());
+        }
         self.assert_one_place();
         start
     }
@@ -93,19 +99,22 @@ impl Bench {
         let mut insert = |payment: &Payment| {
             assert!(ids.insert(payment.id.0), "{} is in two places", payment.id);
         };
-        dispatcher.waiting.iter().for_each(&mut insert);
-        for Reverse((_, _, Due(attempt))) in &dispatcher.set_aside {
-            insert(&attempt.payment);
-        }
-        for Reverse((_, _, Due(doubt))) in dispatcher.doubts.iter().flatten() {
-            insert(&doubt.attempt.payment);
-        }
-        for flight in dispatcher.flights.iter().flatten().filter(|flight| !flight.purged) {
-            insert(&flight.attempt.payment);
-        }
+        let later = dispatcher.later.iter().chain(&dispatcher.refused).flat_map(Agenda::iter);
+        let free = dispatcher.lines.iter().flatten().chain(later);
+        let doubts = dispatcher.doubts().flat_map(Agenda::iter).map(|(case, _)| case);
+        let unverified = dispatcher.unverified.iter().flat_map(Agenda::iter);
+        let open = unverified.clone().filter(|it| it.open.is_some()).count();
+        assert_eq!(dispatcher.unverified_doubts, open);
+        let flights = dispatcher.flights.iter().flatten().filter(|flight| !flight.purged);
+        free.chain(doubts)
+            .chain(unverified.map(|it| &it.case))
+            .chain(flights.map(|flight| &flight.case))
+            .for_each(|case| insert(&case.payment));
         let flying = dispatcher.flights.iter().flatten().count();
         assert_eq!(dispatcher.in_flight(), flying);
-        assert!(dispatcher.waiting.iter().is_sorted_by_key(|payment| payment.accepted));
+        for line in &dispatcher.lines {
+            assert!(line.iter().is_sorted_by_key(|case| case.payment.accepted));
+        }
         ids
     }
 }
@@ -197,7 +206,6 @@ fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
         Outcome::Unknown,
         Outcome::Absent,
         FAILING,
-        REJECTED,
         Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 5_000 }),
         Outcome::NotRecorded(Refusal::Unreachable),
         Outcome::Absent,
@@ -210,7 +218,7 @@ fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
         assert_eq!(bench.dispatcher.in_doubt(), 1);
     }
     use Question::{Look, Pay};
-    assert_eq!(questions, [Look, Look, Pay, Look, Look, Look, Look, Pay]);
+    assert_eq!(questions, [Look, Look, Pay, Look, Look, Look, Pay]);
     let last = bench.wait_for_next();
     assert_eq!((last.question, last.attempt), (Look, first.attempt));
     assert!(matches!(bench.finish(last, recorded(last)), End::Settled(_)));
@@ -327,25 +335,6 @@ fn both_slow_is_no_reason_to_stand_still() {
 }
 
 #[test]
-fn what_one_processor_rejects_is_set_aside_then_offered_to_the_other() {
-    let mut bench = Bench::with_payments(2);
-    let bad = bench.next().unwrap();
-    assert_eq!(bench.finish(bad, REJECTED), End::Released);
-    assert_eq!(bench.dispatcher.waiting(), 2);
-    let good = bench.next().unwrap();
-    assert_eq!(id(good), 1, "it does not hold up the others");
-    bench.finish(good, recorded(good));
-    assert_eq!(bench.next(), None);
-    bench.ms += 5_000;
-    let again = bench.next().unwrap();
-    assert_eq!((id(again), again.attempt.processor), (0, Processor::Fallback));
-    assert_eq!(again.attempt.requested_at, bench.at());
-    bench.finish(again, REJECTED);
-    bench.ms += 5_000;
-    assert_eq!(bench.next().unwrap().attempt.processor, Processor::Default);
-}
-
-#[test]
 fn a_payment_of_somebody_else_is_let_go() {
     let mut bench = Bench::with_payments(1);
     let start = bench.next().unwrap();
@@ -359,7 +348,7 @@ fn a_purge_forgets_everything_but_lets_requests_end() {
     let mut starts: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
     assert_eq!(starts.len(), 100);
     bench.finish(starts.pop().unwrap(), Outcome::Unknown);
-    bench.finish(starts.pop().unwrap(), REJECTED);
+    bench.finish(starts.pop().unwrap(), DECLINED);
     bench.dispatcher.purge();
     assert_eq!((bench.dispatcher.waiting(), bench.dispatcher.in_doubt()), (0, 0));
     assert_eq!(bench.dispatcher.in_flight(), 98);
@@ -410,6 +399,491 @@ fn a_flight_ends_once() {
     bench.finish(start, FAILING);
 }
 
+/// Looks at the one payment until its refusal is confirmed; how long that took, and what it was.
+fn confirm(bench: &mut Bench, declined_at: u64) -> (u64, End) {
+    loop {
+        let look = bench.wait_for_next();
+        assert_eq!(look.question, Question::Look);
+        let end = bench.finish(look, Outcome::Absent);
+        if end != End::InDoubt {
+            return (bench.ms - declined_at, end);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_believed_when_it_is_confirmed_and_then_the_other_one_is_asked() {
+    for (status, confirmed_ms) in [(400, 5_000), (404, 5_000), (422, 10_000)] {
+        let mut bench = Bench::with_payments(1);
+        let first = bench.next().unwrap();
+        let declined_at = bench.ms;
+        assert_eq!(bench.finish(first, Outcome::Declined { status }), End::InDoubt);
+        let (took_ms, end) = confirm(&mut bench, declined_at);
+        assert_eq!(end, End::Released);
+        assert!((confirmed_ms..confirmed_ms + 500).contains(&took_ms), "{status}: {took_ms}");
+        let second = bench.wait_for_next();
+        assert_eq!(second.attempt.processor, Processor::Fallback);
+        assert_eq!(second.attempt.requested_at, bench.at());
+    }
+}
+
+#[test]
+fn who_claims_to_hold_it_is_asked_at_once_and_until_it_says() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.finish(first, Outcome::Declined { status: 422 });
+    let look = bench.next().expect("at once");
+    assert_eq!((look.question, look.attempt), (Question::Look, first.attempt));
+    // It does not answer that for long, and is not taken to have nothing.
+    bench.finish(look, Outcome::Unknown);
+    for _ in 0..20 {
+        let look = bench.wait_for_next();
+        assert_eq!((look.question, look.attempt), (Question::Look, first.attempt));
+        assert_eq!(bench.finish(look, Outcome::Unknown), End::InDoubt);
+    }
+    let look = bench.wait_for_next();
+    assert!(matches!(bench.finish(look, recorded(look)), End::Settled(_)));
+}
+
+#[test]
+fn what_may_mean_that_it_was_booked_is_never_a_refusal() {
+    for status in [408, 409, 423, 425, 499] {
+        let mut bench = Bench::with_payments(1);
+        let first = bench.next().unwrap();
+        bench.finish(first, Outcome::Declined { status });
+        let mut posts = 0;
+        while bench.ms < 120_000 {
+            let start = bench.wait_for_next();
+            assert_eq!(start.attempt, first.attempt, "{status}");
+            posts += u32::from(start.question == Question::Pay);
+            let outcome = match start.question {
+                Question::Pay => Outcome::Declined { status },
+                Question::Look => Outcome::Absent,
+            };
+            assert_eq!(bench.finish(start, outcome), End::InDoubt);
+        }
+        assert!((15..40).contains(&posts), "{status}: again and again, with pauses: {posts}");
+    }
+}
+
+#[test]
+fn three_refusals_by_each_processor_and_it_is_over() {
+    let mut bench = Bench::with_payments(1);
+    let mut asked = Vec::new();
+    let end = loop {
+        let start = bench.wait_for_next();
+        assert_eq!(start.question, Question::Pay);
+        let index = start.attempt.processor as usize;
+        asked.push(index);
+        let declined_at = bench.ms;
+        bench.finish(start, Outcome::Declined { status: 400 + index as u16 });
+        match confirm(&mut bench, declined_at) {
+            (_, End::Released) => {}
+            (_, end) => break end,
+        }
+    };
+    assert_eq!(asked, [0, 1, 0, 1, 0, 1]);
+    let (id, amount) = (PaymentId(0), Cents(1));
+    assert_eq!(end, End::Rejected(Rejection { id, amount, statuses: [400, 401] }));
+    assert!(bench.dispatcher.is_idle());
+}
+
+#[test]
+fn an_earlier_request_of_unknown_outcome_keeps_a_refused_payment_where_it_is() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.finish(first, Outcome::Unknown);
+    let (mut refusals, mut answered_at) = (0, bench.ms);
+    let end = loop {
+        let start = bench.wait_for_next();
+        assert_eq!(start.attempt, first.attempt);
+        let outcome = match start.question {
+            Question::Pay => {
+                let pause_ms = if refusals > 0 { 1_000 } else { 0 };
+                assert!(bench.ms - answered_at >= pause_ms, "a pause after each refusal");
+                DECLINED
+            }
+            Question::Look => Outcome::Absent,
+        };
+        answered_at = bench.ms;
+        refusals += u32::from(start.question == Question::Pay);
+        match bench.finish(start, outcome) {
+            End::InDoubt => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, End::Rejected(_)), "{end:?}");
+    assert_eq!(refusals, 3);
+}
+
+#[test]
+fn a_booking_under_another_amount_ends_it() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.finish(first, Outcome::Unknown);
+    let look = bench.wait_for_next();
+    let End::Rejected(rejection) = bench.finish(look, Outcome::OtherAmount) else {
+        panic!("it is over");
+    };
+    let reason = crate::payments::Reason::OtherAmount(Processor::Default);
+    assert_eq!(rejection.reason(), reason);
+    assert!(bench.dispatcher.is_idle());
+}
+
+/// Fifty payments that every processor refuses took every probe, and both processors down.
+#[test]
+fn refusals_say_nothing_about_a_processor_and_hold_nobody_up() {
+    let mut bench = Bench::with_payments(50);
+    let poison: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+    poison.into_iter().for_each(|start| _ = bench.finish(start, DECLINED));
+    for number in 50..2_050 {
+        bench.ms += 10;
+        bench.submit(number);
+        let mut good = false;
+        while let Some(start) = bench.next() {
+            let is_poison = id(start) < 50;
+            good |= !is_poison;
+            let outcome = match start.question {
+                Question::Look => Outcome::Absent,
+                Question::Pay if is_poison => DECLINED,
+                Question::Pay => recorded(start),
+            };
+            bench.finish(start, outcome);
+        }
+        assert!(good, "{number} is sent as soon as it has come");
+        for processor in Processor::ALL {
+            assert_eq!(bench.dispatcher.observed(processor).state(), State::Up);
+        }
+    }
+}
+
+#[test]
+fn fresh_payments_come_first_and_repeated_ones_get_their_share() {
+    const WINDOW: usize = 4;
+    let policy = Policy { processor_concurrency: WINDOW, ..POLICY };
+    let mut bench = Bench { dispatcher: Dispatcher::new(policy, false, 7), ms: 1_000 };
+    bench.submit(0);
+    // It was sent in vain too often, while others were booked.
+    for number in 0..=u64::from(TRIES_AT_ONCE) {
+        let start = bench.wait_for_next();
+        assert_eq!(id(start), 0);
+        bench.submit(10_000 + number);
+        let good = bench.next().unwrap();
+        bench.finish(good, recorded(good));
+        bench.finish(start, FAILING);
+    }
+    assert_eq!(bench.next(), None, "not at once");
+    bench.ms += 10_000;
+    let mut before = 0;
+    for number in 1..100 {
+        (0..WINDOW as u64).for_each(|it| bench.submit(number * 10 + it));
+        let start = bench.next().expect("there is always a fresh one");
+        if id(start) == 0 {
+            break;
+        }
+        before += 1;
+        bench.finish(start, recorded(start));
+    }
+    assert!((1..REPEATS_ONE_IN).contains(&before), "after {before} fresh ones");
+}
+
+/// A processor at a gateway that answered 503 with a body got a fresh payment with every probe, and
+/// each of them was in doubt from then on.
+#[test]
+fn an_outage_puts_no_more_payments_in_doubt() {
+    let mut bench = Bench::new();
+    let mut in_doubt = BTreeSet::new();
+    for number in 0..4_000 {
+        bench.ms += 10;
+        bench.submit(number);
+        while let Some(start) = bench.next() {
+            let is_down = start.attempt.processor == Processor::Default;
+            let outcome = match start.question {
+                Question::Look => Outcome::Absent,
+                Question::Pay if is_down => Outcome::Unknown,
+                Question::Pay => recorded(start),
+            };
+            if bench.finish(start, outcome) == End::InDoubt {
+                in_doubt.insert(id(start));
+            }
+        }
+    }
+    // Those until it was known to be down, and one for each that it was probed with often enough.
+    assert!(in_doubt.len() < 12, "{} in 40 s", in_doubt.len());
+    let end_ms = bench.ms + 20_000;
+    while bench.dispatcher.in_doubt() > 0 && bench.ms < end_ms {
+        bench.ms += 10;
+        while let Some(start) = bench.next() {
+            let outcome =
+                if start.question == Question::Pay { recorded(start) } else { Outcome::Absent };
+            bench.finish(start, outcome);
+        }
+    }
+    assert!(bench.dispatcher.is_idle(), "when it is over they are paid");
+}
+
+impl Bench {
+    fn submit_as(&mut self, id: u64, change: impl Fn(&mut Payment)) {
+        let (accepted, accepted_at) = (self.now(), self.at());
+        let (id, amount) = (PaymentId(u128::from(id)), Cents(id as i64 + 1));
+        let mut payment =
+            Payment { id, amount, accepted, accepted_at, guest: false, verify: false };
+        change(&mut payment);
+        self.dispatcher.submit(payment);
+    }
+}
+
+#[test]
+fn what_may_have_been_driven_elsewhere_is_asked_for_there_first() {
+    for (outcome, expected) in [
+        (Outcome::Recorded(Timestamp(5_000)), "Settled"),
+        (Outcome::Foreign, "Foreign"),
+        (Outcome::OtherAmount, "Rejected"),
+        (Outcome::Absent, "Kept"),
+        (Outcome::Unknown, "Kept"),
+        (Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 9 }), "Kept"),
+    ] {
+        let mut bench = Bench::new();
+        bench.submit_as(1, |payment| payment.verify = true);
+        let look = bench.next().unwrap();
+        assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::Fallback));
+        assert_eq!(bench.next(), None, "nothing before the answer");
+        let end = bench.finish(look, outcome);
+        assert!(format!("{end:?}").starts_with(expected), "{outcome:?}: {end:?}");
+        if let End::Settled(settlement) = end {
+            assert_eq!(settlement.processor, Processor::Fallback);
+        }
+        if expected == "Kept" {
+            let next = bench.wait_for_next();
+            let is_absent = outcome == Outcome::Absent;
+            let question = if is_absent { Question::Pay } else { Question::Look };
+            assert_eq!(next.question, question, "{outcome:?}");
+        } else {
+            assert!(bench.dispatcher.is_idle());
+        }
+    }
+}
+
+#[test]
+fn what_was_said_long_ago_is_asked_again() {
+    let mut bench = Bench::new();
+    bench.report(Processor::Default, true, 5_000);
+    let probe = {
+        bench.submit(0);
+        bench.next().unwrap()
+    };
+    bench.submit_as(1, |payment| payment.verify = true);
+    let look = bench.next().unwrap();
+    assert_eq!(look.question, Question::Look);
+    bench.finish(look, Outcome::Absent);
+    bench.ms += 1_100;
+    bench.finish(probe, recorded(probe));
+    let next = bench.wait_for_next();
+    assert_eq!((id(next), next.question), (1, Question::Look), "a second is long");
+    bench.finish(next, Outcome::Absent);
+    assert_eq!(bench.next().unwrap().question, Question::Pay);
+}
+
+/// A hung fallback stalled a healthy default, because the question about guests ran inside the
+/// flight that was measured against it.
+#[test]
+fn a_hung_processor_holds_up_only_those_it_has_to_be_asked_about() {
+    let mut bench = Bench::new();
+    let mut hanging = 0;
+    for number in 0..3_000 {
+        bench.ms += 10;
+        let guest = number % 2 == 0;
+        bench.submit_as(number, |payment| (payment.guest, payment.verify) = (guest, guest));
+        let mut paid = false;
+        while let Some(start) = bench.next() {
+            match start.question {
+                Question::Pay => {
+                    assert_eq!(start.attempt.processor, Processor::Default);
+                    paid = true;
+                    bench.finish(start, recorded(start));
+                }
+                // Never answered.
+                Question::Look => hanging += 1,
+            }
+        }
+        assert!(paid || guest, "{number} is paid at once");
+        bench.dispatcher.watch(bench.now());
+        assert_eq!(bench.dispatcher.observed(Processor::Default).state(), State::Up);
+    }
+    assert_eq!(hanging, LOOKS_MAX);
+    assert_eq!(bench.dispatcher.oldest(Processor::Fallback), None, "looks are no attempts");
+}
+
+#[test]
+fn a_doubt_that_may_have_been_driven_elsewhere_is_verified_before_it_is_posted_again() {
+    let mut bench = Bench::new();
+    let payment = Payment {
+        id: PaymentId(1),
+        amount: Cents(2),
+        accepted: bench.now(),
+        accepted_at: bench.at(),
+        guest: false,
+        verify: true,
+    };
+    let attempt =
+        Attempt { payment, processor: Processor::Default, requested_at: Timestamp(1_000) };
+    bench.dispatcher.submit_doubt(attempt, bench.now());
+    let own = bench.wait_for_next();
+    assert_eq!((own.question, own.attempt), (Question::Look, attempt));
+    assert_eq!(bench.finish(own, Outcome::Absent), End::InDoubt);
+    let other = bench.wait_for_next();
+    assert_eq!((other.question, other.attempt.processor), (Question::Look, Processor::Fallback));
+    assert_eq!(bench.dispatcher.in_doubt(), 0);
+    assert_eq!(bench.finish(other, Outcome::Absent), End::InDoubt);
+    let again = bench.wait_for_next();
+    assert_eq!((again.question, again.attempt), (Question::Pay, attempt));
+}
+
+#[test]
+fn guests_and_an_instance_out_of_touch_use_only_the_cheaper_one() {
+    for reach in [Reach::Every, Reach::Cheaper] {
+        let mut bench = Bench::new();
+        bench.dispatcher.set_reach(reach);
+        // The cheaper one is down, and has no probe due.
+        for number in 0..3 {
+            bench.submit(number);
+        }
+        let starts: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
+        starts.into_iter().for_each(|start| _ = bench.finish(start, FAILING));
+        bench.submit_as(100, |payment| payment.guest = true);
+        bench.ms += 20;
+        let mut own = 0;
+        for _ in 0..1_000 {
+            bench.ms += 1;
+            while let Some(start) = bench.next() {
+                if start.attempt.processor == Processor::Default {
+                    bench.finish(start, FAILING);
+                    continue;
+                }
+                assert!(reach == Reach::Every && !start.attempt.payment.guest);
+                own += 1;
+                bench.finish(start, recorded(start));
+            }
+        }
+        // The guest, or the first of all, is not in the way of those that may go to the other one.
+        assert_eq!(own, if reach == Reach::Every { 3 } else { 0 });
+        bench.dispatcher.set_reach(Reach::Every);
+        bench.report(Processor::Default, false, 0);
+        let mut paid = BTreeSet::new();
+        for _ in 0..5_000 {
+            bench.ms += 1;
+            while let Some(start) = bench.next() {
+                paid.insert(id(start));
+                bench.finish(start, recorded(start));
+            }
+        }
+        assert!(paid.contains(&100) && bench.dispatcher.is_idle());
+    }
+}
+
+#[test]
+fn out_of_touch_a_doubt_at_the_dearer_one_is_only_looked_at() {
+    let mut bench = Bench::with_payments(1);
+    bench.report(Processor::Default, true, 5_000);
+    let probe = bench.next().unwrap();
+    bench.submit(1);
+    bench.ms += 200;
+    let start = bench.wait_for_next();
+    assert_eq!(start.attempt.processor, Processor::Fallback);
+    bench.finish(start, Outcome::Unknown);
+    bench.finish(probe, recorded(probe));
+    bench.dispatcher.set_reach(Reach::Cheaper);
+    for _ in 0..20 {
+        let look = bench.wait_for_next();
+        assert_eq!((look.question, look.attempt), (Question::Look, start.attempt));
+        bench.finish(look, Outcome::Absent);
+    }
+    bench.dispatcher.set_reach(Reach::Every);
+    loop {
+        let next = bench.wait_for_next();
+        assert_eq!(next.attempt, start.attempt);
+        if next.question == Question::Pay {
+            break;
+        }
+        bench.finish(next, Outcome::Absent);
+    }
+}
+
+#[test]
+fn the_clock_of_an_attempt_starts_when_it_goes_out() {
+    let mut bench = Bench::with_payments(1);
+    let start = bench.dispatcher.next(bench.now(), bench.at()).unwrap();
+    // Our disk takes its time.
+    for _ in 0..300 {
+        bench.ms += 10;
+        bench.dispatcher.watch(bench.now());
+    }
+    let seen = |bench: &Bench| {
+        let seen = bench.dispatcher.observed(Processor::Default);
+        (seen.state(), seen.latency())
+    };
+    assert_eq!(seen(&bench), (State::Up, Duration::ZERO));
+    assert_eq!(bench.dispatcher.oldest(Processor::Default), None);
+    bench.dispatcher.sent(start.flight, bench.now());
+    assert_eq!(bench.dispatcher.oldest(Processor::Default), Some(bench.now()));
+    bench.ms += 10;
+    bench.finish(start, recorded(start));
+    assert_eq!(seen(&bench), (State::Up, Duration::from_millis(5)));
+}
+
+/// It waits longer and longer, and each time a probe was due: it was that one for ever.
+#[test]
+fn a_lone_payment_goes_where_it_is_well_while_the_other_one_fails() {
+    let mut bench = Bench::with_payments(1);
+    let begun = bench.ms;
+    for _ in 0..100 {
+        let start = bench.wait_for_next();
+        let is_well = start.attempt.processor == Processor::Fallback;
+        bench.ms += 1;
+        bench.finish(start, if is_well { recorded(start) } else { FAILING });
+        if is_well {
+            assert!(bench.ms - begun <= 2_000, "after {} ms", bench.ms - begun);
+            return assert!(bench.dispatcher.is_idle());
+        }
+    }
+    panic!("always sent to the one that fails");
+}
+
+#[test]
+fn whatever_place_a_payment_is_in_it_can_be_disowned() {
+    let mut bench = Bench::new();
+    // 0 waits to be verified, 1 is refused, 2 is in flight, 3 is absent, 4 is being verified.
+    bench.submit_as(4, |payment| payment.verify = true);
+    let verifying = bench.next().unwrap();
+    bench.submit(1);
+    let declined = bench.next().unwrap();
+    let declined_at = bench.ms;
+    bench.finish(declined, DECLINED);
+    assert_eq!(confirm(&mut bench, declined_at).1, End::Released);
+    bench.submit(3);
+    let unknown = bench.next().unwrap();
+    bench.finish(unknown, Outcome::Unknown);
+    let look = bench.wait_for_next();
+    bench.finish(look, Outcome::Absent);
+    bench.submit(2);
+    let in_flight = bench.next().filter(|it| id(*it) == 2).expect("fresh ones come first");
+    bench.submit_as(0, |payment| payment.verify = true);
+    let ids: HashSet<PaymentId> = (0..5).map(PaymentId).collect();
+    let mut free: Vec<u128> = bench.dispatcher.disown(&ids).iter().map(|it| it.id.0).collect();
+    free.sort_unstable();
+    assert_eq!(free, [0, 1]);
+    assert_eq!(bench.finish(verifying, Outcome::Unknown), End::Foreign, "nothing was sent");
+    assert_eq!(bench.finish(in_flight, FAILING), End::Foreign);
+    let look = bench.wait_for_next();
+    assert_eq!((id(look), look.question), (3, Question::Look), "not posted again");
+    assert_eq!(bench.finish(look, Outcome::Absent), End::InDoubt, "it may yet be carried out");
+    bench.ms += bench.dispatcher.policy.books_within.as_millis() as u64;
+    let look = bench.wait_for_next();
+    assert_eq!((id(look), look.question), (3, Question::Look), "still not posted again");
+    assert_eq!(bench.finish(look, Outcome::Absent), End::Foreign);
+    assert!(bench.dispatcher.is_idle() && !bench.dispatcher.is_disowned(PaymentId(3)));
+}
+
 /// One processor's books, and the requests it will carry out although nobody waits for them.
 #[derive(Default)]
 struct Books {
@@ -435,7 +909,7 @@ impl Books {
                 .get(&attempt.payment.id.0)
                 .map_or(Outcome::Absent, |held| Outcome::Recorded(held.requested_at)),
             (3 | 4, Question::Pay) => FAILING,
-            (5, Question::Pay) => REJECTED,
+            (5, Question::Pay) => DECLINED,
             (6, Question::Pay) => {
                 self.book(attempt);
                 Outcome::Unknown
@@ -489,6 +963,7 @@ fn play_with_faults(seed: u64) {
             bench.assert_one_place();
         }
         while let Some(start) = bench.dispatcher.next(bench.now(), bench.at()) {
+            bench.dispatcher.sent(start.flight, bench.now());
             let processor = start.attempt.processor;
             let other = &books[processor.other() as usize];
             let held = other.booked.contains_key(&id(start))
@@ -545,4 +1020,30 @@ fn whatever_fails_each_payment_is_booked_once_and_the_books_agree() {
     for seed in 1..=60 {
         play_with_faults(seed);
     }
+}
+
+/// Found by a history: out of touch it could only be looked at, and each answer that it was not there
+/// was taken for one more refusal, until a good payment was rejected.
+#[test]
+fn looks_alone_do_not_add_up_to_refusals() {
+    let mut bench = Bench::with_payments(1);
+    let first = bench.next().unwrap();
+    bench.finish(first, Outcome::Unknown);
+    bench.dispatcher.set_reach(Reach::Cheaper);
+    let mut posts = 0;
+    for _ in 0..100 {
+        let start = bench.wait_for_next();
+        posts += u32::from(start.question == Question::Pay);
+        let outcome = match start.question {
+            Question::Pay => DECLINED,
+            Question::Look => Outcome::Absent,
+        };
+        if posts == 1 && start.question == Question::Pay {
+            // It was the cheaper one until now.
+            let policy = Policy { cheaper: Processor::Fallback, ..POLICY };
+            bench.dispatcher.policy = policy;
+        }
+        assert_eq!(bench.finish(start, outcome), End::InDoubt);
+    }
+    assert_eq!(posts, 1);
 }

@@ -5,6 +5,7 @@
 
 use super::text;
 use crate::base::clock;
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -23,6 +24,22 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The last lines of a child's log that are kept to be shown if it is in trouble.
 const LOG_LINES: usize = 20;
 
+/// Names the demo's process to its children.
+const PARENT: &str = "GALO_DEMO";
+
+/// In a child of a demo: has the kernel kill it when the demo ends, in whatever way. Anywhere else it
+/// does nothing.
+pub fn die_with_parent() {
+    let Ok(parent) = std::env::var(PARENT) else { return };
+    let set = set_parent_process_death_signal(Some(Signal::KILL));
+    // It may have ended before the kernel knew that we care.
+    let is_alive = getppid().is_some_and(|pid| pid.as_raw_nonzero().to_string() == parent);
+    if set.is_err() || !is_alive {
+        eprintln!("galo: the demo that this belongs to has ended");
+        std::process::exit(1);
+    }
+}
+
 /// One running child. Killed when dropped.
 pub struct Child {
     pub name: &'static str,
@@ -39,7 +56,7 @@ impl Child {
     /// terminal is for the demo alone. With `verbose` its log goes to our stderr, line by line.
     ///
     /// Must be called on a thread that lives as long as the child should: the kernel kills the
-    /// child when that thread ends, in whatever way.
+    /// child when that thread ends, in whatever way (see [`die_with_parent`]).
     ///
     /// # Errors
     /// If it cannot be started.
@@ -54,6 +71,7 @@ impl Child {
         command
             .args(args)
             .envs(secret)
+            .env(PARENT, std::process::id().to_string())
             // One directory for two instances would not do, and processors that start empty would
             // not agree with a journal from before.
             .env_remove("GALO_DATA")
@@ -62,22 +80,6 @@ impl Child {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let demo = std::process::id();
-        // SAFETY: between fork and exec only async-signal-safe calls may be made, and prctl and
-        // getppid are such; building an io::Error from a kind allocates nothing.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // It may have ended before the kernel knew that we care.
-                if libc::getppid() as u32 == demo {
-                    Ok(())
-                } else {
-                    Err(io::ErrorKind::NotFound.into())
-                }
-            });
-        }
         let mut process = command.spawn().map_err(failed)?;
         let (found, addresses) = channel();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
@@ -146,8 +148,8 @@ impl Child {
     /// Sends SIGTERM, unless the child has ended.
     pub fn tell_to_end(&mut self) {
         if self.ended().is_none() {
-            // SAFETY: a plain system call. The child was not waited for, so its id is its own.
-            unsafe { libc::kill(self.process.id() as libc::pid_t, libc::SIGTERM) };
+            // The child was not waited for, so its id is its own, and this cannot fail.
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         }
     }
 

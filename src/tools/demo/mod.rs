@@ -35,6 +35,7 @@ use crate::base::money::Fee;
 use crate::net::runtime::Driver;
 use crate::payments::{Processor, Totals};
 use children::Child;
+pub use children::die_with_parent;
 use client::{Call, Client};
 use contest::Played;
 use load::{Dice, Load, sleep_until};

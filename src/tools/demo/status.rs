@@ -174,6 +174,7 @@ mod tests {
             summary_bytes: 0,
             peer_up: Some(true),
             event_loops: 2,
+            is_stuck: false,
         })
     }
 

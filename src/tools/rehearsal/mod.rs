@@ -107,7 +107,9 @@ pub fn run(args: &RehearseArgs) {
 
 fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration) -> Policy {
     let processor_concurrency = args.processor_concurrency as usize;
-    Policy { cheaper: Processor::Default, patience, attempt_latency_max, processor_concurrency }
+    let cheaper = Processor::Default;
+    let policy = Policy { cheaper, patience, attempt_latency_max, ..Policy::default() };
+    Policy { processor_concurrency, ..policy }
 }
 
 fn rehearse(args: &RehearseArgs, policy: Policy) -> Rehearsal {

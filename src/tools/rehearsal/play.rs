@@ -285,6 +285,7 @@ impl Play<'_> {
         while let Some(start) = self.instances[instance].dispatcher.next(now, at) {
             let request = self.requests.len() as u32;
             self.instances[instance].sent.push_back(request);
+            self.instances[instance].dispatcher.sent(start.flight, now);
             let (sent_us, outcome) = (self.now_us, Outcome::Unknown);
             self.requests.push(Request { instance, start, sent_us, outcome, is_open: true });
             let arrives_us = self.now_us + self.network_us();
@@ -384,7 +385,7 @@ impl Play<'_> {
                 assert_eq!(entry.known_us, u64::MAX, "settled once");
                 entry.known_us = self.now_us;
             }
-            End::Released | End::InDoubt => {}
+            End::Released | End::InDoubt | End::Kept => {}
             End::Foreign | End::Rejected(_) | End::Purged => {
                 unreachable!("nobody else pays, refuses or purges")
             }

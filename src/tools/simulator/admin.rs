@@ -1,10 +1,11 @@
-//! The admin calls: the original's, and what tests need beyond them (the fault switch, the whole
-//! books, the counters). All want the token, none waits.
+//! The admin calls: the original's, and what tests need beyond them (the fault switch, the script, the
+//! whole books, the counters). All want the token, none waits.
 
 use super::answer::Answer;
 use super::api::{Processor, Settings};
 use super::connection::Call;
 use super::faults::Faults;
+use super::script::Script;
 use super::units::{MicroTimestamp, fee_on};
 use crate::base::json;
 use serde::Deserialize;
@@ -61,6 +62,7 @@ impl Processor {
             }
             ("PUT", "/admin/configurations/token") => changed(set_token(&mut settings, &call.body)),
             ("PUT", "/admin/configurations/fault") => changed(set_fault(&mut settings, &call.body)),
+            ("PUT", "/admin/script") => changed(set_script(&mut settings, &call.body)),
             ("POST", "/admin/purge-payments") => {
                 self.books.borrow_mut().purge();
                 Answer::message(200, "All payments purged.")
@@ -176,6 +178,11 @@ fn set_fault(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
     Some(was_is("fault", quoted(&was), quoted(&settings.faults)))
 }
 
+fn set_script(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
+    let was = std::mem::replace(&mut settings.script, Script::read(body)?);
+    Some(was_is("script", was.rules(), settings.script.rules()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +215,7 @@ mod tests {
             delay_ms: 0,
             failing: false,
             faults: Faults::default(),
+            script: Script::default(),
         };
         assert!(set_delay(&mut settings, br#"{"delay":3600000}"#).is_some());
         for wrong in [r#"{"delay":-1}"#, r#"{"delay":3600001}"#, r#"{"delay":"1"}"#, "{}", ""] {
@@ -217,6 +225,9 @@ mod tests {
         let long = format!(r#"{{"token":"{}"}}"#, "x".repeat(TOKEN_BYTES_MAX + 1));
         assert!(set_token(&mut settings, long.as_bytes()).is_none());
         assert!(set_fault(&mut settings, br#"{"fault":"earthquake"}"#).is_none());
+        assert!(set_script(&mut settings, br#"{"rules":[{"call":"pay"}]}"#).is_some());
+        assert!(set_script(&mut settings, br#"{"rules":[{}]}"#).is_none());
+        assert_eq!(settings.script.rules(), 1);
         assert_eq!((settings.delay_ms, settings.token.as_str()), (3_600_000, "123"));
     }
 }

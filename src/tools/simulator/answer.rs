@@ -57,13 +57,13 @@ impl Answer {
     }
 }
 
-/// `{"correlationId":…,"amount":…,"requestedAt":…}`
-pub fn write_booking(text: &mut String, booking: &Booking) {
+/// `{"correlationId":…,"amount":…,"requestedAt":…}`, the time in UTC with this zone behind it.
+pub fn write_booking(text: &mut String, booking: &Booking, zone: &str) {
     let Booking { id, amount, requested_at } = booking;
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        r#"{{"correlationId":"{id}","amount":{amount},"requestedAt":"{requested_at}"}}"#
+        r#"{{"correlationId":"{id}","amount":{amount},"requestedAt":"{requested_at}{zone}"}}"#
     );
 }
 
@@ -95,7 +95,7 @@ impl Listing {
         self.next += page.len();
         let mut text = String::with_capacity(page.len() * 128);
         for booking in page {
-            write_booking(&mut text, booking);
+            write_booking(&mut text, booking, "Z");
             text.push('\n');
         }
         Some(Ok(text.into()))

@@ -9,6 +9,7 @@ use super::books::{BookError, Booking, Books};
 use super::connection::{Call, Connection, Incoming};
 use super::faults::{Fault, Faults};
 use super::limits::{Concurrency, Database, Entry, Permit, Ticket, WindowEntry, Windows};
+use super::script::{Script, Scripted, ScriptedCall};
 use super::units::MicroTimestamp;
 use crate::base::clock::{self, Moment};
 use crate::base::json;
@@ -46,6 +47,7 @@ pub struct Settings {
     pub delay_ms: u64,
     pub failing: bool,
     pub faults: Faults,
+    pub script: Script,
 }
 
 /// What a call ends in.
@@ -53,6 +55,11 @@ enum Reply {
     Answer(Answer),
     /// Answer, and close although the client would go on.
     LastAnswer(Answer),
+    /// As the script says; nothing follows if it is cut off.
+    Bytes {
+        bytes: Vec<u8>,
+        is_cut: bool,
+    },
     /// No answer while the connection stays open. A stuck request keeps its place in the limiter.
     Silence(Permit),
     Reset,
@@ -70,6 +77,7 @@ impl Processor {
                 delay_ms: 0,
                 failing: false,
                 faults: Faults::default(),
+                script: Script::default(),
             }),
             concurrency: Concurrency::new(RUNNING_MAX, WAITING_MAX),
             health: RefCell::new(Windows::new(HEALTH_WINDOW, HEALTH_WAITING_MAX)),
@@ -91,6 +99,11 @@ impl Processor {
             let (answer, keep_alive) = match self.reply(&mut connection, &call).await {
                 Reply::Answer(answer) => (answer, call.keep_alive()),
                 Reply::LastAnswer(answer) => (answer, false),
+                Reply::Bytes { bytes, is_cut } => match connection.send_bytes(bytes).await {
+                    Ok(()) if !is_cut && call.keep_alive() => continue,
+                    Ok(()) => break,
+                    Err(_) => return connection.reset(),
+                },
                 Reply::Silence(_permit) => {
                     connection.until_client_leaves().await;
                     break;
@@ -130,6 +143,13 @@ impl Processor {
         let Some(booking) = parse_payment(&call.body) else {
             return Reply::Answer(Answer::empty(400));
         };
+        let scripted = self.scripted(ScriptedCall::Pay, &booking.id.to_string());
+        if let Some(scripted) = scripted {
+            if scripted.booked {
+                self.insert(booking).await;
+            }
+            return self.play(scripted).await;
+        }
         let fault = self.settings.borrow_mut().faults.next();
         if let Some((Fault::Status429, _)) = fault {
             return Reply::Answer(Answer::too_many());
@@ -140,6 +160,18 @@ impl Processor {
             Some((fault, lateness)) => self.misbehave(fault, lateness, permit, booking).await,
             None if self.settings.borrow().failing => Reply::Answer(Answer::empty(500)),
             None => Reply::Answer(self.insert(booking).await),
+        }
+    }
+
+    fn scripted(&self, call: ScriptedCall, id: &str) -> Option<Scripted> {
+        self.settings.borrow_mut().script.next(call, id)
+    }
+
+    async fn play(&self, scripted: Scripted) -> Reply {
+        sleep_until(clock::moment() + scripted.delay).await;
+        match scripted.answer {
+            Some(bytes) => Reply::Bytes { bytes, is_cut: scripted.is_cut },
+            None => Reply::Reset,
         }
     }
 
@@ -199,11 +231,16 @@ impl Processor {
             Ok(permit) => permit,
             Err(reply) => return reply,
         };
+        let scripted = self.scripted(ScriptedCall::Look, id);
+        if let Some(scripted) = scripted {
+            return self.play(scripted).await;
+        }
         let found = PaymentId::parse(id.as_bytes()).and_then(|id| self.books.borrow().find(id));
         Reply::Answer(match found {
             Some(booking) => {
                 let mut document = String::new();
-                write_booking(&mut document, &booking);
+                // The original's column has no zone, and so has what it answers here.
+                write_booking(&mut document, &booking, "");
                 Answer::json(200, document)
             }
             None => Answer::empty(404),
@@ -233,6 +270,10 @@ impl Processor {
                     return Reply::Nobody;
                 }
             }
+        }
+        let scripted = self.scripted(ScriptedCall::Health, "");
+        if let Some(scripted) = scripted {
+            return self.play(scripted).await;
         }
         let Settings { failing, delay_ms, .. } = *self.settings.borrow();
         let document = format!(r#"{{"failing":{failing},"minResponseTime":{delay_ms}}}"#);

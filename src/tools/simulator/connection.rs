@@ -11,7 +11,7 @@ use monoio::BufResult;
 use monoio::buf::{IoBuf, IoBufMut, IoVecBuf, IoVecBufMut};
 use monoio::io::sink::SinkExt;
 use monoio::io::stream::Stream;
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 use monoio_http::common::error::HttpError;
 use monoio_http::common::request::RequestHead;
@@ -153,6 +153,14 @@ impl Connection {
         let response: Response<AnswerBody> =
             response.body(answer.body).map_err(|error| HttpError::from(io::Error::other(error)))?;
         self.encoder.send_and_flush(response).await
+    }
+
+    /// Writes bytes that may be no answer at all.
+    ///
+    /// # Errors
+    /// If they cannot be written as a whole.
+    pub async fn send_bytes(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        self.socket.write_all(bytes).await.0.map(drop)
     }
 
     /// Waits for `turn`, or until the client has gone (`None`).

@@ -8,6 +8,7 @@
 //! | `books.rs` | what is booked: once per id, with exact totals |
 //! | `limits.rs` | the two limiters and the database connections |
 //! | `faults.rs` | which misbehaviour is due |
+//! | `script.rs` | any answer on demand: `PUT /admin/script` |
 //! | `answer.rs`, `connection.rs` | HTTP, by monoio-http |
 //! | `api.rs`, `admin.rs` | what each call does |
 //!
@@ -20,6 +21,7 @@ mod books;
 mod connection;
 mod faults;
 mod limits;
+mod script;
 mod units;
 
 use crate::base::money::Fee;

@@ -77,6 +77,12 @@ impl Processor {
         self.configure("fault", &body);
     }
 
+    /// Answers calls by these rules (`simulator/script.rs`), separated by commas.
+    pub fn set_script(&mut self, rules: &str) {
+        let answer = self.admin("PUT", "/admin/script", &format!(r#"{{"rules":[{rules}]}}"#));
+        assert_eq!(answer.status, 200, "{rules}");
+    }
+
     pub fn set_delay_ms(&mut self, delay_ms: u64) {
         self.configure("delay", &format!(r#"{{"delay":{delay_ms}}}"#));
     }

@@ -1,0 +1,131 @@
+//! What the two instances say to each other, as JSON bodies; and what they must agree about.
+//!
+//! Plain values. What they mean is decided in `membership.rs`; who is asked when, in `peer.rs`.
+
+use crate::base::money::Total;
+use crate::payments::Totals;
+use serde::{Deserialize, Serialize};
+
+/// Who is there: sent as a greeting, and as its answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Of the program.
+    pub version: String,
+    pub instance: u8,
+    /// A number of its own for each process.
+    pub process: u64,
+    /// Its clock for durations, in microseconds.
+    pub now_us: u64,
+    /// Which journal it writes, in hexadecimal digits, if it has one.
+    pub journal: Option<String>,
+    /// What both must agree about.
+    pub settings: Vec<Setting>,
+    /// Of the payments it has driven in the other's place: the sequence number of the first that it
+    /// still tells of, and the one behind the last.
+    pub adopted_first: u64,
+    pub adopted: u64,
+    /// It is writing down that it adopts some more.
+    pub adopting: bool,
+    /// Of which process, and up to which sequence number, it has written down what that one adopted.
+    pub learned_of: u64,
+    pub learned: u64,
+    /// Another process that says it is the instance which greets, and how long ago it greeted (ms).
+    pub rival: Option<(u64, u64)>,
+}
+
+/// A setting that both instances must agree about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    pub name: String,
+    pub value: String,
+    /// Nothing can be trusted if it differs; otherwise it is only told.
+    pub must: bool,
+}
+
+/// The settings in which two instances differ: each with our value and theirs (empty for one that it
+/// does not have).
+pub fn disagreements(ours: &[Setting], theirs: &[Setting]) -> Vec<(Setting, String)> {
+    let value = |of: &[Setting], name: &str| {
+        of.iter().find(|it| it.name == name).map(|it| it.value.clone()).unwrap_or_default()
+    };
+    let missing = theirs.iter().filter(|it| ours.iter().all(|own| own.name != it.name));
+    let missing = missing.map(|it| Setting { value: String::new(), ..it.clone() });
+    let all = ours.iter().cloned().chain(missing);
+    let differing = all.map(|own| {
+        let other = value(theirs, &own.name);
+        (own, other)
+    });
+    differing.filter(|(own, other)| own.value != *other).collect()
+}
+
+/// Totals on their way between instances: exact cents, as text.
+#[derive(Serialize, Deserialize)]
+pub struct TotalsMessage {
+    default: (u64, String),
+    fallback: (u64, String),
+}
+
+impl TotalsMessage {
+    pub fn new(totals: [Totals; 2]) -> TotalsMessage {
+        let [default, fallback] = totals.map(|it| (it.count, it.amount.0.to_string()));
+        TotalsMessage { default, fallback }
+    }
+
+    pub fn read(self) -> Option<[Totals; 2]> {
+        let totals = |(count, cents): (u64, String)| {
+            Some(Totals { count, amount: Total(cents.parse().ok()?) })
+        };
+        Some([totals(self.default)?, totals(self.fallback)?])
+    }
+}
+
+/// A health answer passed on.
+#[derive(Serialize, Deserialize)]
+pub struct HealthMessage {
+    pub processor: String,
+    pub failing: bool,
+    pub response_min_ms: u64,
+}
+
+/// A payment offered to its home.
+#[derive(Serialize, Deserialize)]
+pub struct OfferMessage {
+    pub id: String,
+    pub cents: i64,
+}
+
+/// What became of it.
+#[derive(Serialize, Deserialize)]
+pub struct OfferedMessage {
+    pub accepted: String,
+}
+
+/// Payments that are driven in place of the instance that asks, in pages: the sequence number of the
+/// first one, and all of them.
+#[derive(Serialize, Deserialize)]
+pub struct AdoptedMessage {
+    pub from: u64,
+    pub adopted: Vec<(String, i64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(name: &str, value: &str, must: bool) -> Setting {
+        Setting { name: name.into(), value: value.into(), must }
+    }
+
+    #[test]
+    fn what_differs_is_named_with_both_values() {
+        let ours = [setting("fees", "5,15", true), setting("purge", "no", false)];
+        assert_eq!(disagreements(&ours, &ours), []);
+        let theirs = [setting("purge", "yes", false), setting("accounts", "9", true)];
+        let expected = [
+            (setting("fees", "5,15", true), String::new()),
+            (setting("purge", "no", false), "yes".into()),
+            (setting("accounts", "", true), "9".into()),
+        ];
+        assert_eq!(disagreements(&ours, &theirs), expected);
+    }
+}

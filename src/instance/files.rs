@@ -1,0 +1,151 @@
+//! Open files: how many the process may have, and who gets them.
+//!
+//! Without a free descriptor a payment cannot be sent, the other instance cannot be asked and the
+//! journal cannot go on. So clients get no more than what these leave, and are answered 503 beyond.
+//! [`share_out`] decides, and knows nothing of the system; [`fit`] asks the system and obeys.
+
+use crate::base::limits::{
+    FILES_AT_PROCESSOR, FILES_FIXED, FILES_PER_LOOP, PEER_CONNECTIONS_MIN, TURNED_AWAY_MAX,
+};
+use crate::instance::config::Config;
+use crate::payments::dispatcher::LOOKS_MAX;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What an instance needs files for.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    loops: usize,
+    /// Listening sockets, over all loops.
+    listeners: usize,
+    has_peer: bool,
+    connections: usize,
+    concurrency: usize,
+}
+
+/// How much of it it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    /// Connections at the entry …
+    connections: usize,
+    /// … and at the peer's door.
+    peer_connections: usize,
+    /// Attempts in flight at one processor.
+    concurrency: usize,
+}
+
+impl Wanted {
+    /// Whatever is not for connections, and what is for those that are turned away.
+    fn fixed(&self) -> usize {
+        // One that has just been accepted is counted a moment later, at each listener.
+        FILES_FIXED + self.loops * FILES_PER_LOOP + 2 * self.listeners + 2 * TURNED_AWAY_MAX
+    }
+
+    fn at_processors(concurrency: usize) -> usize {
+        2 * (concurrency + LOOKS_MAX + FILES_AT_PROCESSOR)
+    }
+
+    /// Each client may make this instance ask the other one, and as many clients of the other one's
+    /// may make that ask here. Without another one only somebody who watches comes to its door.
+    fn at_doors(&self, shares: Shares) -> usize {
+        let asked = if self.has_peer { shares.connections } else { 0 };
+        shares.connections + asked + shares.peer_connections
+    }
+}
+
+/// Divides so many files. If they are too few for all that is wanted, the processors get up to a
+/// half of what is not fixed, and the doors the rest. `None` if that is nothing.
+fn share_out(files: usize, wanted: &Wanted) -> Option<Shares> {
+    let Wanted { connections, concurrency, .. } = *wanted;
+    let all = Shares { connections, peer_connections: connections, concurrency };
+    let left = files.checked_sub(wanted.fixed())?;
+    if Wanted::at_processors(concurrency) + wanted.at_doors(all) <= left {
+        return Some(all);
+    }
+    let at_one = (left / 2 / 2).checked_sub(LOOKS_MAX + FILES_AT_PROCESSOR)?;
+    let concurrency = concurrency.min(at_one);
+    let left = left - Wanted::at_processors(concurrency);
+    let (connections, peer_connections) = match wanted.has_peer {
+        true => (connections.min(left / 3), connections.min(left / 3)),
+        false => {
+            let peer_connections = connections.min(PEER_CONNECTIONS_MIN);
+            (connections.min(left.checked_sub(peer_connections)?), peer_connections)
+        }
+    };
+    let shares = Shares { connections, peer_connections, concurrency };
+    (connections > 0 && concurrency > 0).then_some(shares)
+}
+
+/// Lets the process have as many files as it may (shells give 1,024, fewer than the connections),
+/// and fits the settings to them.
+///
+/// # Errors
+/// If they are too few to serve anybody, in one line.
+pub fn fit(config: &mut Config) -> Result<(), String> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let Some(files) = (if raised { maximum } else { current }) else { return Ok(()) };
+    let serving = super::serving_threads(config);
+    let wanted = Wanted {
+        loops: config.threads,
+        listeners: serving * (config.listen.len() + usize::from(config.peer_listen.is_some())),
+        has_peer: config.peer.is_some(),
+        connections: config.connections_max,
+        concurrency: config.policy.processor_concurrency,
+    };
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let shares = share_out(files, &wanted)
+        .ok_or(format!("only {files} files may be open, which is too few: see ulimit -n"))?;
+    let Shares { connections, peer_connections, concurrency } = shares;
+    if connections < wanted.connections || concurrency < wanted.concurrency {
+        log::warn!(
+            "only {files} files may be open (ulimit -n): --connections-max is {connections}, and \
+             {peer_connections} at the peer's door, --processor-concurrency is {concurrency}"
+        );
+    }
+    config.connections_max = connections;
+    config.peer_connections_max = peer_connections;
+    config.policy.processor_concurrency = concurrency;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(has_peer: bool) -> Wanted {
+        Wanted { loops: 1, listeners: 2, has_peer, connections: 16_384, concurrency: 400 }
+    }
+
+    #[test]
+    fn with_files_enough_everybody_gets_what_was_asked_for() {
+        for has_peer in [false, true] {
+            let shares = share_out(60_000, &wanted(has_peer)).unwrap();
+            let (connections, concurrency) = (16_384, 400);
+            let all = Shares { connections, peer_connections: connections, concurrency };
+            assert_eq!(shares, all);
+        }
+    }
+
+    #[test]
+    fn nobody_takes_the_files_of_another() {
+        for has_peer in [false, true] {
+            let wanted = wanted(has_peer);
+            let mut served = 0;
+            for files in 0..70_000 {
+                let Some(shares) = share_out(files, &wanted) else {
+                    assert_eq!(served, 0, "{files} are too few, and fewer were not");
+                    continue;
+                };
+                let Shares { connections, peer_connections, concurrency } = shares;
+                let at_processors = Wanted::at_processors(concurrency);
+                let used = wanted.fixed() + at_processors + wanted.at_doors(shares);
+                assert!(used <= files, "{used} of {files}: {shares:?}");
+                assert!(connections > 0 && peer_connections > 0 && concurrency > 0, "{shares:?}");
+                served = connections;
+            }
+            assert_eq!(served, wanted.connections);
+        }
+        assert!(share_out(128, &wanted(false)).is_none());
+        assert!(share_out(256, &wanted(true)).is_some());
+    }
+}

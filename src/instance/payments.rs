@@ -1,0 +1,119 @@
+//! The payments of one instance, shared by its threads: the queue, the ids, the books, the journal.
+//!
+//! The rule of acceptance lives here: a place is reserved first, the id is admitted second, and
+//! only then is the payment pushed. In any other order a repeated request could be answered 202
+//! for a payment that then finds no place.
+
+use crate::base::limits::RING_CAPACITY;
+use crate::base::money::Cents;
+use crate::instance::lifecycle::Lifecycle;
+use crate::instance::turn;
+use crate::journal::{Journal, Recovered};
+use crate::payments::event::{Books, Event};
+use crate::payments::ids::{Admission, IdWindow};
+use crate::payments::queue::Queue;
+use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// See the module.
+pub struct Payments {
+    lifecycle: Arc<Lifecycle>,
+    pub queue: Queue,
+    pub journal: Journal,
+    ids: IdWindow,
+    books: Mutex<Books>,
+    /// What the journal brought back, until the dispatcher takes it over.
+    recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
+}
+
+impl Payments {
+    /// Goes on with what the journal brought back. `guests`: of those, how many wait for their home.
+    pub fn new(
+        lifecycle: Arc<Lifecycle>,
+        queue_capacity: usize,
+        ids_remembered: usize,
+        journal: Journal,
+        recovered: Recovered,
+        guests: usize,
+    ) -> Payments {
+        let ids = IdWindow::new(ids_remembered);
+        for (id, amount) in &recovered.ids {
+            ids.admit(*id, *amount);
+        }
+        let queue = Queue::new(RING_CAPACITY, queue_capacity);
+        queue.take_over(recovered.waiting.len() + recovered.doubts.len() + guests);
+        Payments {
+            lifecycle,
+            queue,
+            journal,
+            ids,
+            books: Mutex::new(recovered.books),
+            recovered: Mutex::new((recovered.waiting, recovered.doubts)),
+        }
+    }
+
+    /// The payments that the journal brought back: those that are free, and those whose last
+    /// attempt has an unknown outcome. Once.
+    pub fn take_recovered(&self) -> (Vec<Payment>, Vec<Attempt>) {
+        let recovered = &mut *self.recovered.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(recovered)
+    }
+
+    /// Offers a payment to this instance; if it is not its home (`guest`), in the home's place. After
+    /// [`Accepted::New`] the dispatcher must be woken, once a turn is enough ([`Queue::wake`]).
+    pub fn accept(&self, id: PaymentId, amount: Cents, guest: bool) -> Accepted {
+        let place = self.queue.reserve();
+        // Looked at after the place is counted, as the end of the process looks at the count after
+        // the phase: one of the two sees the other, and nothing is accepted that nobody waits for.
+        fence(Ordering::SeqCst);
+        if !self.lifecycle.takes_work() {
+            return Accepted::Closed;
+        }
+        let Some(place) = place else {
+            return Accepted::Full;
+        };
+        if !self.journal.has_room() {
+            return Accepted::DiskFull;
+        }
+        let (accepted, accepted_at) = turn::now();
+        let write = || self.journal.append_accepted(id, amount, accepted_at).is_some();
+        match self.ids.admit_with(id, amount, write) {
+            Admission::New => {
+                let verify = self.journal.must_verify_fresh(accepted_at);
+                place.push(Payment { id, amount, accepted, accepted_at, guest, verify });
+                Accepted::New
+            }
+            Admission::Same => Accepted::Repeated,
+            Admission::Different => Accepted::Conflicting,
+        }
+    }
+
+    /// The other instance drives this payment: a repeat of it is not ours to pay. Whether it was not
+    /// known here.
+    pub fn remember(&self, id: PaymentId, amount: Cents) -> bool {
+        self.ids.admit(id, amount) == Admission::New
+    }
+
+    /// What has become of the payments of this instance.
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what became of a payment, and counts it.
+    pub fn happened(&self, event: &Event) {
+        self.journal.append(event);
+        self.books().apply(event);
+    }
+
+    /// What this instance has settled in a window.
+    pub fn totals(&self, window: Window) -> [Totals; 2] {
+        self.books().summary.totals(window)
+    }
+
+    /// Forgets ids and books. On the dispatcher's thread, after it has forgotten its payments.
+    pub fn forget_all(&self) {
+        self.ids.clear();
+        self.books().apply(&Event::Purged);
+    }
+}

@@ -1,0 +1,176 @@
+//! Does what `cluster::membership` decides: greets the other instance, learns what it has driven in
+//! our place, hands guests over, adopts them when it stays away.
+
+use crate::base::clock;
+use crate::base::money::Cents;
+use crate::cluster::membership::{Duty, Greeting, Presence};
+use crate::cluster::messages::Hello;
+use crate::cluster::peer::Peer;
+use crate::instance::drive::Engine;
+use crate::instance::lifecycle::Phase;
+use crate::instance::node::Node;
+use crate::payments::event::Event;
+use crate::payments::{Accepted, Payment, PaymentId};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// See the module. Runs on the dispatcher's thread.
+pub struct Peering {
+    node: Arc<Node>,
+    engine: Rc<Engine>,
+    /// What was said last about the peer's settings.
+    told: RefCell<Vec<String>>,
+}
+
+impl Peering {
+    pub fn new(node: Arc<Node>, engine: Rc<Engine>) -> Peering {
+        Peering { node, engine, told: RefCell::default() }
+    }
+
+    /// Looks after the peer for as long as the thread runs; the phase becomes `Serving` when it is
+    /// known whether it is there.
+    pub async fn run(self) {
+        let node = self.node.clone();
+        let cluster = &node.cluster;
+        let Some(peer) = cluster.peer() else {
+            return node.lifecycle.enter(Phase::Serving);
+        };
+        loop {
+            while let Some(duty) = cluster.next(clock::moment()) {
+                self.carry_out(peer, duty).await;
+            }
+            if cluster.with(|membership| membership.presence()) != Presence::Unknown {
+                node.lifecycle.enter(Phase::Serving);
+            }
+            let pause = cluster.with(|membership| membership.pause(clock::moment()));
+            monoio::time::sleep(pause).await;
+        }
+    }
+
+    async fn carry_out(&self, peer: &Peer, duty: Duty) {
+        match duty {
+            Duty::Greet => self.greet(peer).await,
+            Duty::Learn { from } => self.learn(peer, from).await,
+            Duty::Offer(guests) => self.hand_over(peer, guests).await,
+            Duty::Adopt(guests) => self.adopt(guests).await,
+        }
+    }
+
+    async fn greet(&self, peer: &Peer) {
+        let cluster = &self.node.cluster;
+        let asked_at = clock::moment();
+        let answer = peer.greet(&cluster.hello()).await;
+        let now = clock::moment();
+        let Ok(hello) = answer else {
+            return cluster.with(|membership| membership.missed(now));
+        };
+        if let Some(objection) = cluster.objection(&hello) {
+            cluster.with(|membership| membership.missed(now));
+            return self.object(objection);
+        }
+        self.tell_differences(&hello);
+        match cluster.with(|membership| membership.answered(asked_at, &hello, now)) {
+            Greeting::Fine => {}
+            Greeting::Rival => {
+                let own = cluster.own();
+                self.object(format!(
+                    "another process runs as instance {own}: it has greeted the peer meanwhile"
+                ));
+            }
+        }
+    }
+
+    /// The two must not work together: who is starting gives up, who is running says so.
+    fn object(&self, objection: String) {
+        if self.node.lifecycle.phase() == Phase::Starting {
+            return self.node.lifecycle.refuse(objection);
+        }
+        self.tell_once(vec![objection], log::Level::Error);
+    }
+
+    fn tell_differences(&self, hello: &Hello) {
+        self.tell_once(self.node.cluster.differences(hello), log::Level::Warn);
+    }
+
+    fn tell_once(&self, lines: Vec<String>, level: log::Level) {
+        if *self.told.borrow() != lines {
+            lines.iter().for_each(|line| log::log!(level, "{line}"));
+            *self.told.borrow_mut() = lines;
+        }
+    }
+
+    /// The peer drives these, accepted in our place: they are not ours to pay. Written down before
+    /// it counts as known.
+    async fn learn(&self, peer: &Peer, from: u64) {
+        let cluster = &self.node.cluster;
+        let Ok((from, page)) = peer.adopted(from).await else {
+            return cluster.with(|membership| membership.missed(clock::moment()));
+        };
+        let journal = &self.node.payments.journal;
+        let disowned = self.engine.disown(&page);
+        let known = |id: PaymentId| disowned.iter().any(|payment| payment.id == id);
+        let mut learned: Vec<(PaymentId, Cents)> = Vec::new();
+        for (id, amount) in &page {
+            if self.node.payments.remember(*id, *amount) && !known(*id) {
+                learned.push((*id, *amount));
+            }
+        }
+        for Payment { id, amount, .. } in disowned.iter().copied() {
+            self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
+        }
+        self.node.payments.queue.release(disowned.len());
+        // On a full disk it is asked again, and nothing counts until then.
+        let Some(position) = journal.append_learned(&learned) else {
+            return cluster.with(|membership| membership.missed(clock::moment()));
+        };
+        journal.wait(position).await;
+        cluster.with(|membership| membership.learned(from, page.len()));
+    }
+
+    /// Gives guests to their home, which drives them from then on.
+    async fn hand_over(&self, peer: &Peer, guests: Vec<Payment>) {
+        let offers = guests.into_iter().map(|guest| {
+            let node = self.node.clone();
+            monoio::spawn(async move {
+                let peer = node.cluster.peer()?;
+                peer.offer(guest.id, guest.amount).await.ok()
+            })
+        });
+        let offers: Vec<_> = offers.collect();
+        let mut outcomes: Vec<Option<Accepted>> = Vec::with_capacity(offers.len());
+        for offer in offers {
+            outcomes.push(offer.await);
+        }
+        let _ = peer;
+        let now = clock::moment();
+        let given = self.node.cluster.with(|membership| membership.offered(&outcomes, now));
+        let stats = &self.node.stats;
+        for (Payment { id, amount, .. }, is_conflict) in given.iter().copied() {
+            self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
+            if is_conflict {
+                // Both were promised; only one can be paid under this id.
+                stats.conflicts.fetch_add(1, Ordering::Relaxed);
+                log::error!("a payment was accepted by both instances with two amounts");
+            } else {
+                stats.handed_over.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.node.payments.journal.flush();
+        self.node.payments.queue.release(given.len());
+    }
+
+    /// The peer stays away: its payments are driven from here. Written down before the home can
+    /// learn it: it drops them then, and after a restart they would be offered to it as its own.
+    async fn adopt(&self, batch: Vec<(PaymentId, Cents)>) {
+        let cluster = &self.node.cluster;
+        // On a full disk they wait.
+        let Some(position) = self.node.payments.journal.append_adopted(&batch) else {
+            return cluster.with(|membership| membership.not_adopted(clock::moment()));
+        };
+        self.node.payments.journal.wait(position).await;
+        let ours = cluster.with(|membership| membership.adopted(&batch));
+        self.engine.submit(ours);
+    }
+}

@@ -1,0 +1,308 @@
+//! Whose journal a directory is: the file `identity`, and the decision whether a start may use it.
+//!
+//! Pure: knows the text of the file and what it means, but does not read it (`recover.rs` does).
+//! The file is made at the first start, replaced whole when anything in it changes, and reads:
+//!
+//! ```text
+//! version=1
+//! id=…                 32 hex digits, random: which journal this is, in every copy of it
+//! instance=1           --instance
+//! pairing=paired       or alone: whether there was a --peer
+//! default=…            --default-url
+//! fallback=…           --fallback-url
+//! place=…-…-…          16 hex digits each: the inode of this file, that of its directory, and when
+//!                      this file was made (µs since 1970, 0 if the file system does not tell)
+//! copied_at=…          ms since 1970: when the journal was last found to be a copy; if it ever was
+//! crc=…                8 hex digits, CRC-32C of all lines before
+//! ```
+//!
+//! A copy made by cp, tar or rsync into another directory has other inodes. Their device is not
+//! looked at: its number changes when a container or a machine is started anew. What is laid over
+//! the files of the same directory, and snapshots of a whole disk, cannot be told from the original.
+
+use super::JournalError;
+use crate::base::clock::{Micros, Timestamp};
+use crate::base::instance::Instance;
+use crate::payments::Processor;
+use std::fmt::Write;
+use std::time::Duration;
+
+pub const FILE_NAME: &str = "identity";
+const VERSION: u32 = 1;
+
+/// For so long after a copy was found even new payments are looked for before they are paid: the
+/// original may have accepted, and paid, what this one knows nothing of.
+pub const DOUBTED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Who uses a journal, as the settings say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub instance: Instance,
+    pub is_paired: bool,
+    /// Their URLs as they were given: addresses may change.
+    pub processors: [String; 2],
+}
+
+/// Where a file is. A copy of it is somewhere else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub file: u64,
+    pub directory: u64,
+    pub made_at: Micros,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub id: u128,
+    pub owner: Owner,
+    pub place: Place,
+    pub copied_at: Option<Timestamp>,
+}
+
+/// A change of settings that must be meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Change {
+    /// The journal was another instance's.
+    Instance,
+    /// The instance was one of a pair and is alone, or the other way round.
+    Pairing,
+    /// A processor that payments are in doubt at has another URL.
+    Processors,
+}
+
+/// What a journal holds that a change could harm.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    /// Nothing was ever accepted, or all was purged.
+    pub is_empty: bool,
+    /// Per processor, payments that may be booked there without our knowing.
+    pub doubts: [usize; 2],
+}
+
+impl Identity {
+    pub fn encode(&self) -> String {
+        let Identity { id, owner, place, copied_at } = self;
+        let Owner { instance, is_paired, processors: [default, fallback] } = owner;
+        let pairing = if *is_paired { "paired" } else { "alone" };
+        let Place { file, directory, made_at } = place;
+        let mut text = format!(
+            "version={VERSION}\nid={id:032x}\ninstance={}\npairing={pairing}\ndefault={default}\n\
+             fallback={fallback}\nplace={file:016x}-{directory:016x}-{:016x}\n",
+            instance.0, made_at.0
+        );
+        if let Some(at) = copied_at {
+            let _ = writeln!(text, "copied_at={}", at.0);
+        }
+        let crc = crc32c::crc32c(text.as_bytes());
+        let _ = writeln!(text, "crc={crc:08x}");
+        text
+    }
+
+    /// # Errors
+    /// If it is damaged or of another version.
+    pub fn decode(bytes: &[u8]) -> Result<Identity, JournalError> {
+        let file = || FILE_NAME.to_string();
+        let corrupt = |what| JournalError::Corrupt { file: file(), offset: 0, what };
+        let text = str::from_utf8(bytes).map_err(|_| corrupt("it is no text"))?;
+        let lines = text.rfind("crc=").unwrap_or(0);
+        let (lines, crc) = text.split_at(lines);
+        if crc != format!("crc={:08x}\n", crc32c::crc32c(lines.as_bytes())) {
+            return Err(corrupt("a checksum that does not match"));
+        }
+        let value = |name: &str| {
+            let mut pairs = lines.lines().filter_map(|line| line.split_once('='));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
+        };
+        let version = value("version").and_then(|it| it.parse().ok());
+        if let Some(version) = version
+            && version != VERSION
+        {
+            return Err(JournalError::UnknownVersion { file: file(), version });
+        }
+        let read = || {
+            let place = value("place")?;
+            let mut numbers = place.split('-').map(|it| u64::from_str_radix(it, 16).ok());
+            let mut number = || numbers.next().flatten();
+            let (file, directory) = (number()?, number()?);
+            let place = Place { file, directory, made_at: Micros(number()? as i64) };
+            let copied_at = match value("copied_at") {
+                Some(at) => Some(Timestamp(at.parse().ok()?)),
+                None => None,
+            };
+            let owner = Owner {
+                instance: Instance(value("instance")?.parse().ok()?),
+                is_paired: value("pairing")? == "paired",
+                processors: [value("default")?, value("fallback")?],
+            };
+            let id = u128::from_str_radix(&value("id")?, 16).ok()?;
+            Some(Identity { id, owner, place, copied_at })
+        };
+        read().ok_or_else(|| corrupt("a line is missing or no number"))
+    }
+}
+
+/// Whether a journal of that owner may be used by this one. If so, what has changed and is worth a
+/// line in the log.
+///
+/// # Errors
+/// What is wrong and what to do, in one line.
+pub fn judge(
+    stored: &Owner,
+    owner: &Owner,
+    held: Held,
+    meant: &[Change],
+) -> Result<Vec<String>, String> {
+    let mut told = Vec::new();
+    let mut decide = |change: Change, is_harmless: bool, what: String, otherwise: &str| {
+        if is_harmless || meant.contains(&change) {
+            told.push(what);
+            return Ok(());
+        }
+        let name = format!("{change:?}").to_lowercase();
+        Err(format!("{what}. {otherwise}, start once with --accept-change {name}"))
+    };
+    if stored.instance != owner.instance {
+        let (was, is) = (stored.instance.0, owner.instance.0);
+        let what = format!("it is of instance {was}, and this is --instance {is}");
+        let otherwise = "Are the two directories swapped? Give each instance its own, or, if this \
+                         is meant";
+        decide(Change::Instance, false, what, otherwise)?;
+    }
+    if stored.is_paired != owner.is_paired {
+        let (what, otherwise) = match stored.is_paired {
+            true => (
+                "it is of one instance of a pair, with half of the books and the accounts, and \
+                 there is no --peer now",
+                "Give --peer, or, if the other instance is gone for good",
+            ),
+            false => (
+                "it is of an instance that was alone, and there is a --peer now, which does not \
+                 know what was paid before",
+                "Leave --peer out, or, if nobody repeats those payments",
+            ),
+        };
+        let is_harmless = !stored.is_paired && held.is_empty;
+        decide(Change::Pairing, is_harmless, what.into(), otherwise)?;
+    }
+    for processor in Processor::ALL {
+        let index = processor as usize;
+        let (was, is) = (&stored.processors[index], &owner.processors[index]);
+        if was == is {
+            continue;
+        }
+        let (name, doubts) = (processor.name(), held.doubts[index]);
+        let what = format!("the {name} processor was {was} and is {is} now");
+        let otherwise = format!(
+            "{doubts} payments may be booked at the old one without our knowing: start with the \
+             old --{name}-url until they are settled, or, if both are the same processor"
+        );
+        decide(Change::Processors, doubts == 0, what, &otherwise)?;
+    }
+    Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        let processors = ["http://a:1".into(), "http://b:1".into()];
+        Owner { instance: Instance(1), is_paired: true, processors }
+    }
+
+    fn identity() -> Identity {
+        let place = Place { file: 7, directory: u64::MAX, made_at: Micros(1_752_000_000_000_001) };
+        Identity { id: 1 << 127 | 5, owner: owner(), place, copied_at: None }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else() {
+        for copied_at in [None, Some(Timestamp(1_752_000_000_123))] {
+            let identity = Identity { copied_at, ..identity() };
+            let text = identity.encode();
+            assert_eq!(Identity::decode(text.as_bytes()).unwrap(), identity);
+            for cut in 0..text.len() {
+                let cut = Identity::decode(&text.as_bytes()[..cut]);
+                assert!(matches!(cut, Err(JournalError::Corrupt { .. })), "{cut:?}");
+            }
+            for bit in 0..text.len() * 8 {
+                let mut flipped = text.clone().into_bytes();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                Identity::decode(&flipped).expect_err("a flipped bit");
+            }
+        }
+        let text = identity().encode();
+        assert!(text.starts_with("version=1\nid=80000000000000000000000000000005\ninstance=1\n"));
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let text = identity().encode().replace("version=1", "version=2");
+        let lines = &text[..text.rfind("crc=").unwrap()];
+        let text = format!("{lines}crc={:08x}\n", crc32c::crc32c(lines.as_bytes()));
+        let refused = Identity::decode(text.as_bytes()).unwrap_err();
+        assert!(matches!(refused, JournalError::UnknownVersion { version: 2, .. }), "{refused}");
+    }
+
+    #[test]
+    fn its_owner_may_use_it_whatever_is_in_doubt() {
+        let held = Held { is_empty: false, doubts: [3, 3] };
+        assert_eq!(judge(&owner(), &owner(), held, &[]), Ok(vec![]));
+    }
+
+    /// Each change is refused with the flag that allows it, and allowed by that flag alone.
+    #[test]
+    fn a_change_that_could_pay_twice_must_be_meant() {
+        let two = Owner { instance: Instance(2), ..owner() };
+        let alone = Owner { is_paired: false, ..owner() };
+        let moved = |default: &str, fallback: &str| Owner {
+            processors: [default.into(), fallback.into()],
+            ..owner()
+        };
+        let doubt_at = |doubts| Held { is_empty: false, doubts };
+        let (none, cheap, dear) = (doubt_at([0, 0]), doubt_at([3, 0]), doubt_at([0, 1]));
+        for (stored, now, held, change, named) in [
+            (
+                owner(),
+                two.clone(),
+                none,
+                Change::Instance,
+                "of instance 1, and this is --instance 2",
+            ),
+            (owner(), alone.clone(), none, Change::Pairing, "no --peer now"),
+            (alone.clone(), owner(), none, Change::Pairing, "there is a --peer now"),
+            (owner(), moved("http://c:1", "http://b:1"), cheap, Change::Processors, "3 payments"),
+            (
+                owner(),
+                moved("http://a:1", "http://a:2"),
+                dear,
+                Change::Processors,
+                "--fallback-url",
+            ),
+            (owner(), moved("http://b:1", "http://a:1"), dear, Change::Processors, "1 payments"),
+        ] {
+            let line = judge(&stored, &now, held, &[]).expect_err(named);
+            let flag = format!("--accept-change {change:?}").to_lowercase();
+            assert!(line.contains(named) && line.ends_with(&flag), "{line}");
+            for meant in [Change::Instance, Change::Pairing, Change::Processors] {
+                let allowed = judge(&stored, &now, held, &[meant]).is_ok();
+                assert_eq!(allowed, meant == change, "{named}: {meant:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_that_harms_nothing_is_told() {
+        let moved = Owner { processors: ["http://c:1".into(), "http://b:1".into()], ..owner() };
+        // What is in doubt is so at the other one.
+        let held = Held { is_empty: false, doubts: [0, 5] };
+        let told = judge(&owner(), &moved, held, &[]).unwrap();
+        assert_eq!(told, ["the default processor was http://a:1 and is http://c:1 now"]);
+        let alone = Owner { is_paired: false, ..owner() };
+        let empty = Held { is_empty: true, doubts: [0, 0] };
+        assert_eq!(judge(&alone, &owner(), empty, &[]).unwrap().len(), 1);
+        // Its ledger may have entries all the same.
+        judge(&owner(), &alone, empty, &[]).unwrap_err();
+    }
+}

@@ -1,0 +1,322 @@
+//! What the end of a request means for its payment, and where that waits from then on; and what its
+//! processor has shown by it.
+
+use super::*;
+
+impl Dispatcher {
+    /// A request has ended. Returns what that means for its payment.
+    ///
+    /// # Panics
+    /// If this flight has ended before: then the books of this instance cannot be trusted.
+    pub fn finished(&mut self, id: FlightId, outcome: Outcome, now: Moment) -> End {
+        let slot = &mut self.flights[id.slot as usize];
+        let flight = slot.take().filter(|flight| flight.sequence == id.sequence);
+        let flight = flight.expect("a flight ends once");
+        self.free_slots.push(id.slot);
+        self.in_flight -= 1;
+        self.drop_ended(flight.processor);
+        self.learn(&flight, outcome, now);
+        if flight.purged {
+            return End::Purged;
+        }
+        let Flight { processor, mut case, .. } = flight;
+        match self.unless_disowned(&flight, outcome) {
+            Outcome::Recorded(requested_at) => {
+                let amount = case.payment.amount;
+                End::Settled(Settlement { processor, amount, requested_at })
+            }
+            Outcome::Foreign => End::Foreign,
+            Outcome::OtherAmount => End::Rejected(case.held_under_another_amount(processor)),
+            outcome => match (flight.look, flight.open) {
+                (None, _) => self.after_pay(flight, outcome, now),
+                (Some(Look::Doubt | Look::Decline), Some(open)) => {
+                    self.after_look(case, open, flight.started(), outcome, now)
+                }
+                (Some(_), _) => self.after_verification(flight, outcome, now),
+            },
+        }
+    }
+
+    /// A request to book it was not answered with a booking.
+    fn after_pay(&mut self, flight: Flight, outcome: Outcome, now: Moment) -> End {
+        let mut case = flight.case;
+        let was_sent = outcome != Outcome::NotRecorded(Refusal::Withheld);
+        case.tries = case.tries.saturating_add(u8::from(was_sent));
+        let mut open = flight.opened();
+        open.declined = None;
+        match outcome {
+            Outcome::NotRecorded(_) if flight.open.is_none() => {
+                self.release(case, was_sent, now);
+                return End::Released;
+            }
+            Outcome::Declined { status } => {
+                let declined = Declined::new(status, flight.open.is_none(), now);
+                open.declined = Some(declined);
+                let due = match declined.next_look() {
+                    Some(due) => due,
+                    None => self.lengthen(&mut open.pause, now),
+                };
+                self.declined[open.processor as usize].push(due, (case, open));
+            }
+            // An earlier request of the same attempt may still be carried out, so this one's
+            // certain failure decides nothing.
+            _ => self.doubt(case, open, now),
+        }
+        End::InDoubt
+    }
+
+    /// The processor of an open attempt was asked about it, and does not hold it or did not say.
+    fn after_look(
+        &mut self,
+        case: Case,
+        mut open: Open,
+        asked_at: Moment,
+        outcome: Outcome,
+        now: Moment,
+    ) -> End {
+        let is_absent = outcome == Outcome::Absent;
+        match open.declined.as_mut() {
+            None if is_absent => self.place_absent(case, open, now),
+            None => self.doubt(case, open, now),
+            Some(declined) if is_absent && !declined.can_be_definite() => {
+                self.place_absent(case, open, now);
+            }
+            Some(declined) if is_absent => {
+                declined.is_absent(asked_at);
+                match declined.next_look() {
+                    Some(due) => {
+                        let due = due.max(now);
+                        self.declined[open.processor as usize].push(due, (case, open));
+                    }
+                    None => {
+                        let declined = *declined;
+                        return self.refuse(case, open, declined, now);
+                    }
+                }
+            }
+            Some(_) => {
+                let due = self.lengthen(&mut open.pause, now);
+                self.declined[open.processor as usize].push(due, (case, open));
+            }
+        }
+        End::InDoubt
+    }
+
+    /// The processor has refused it, and means it.
+    fn refuse(&mut self, mut case: Case, mut open: Open, declined: Declined, now: Moment) -> End {
+        case.refused_by(open.processor, declined.status);
+        let may_go = |it: Processor| case.may_go_to(it, &self.policy, self.reach);
+        let is_over = Processor::ALL
+            .into_iter()
+            .filter(|it| if declined.is_only { may_go(*it) } else { *it == open.processor })
+            .all(|it| case.has_enough_of(it));
+        if is_over {
+            return End::Rejected(case.rejection());
+        }
+        let due = self.due_after(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, case.refusals() - 1, now);
+        if declined.is_only {
+            let next = case.next_to_ask(&self.policy, self.reach);
+            self.refused[next as usize].push(due, case);
+            return End::Released;
+        }
+        open.declined = Some(declined.counted());
+        self.place_absent(case, open, due);
+        End::InDoubt
+    }
+
+    /// Another processor was asked whether somebody else has paid it there.
+    fn after_verification(&mut self, flight: Flight, outcome: Outcome, now: Moment) -> End {
+        let Flight { mut case, processor, open, mut pause, due: turn, .. } = flight;
+        let is_absent = outcome == Outcome::Absent;
+        if is_absent {
+            case.is_absent_from(processor, now);
+        }
+        match open {
+            Some(open) if is_absent => self.place_absent(case, open, turn),
+            None if is_absent => self.place_free(case, turn),
+            _ => {
+                let asked = match open {
+                    Some(open) => open.processor.other(),
+                    None => self.likely_target(&case, now).other(),
+                };
+                let due = self.lengthen(&mut pause, now);
+                self.unverified_doubts += usize::from(open.is_some());
+                self.unverified[asked as usize]
+                    .push(due, Unverified { case, open, pause, due: turn });
+            }
+        }
+        if open.is_some() { End::InDoubt } else { End::Kept }
+    }
+
+    /// Where it would go now.
+    fn likely_target(&self, case: &Case, now: Moment) -> Processor {
+        if case.is_refused() {
+            return case.next_to_ask(&self.policy, self.reach);
+        }
+        let router = self.router(self.reach_of(case), [true; 2]);
+        match router.choose(now.since(case.payment.accepted), 1, now) {
+            Decision::Send(processor) => processor,
+            Decision::Wait => self.policy.cheaper,
+        }
+    }
+
+    /// This processor has to be asked about it before it goes on. Its turn came when it was `due`.
+    pub(super) fn unverify(
+        &mut self,
+        case: Case,
+        open: Option<Open>,
+        asked: Processor,
+        (due, now): (Moment, Moment),
+    ) {
+        self.unverified_doubts += usize::from(open.is_some());
+        let unverified = Unverified { case, open, pause: Duration::ZERO, due };
+        self.unverified[asked as usize].push(now, unverified);
+    }
+
+    /// It was certainly not booked, and nothing of it is under way.
+    fn release(&mut self, case: Case, was_sent: bool, now: Moment) {
+        let vain = case.tries.saturating_sub(TRIES_AT_ONCE);
+        if !was_sent || (vain == 0 && !case.is_refused()) {
+            return self.place_free(case, now);
+        }
+        let due = self.due_after(TRY_PAUSE_MIN, TRY_PAUSE_MAX, u32::from(vain), now);
+        self.place_later(case, due);
+    }
+
+    fn place_free(&mut self, case: Case, now: Moment) {
+        if case.is_refused() || case.tries > TRIES_AT_ONCE {
+            self.place_later(case, now);
+        } else {
+            self.requeue(case);
+        }
+    }
+
+    fn place_later(&mut self, case: Case, due: Moment) {
+        if case.is_refused() {
+            let next = case.next_to_ask(&self.policy, self.reach);
+            self.refused[next as usize].push(due, case);
+        } else {
+            self.later[usize::from(case.payment.guest)].push(due, case);
+        }
+    }
+
+    /// To its place by age: the lines are ordered so, and patience is measured on the oldest.
+    pub(super) fn requeue(&mut self, case: Case) {
+        let line = &mut self.lines[usize::from(case.payment.guest)];
+        let accepted = case.payment.accepted;
+        if line.back().is_none_or(|last| last.payment.accepted <= accepted) {
+            return line.push_back(case);
+        }
+        let place = line.partition_point(|other| other.payment.accepted <= accepted);
+        line.insert(place, case);
+    }
+
+    /// Its processor will be asked about it.
+    pub(super) fn doubt(&mut self, case: Case, mut open: Open, now: Moment) {
+        let due = self.lengthen(&mut open.pause, now);
+        let place = match is_probe(&case, &open) {
+            true => &mut self.doubts,
+            false => &mut self.declined,
+        };
+        place[open.processor as usize].push(due, (case, open));
+    }
+
+    /// Its processor does not hold it (yet): it may be posted again there, unless no payment may go
+    /// there now. Then it can only turn up.
+    pub(super) fn place_absent(&mut self, case: Case, open: Open, due: Moment) {
+        if !case.may_go_to(open.processor, &self.policy, self.reach) {
+            return self.doubt(case, open, due);
+        }
+        let place = match is_probe(&case, &open) {
+            true => &mut self.absent,
+            false => &mut self.again,
+        };
+        place[open.processor as usize].push(due, (case, open));
+    }
+
+    /// Doubles a pause, and says when it is over.
+    fn lengthen(&mut self, pause: &mut Duration, now: Moment) -> Moment {
+        *pause = (*pause * 2).clamp(DOUBT_PAUSE_MIN, DOUBT_PAUSE_MAX);
+        now + pause.mul_f32(1.0 + self.jitter() / 4.0)
+    }
+
+    /// When the pause is over that begins with `first` and was doubled so many times.
+    fn due_after(
+        &mut self,
+        first: Duration,
+        longest: Duration,
+        doubled: u32,
+        now: Moment,
+    ) -> Moment {
+        let pause = first.saturating_mul(1 << doubled.min(16)).min(longest);
+        now + pause.mul_f32(1.0 + self.jitter() / 4.0)
+    }
+
+    /// What was disowned is let go of as soon as its processor is known not to hold it.
+    fn unless_disowned(&mut self, flight: &Flight, outcome: Outcome) -> Outcome {
+        let id = flight.case.payment.id;
+        if !self.is_disowned(id) {
+            return outcome;
+        }
+        let is_verifying = flight.look == Some(Look::Verify);
+        let outcome = match outcome {
+            Outcome::Recorded(_) | Outcome::OtherAmount => outcome,
+            // Nothing was sent anywhere.
+            _ if is_verifying && flight.open.is_none() => Outcome::Foreign,
+            Outcome::Absent if !is_verifying && self.is_decided(flight) => Outcome::Foreign,
+            // A request of ours may yet be carried out, and nobody else would count it.
+            Outcome::Absent if !is_verifying => Outcome::Unknown,
+            Outcome::NotRecorded(_) if flight.open.is_none() => Outcome::Foreign,
+            outcome => outcome,
+        };
+        if matches!(outcome, Outcome::Recorded(_) | Outcome::Foreign | Outcome::OtherAmount) {
+            self.disowned.remove(&id);
+        }
+        outcome
+    }
+
+    /// Whether the processor was asked so late that what it does not hold then it never will.
+    fn is_decided(&self, look: &Flight) -> bool {
+        let posted_at = look.open.map_or(look.begun, |open| open.posted_at);
+        look.started().since(posted_at) >= self.policy.books_within
+    }
+
+    fn learn(&mut self, flight: &Flight, outcome: Outcome, now: Moment) {
+        let jitter = self.jitter();
+        let (index, started) = (flight.processor as usize, flight.started());
+        let seen = &mut self.observed[index];
+        let was_up = seen.state() == State::Up;
+        match flight.look {
+            Some(look) => self.looks[index][look as usize] -= 1,
+            None => seen.ended(flight.begun),
+        }
+        match (flight.look, outcome) {
+            (_, Outcome::NotRecorded(Refusal::TooMany { retry_after_ms })) => {
+                seen.told_to_pause(Duration::from_millis(retry_after_ms), now);
+            }
+            (Some(_), _) => {}
+            (None, Outcome::Recorded(_) | Outcome::Foreign | Outcome::OtherAmount) => {
+                seen.recorded(started, now);
+            }
+            (None, Outcome::NotRecorded(Refusal::Failing)) => {
+                seen.failed(started, true, now, jitter);
+            }
+            (None, Outcome::NotRecorded(Refusal::Unreachable) | Outcome::Unknown) => {
+                seen.failed(started, false, now, jitter);
+            }
+            // It is about the payment, and tells nothing about the processor.
+            (None, Outcome::Declined { .. } | Outcome::Absent) => {
+                seen.probed_in_vain(now, jitter);
+            }
+            (None, Outcome::NotRecorded(Refusal::Withheld)) => {}
+        }
+        if !was_up && seen.state() == State::Up {
+            // What is still in flight from before tells nothing about the processor as it is now.
+            self.order[index].clear();
+            let was_an_interruption = seen.up_for(now) > Duration::ZERO;
+            if !was_an_interruption {
+                self.observed[1 - index].hasten_probe(now);
+            }
+        }
+    }
+}

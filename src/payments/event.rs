@@ -1,0 +1,74 @@
+//! What happens to payments, and what each event does to the books. One place for both: the process
+//! that is told of an event and the start that reads of it in the journal apply the same rules.
+//!
+//! Knows nothing of files, nor of who is told. What an event does to the payments that are not over
+//! is in `journal/outstanding.rs`: it is the journal that keeps them across a death.
+
+use super::summary::SummaryIndex;
+use super::{PaymentId, Processor, Rejection, Settlement};
+use crate::base::clock::Timestamp;
+use crate::base::money::Cents;
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The payment will be paid.
+    Accepted { id: PaymentId, amount: Cents, accepted_at: Timestamp },
+    /// A request for it is about to be sent. It belongs to this processor until it is known what
+    /// became of that.
+    Attempted { id: PaymentId, processor: Processor, requested_at: Timestamp },
+    /// The attempt was certainly not booked: the payment is free again.
+    Released { id: PaymentId },
+    /// The processor holds the payment. Counts by itself: the acceptance may be long gone.
+    Settled { id: PaymentId, settlement: Settlement },
+    /// Somebody else holds a payment of this id. Ours is over, and not counted.
+    Foreign { id: PaymentId },
+    /// The other instance owns the payment from here on: handed over to it, or, if it is only
+    /// learned, never accepted here.
+    Forwarded { id: PaymentId, amount: Cents, learned: bool },
+    /// Accepted in place of the other instance and driven from here: it is told so when it is back.
+    Adopted { id: PaymentId, amount: Cents },
+    /// No processor takes it, and people decide about it. It is over, and not forgotten.
+    Rejected(Rejection),
+    /// Everything before this is forgotten.
+    Purged,
+}
+
+impl Event {
+    /// The payment that is known from here on, if it is a new one: a repetition is not paid again.
+    pub fn makes_known(&self) -> Option<(PaymentId, Cents)> {
+        match *self {
+            Event::Accepted { id, amount, .. } | Event::Forwarded { id, amount, learned: true } => {
+                Some((id, amount))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What has become of the payments of one instance.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// Everything settled.
+    pub summary: SummaryIndex,
+    /// Driven here in place of the other instance, in that order.
+    pub adopted: Vec<(PaymentId, Cents)>,
+    /// Refused by every processor they may go to, in that order.
+    pub rejected: Vec<Rejection>,
+}
+
+impl Books {
+    pub fn apply(&mut self, event: &Event) {
+        match *event {
+            Event::Settled { settlement, .. } => self.summary.record(settlement),
+            Event::Adopted { id, amount } => self.adopted.push((id, amount)),
+            Event::Rejected(rejection) => self.rejected.push(rejection),
+            Event::Purged => *self = Books::default(),
+            Event::Accepted { .. }
+            | Event::Attempted { .. }
+            | Event::Released { .. }
+            | Event::Foreign { .. }
+            | Event::Forwarded { .. } => {}
+        }
+    }
+}
