@@ -90,6 +90,18 @@ pub const LOG_LINES_A_SECOND: u32 = 20;
 pub const LOG_LINES_A_SECOND_AND_SITE: u32 = 5;
 /// How long the end of the process waits for the log to be written.
 pub const LOG_FLUSH_WITHIN: Duration = Duration::from_millis(500);
+/// Payments that the judge of a contest reads from a processor, or takes to have been posted: as many
+/// as a simulated processor books. Half a gigabyte, when both processors have so many.
+pub const BOOKINGS_JUDGED_MAX: usize = 4_000_000;
+/// A line of a processor's books, in bytes: three times what one needs.
+pub const BOOKING_LINE_BYTES_MAX: u64 = 512;
+/// A score sheet, and what k6 had to say on its console, in bytes: a line of 200 for each of 300,000
+/// posts that failed.
+pub const RUN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a server may take for each step of an answer to the judge.
+pub const JUDGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the judge looks whether all is settled.
+pub const JUDGE_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 const _: () = assert!(STOOD_STILL_MIN.as_millis() > PEER_PATIENCE.as_millis());
 const _: () = assert!(PEER_SILENCE_MAX.as_millis() < LEDGER_PATIENCE.as_millis());

@@ -14,6 +14,7 @@ mod faults;
 mod homes;
 mod http;
 mod journal;
+mod judge;
 mod kills;
 mod ledger;
 mod ledger_accounts;
