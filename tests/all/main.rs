@@ -9,6 +9,7 @@ mod support;
 mod adoptions;
 mod answers;
 mod demo;
+mod dependencies;
 mod documents;
 mod faults;
 mod homes;
