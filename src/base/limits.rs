@@ -15,8 +15,13 @@ pub const READ_BUFFER_SIZE: usize = 2 * 1024;
 /// Connections beyond the limit of a door that are being told so at once; meanwhile the kernel
 /// holds whoever else comes. Each is told in a moment, and looked after for [`LINGER`].
 pub const TURNED_AWAY_MAX: usize = 16;
+/// After a start, so long at most the totals wait for what became of the attempts of the process
+/// before. Processors answer such a question at once.
+pub const PAST_KNOWN_WITHIN: Duration = Duration::from_secs(2);
 /// A listener that cannot accept says so no more often than this.
 pub const ACCEPT_COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+/// Without free descriptors or memory, accepting again at once would only spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Files that are open whatever comes: standard ones, signals, the journals' directories and
 /// segments and those being rewritten, name look-ups. 21 at rest, with both journals.
 pub const FILES_FIXED: usize = 40;

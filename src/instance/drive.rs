@@ -22,6 +22,7 @@ use crate::payments::{
     Attempt, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection, processor,
 };
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct Engine {
     watcher: RefCell<Option<Waker>>,
     /// A request has ended since the last pump.
     has_room: Cell<bool>,
+    /// Attempts of an earlier process that were not asked about yet.
+    unasked: RefCell<HashSet<PaymentId>>,
     /// Requests decided on in one pump, with where the journal holds them.
     starts: RefCell<Vec<(Start, Position)>>,
     odd: [Odd; 2],
@@ -76,6 +79,7 @@ impl Engine {
             lanes: Default::default(),
             watcher: RefCell::new(None),
             has_room: Cell::new(false),
+            unasked: RefCell::default(),
             starts: RefCell::default(),
             odd: Default::default(),
             last_state: [Cell::new(State::Up), Cell::new(State::Up)],
@@ -99,6 +103,7 @@ impl Engine {
     fn recover(&self) {
         let (waiting, doubts) = self.node.payments.take_recovered();
         let mut dispatcher = self.dispatcher.borrow_mut();
+        *self.unasked.borrow_mut() = doubts.iter().map(|attempt| attempt.payment.id).collect();
         waiting.into_iter().for_each(|payment| dispatcher.submit(payment));
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, clock::moment()));
     }
@@ -130,6 +135,8 @@ impl Engine {
         }
         let mut forgotten =
             dispatcher.purge() + self.node.cluster.with(|membership| membership.purge());
+        self.unasked.borrow_mut().clear();
+        self.node.payments.set_unasked(0);
         self.node.payments.queue.pop_all(|_| forgotten += 1);
         self.node.payments.queue.release(forgotten);
         self.node.payments.forget_all();
@@ -139,10 +146,6 @@ impl Engine {
 
     /// Starts every request that may be started now.
     fn pump(self: &Rc<Self>) {
-        if self.node.phase() == Phase::Starting {
-            // The peer is asked first whether it is there.
-            return self.keep_watch();
-        }
         let journal = &self.node.payments.journal;
         // What is left when the process ends is in the journal, if there is one.
         let leaves_the_rest = self.node.phase() == Phase::Draining && self.node.has_journal();
@@ -150,9 +153,15 @@ impl Engine {
         let mut starts = self.starts.borrow_mut();
         let (now, at) = turn::now();
         dispatcher.set_reach(self.node.cluster.reach(now));
+        // The peer is asked first whether it is there. To look what has become of payments does no
+        // harm, and until that is known there are no totals.
+        let looks_only = self.node.phase() == Phase::Starting;
         while !leaves_the_rest
-            && journal.has_room_for_attempt()
-            && let Some(start) = dispatcher.next(now, at)
+            && (looks_only || journal.has_room_for_attempt())
+            && let Some(start) = match looks_only {
+                true => dispatcher.next_doubt(now),
+                false => dispatcher.next(now, at),
+            }
         {
             let position = match start.question {
                 Question::Pay => journal.append_attempted(&start.attempt),
@@ -326,6 +335,15 @@ impl Engine {
                 tell_rejected(&rejection);
             }
             End::Purged => {}
+        }
+        self.asked(id);
+    }
+
+    /// What an attempt of an earlier process has settled is counted by now.
+    fn asked(&self, id: PaymentId) {
+        let mut unasked = self.unasked.borrow_mut();
+        if !unasked.is_empty() && unasked.remove(&id) {
+            self.node.payments.set_unasked(unasked.len());
         }
     }
 

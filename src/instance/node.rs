@@ -196,11 +196,13 @@ impl Node {
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
-        let summary_bytes = self.payments.books().summary.memory_bytes();
+        let books = self.payments.books();
+        let (settled, summary_bytes) = (books.summary.totals(all), books.summary.memory_bytes());
+        drop(books);
         self.stats.write(&Surroundings {
             now_us: clock::moment().0,
             outstanding: self.payments.queue.outstanding(),
-            settled_cents: self.payments.totals(all).map(|totals| totals.amount.0),
+            settled_cents: settled.map(|totals| totals.amount.0),
             fees: self.config.fees,
             summary_bytes,
             peer_up: self.cluster.peer().map(|_| self.cluster.peer_up().is_some()),

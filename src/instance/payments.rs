@@ -4,7 +4,8 @@
 //! only then is the payment pushed. In any other order a repeated request could be answered 202
 //! for a payment that then finds no place.
 
-use crate::base::limits::RING_CAPACITY;
+use crate::base::clock::{self, Moment};
+use crate::base::limits::{PAST_KNOWN_WITHIN, RING_CAPACITY};
 use crate::base::money::Cents;
 use crate::instance::lifecycle::Lifecycle;
 use crate::instance::turn;
@@ -13,7 +14,7 @@ use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// See the module.
@@ -25,6 +26,9 @@ pub struct Payments {
     books: Mutex<Books>,
     /// What the journal brought back, until the dispatcher takes it over.
     recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
+    /// Attempts of an earlier process whose processor was not yet asked what came of them.
+    unasked: AtomicUsize,
+    started: Moment,
 }
 
 impl Payments {
@@ -43,6 +47,7 @@ impl Payments {
         }
         let queue = Queue::new(RING_CAPACITY, queue_capacity);
         queue.take_over(recovered.waiting.len() + recovered.doubts.len() + guests);
+        let unasked = AtomicUsize::new(recovered.doubts.len());
         Payments {
             lifecycle,
             queue,
@@ -50,6 +55,8 @@ impl Payments {
             ids,
             books: Mutex::new(recovered.books),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
+            unasked,
+            started: clock::moment(),
         }
     }
 
@@ -106,9 +113,19 @@ impl Payments {
         self.books().apply(event);
     }
 
-    /// What this instance has settled in a window.
-    pub fn totals(&self, window: Window) -> [Totals; 2] {
-        self.books().summary.totals(window)
+    /// So many attempts of an earlier process have not been asked about.
+    pub fn set_unasked(&self, count: usize) {
+        self.unasked.store(count, Ordering::Release);
+    }
+
+    /// What this instance has settled in a window. `None` just after a start, while it does not know
+    /// what an earlier process has settled without living to see the answer: no totals are better
+    /// than wrong ones. A processor that does not say is not waited for longer than
+    /// [`PAST_KNOWN_WITHIN`].
+    pub fn totals(&self, window: Window) -> Option<[Totals; 2]> {
+        let is_unsure = self.unasked.load(Ordering::Acquire) > 0
+            && clock::moment().since(self.started) < PAST_KNOWN_WITHIN;
+        (!is_unsure).then(|| self.books().summary.totals(window))
     }
 
     /// Forgets ids and books. On the dispatcher's thread, after it has forgotten its payments.

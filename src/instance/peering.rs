@@ -53,7 +53,7 @@ impl Peering {
         match duty {
             Duty::Greet => self.greet(peer).await,
             Duty::Learn { from } => self.learn(peer, from).await,
-            Duty::Offer(guests) => self.hand_over(peer, guests).await,
+            Duty::Offer(guests) => self.hand_over(guests).await,
             Duty::Adopt(guests) => self.adopt(guests).await,
         }
     }
@@ -130,7 +130,7 @@ impl Peering {
     }
 
     /// Gives guests to their home, which drives them from then on.
-    async fn hand_over(&self, peer: &Peer, guests: Vec<Payment>) {
+    async fn hand_over(&self, guests: Vec<Payment>) {
         let offers = guests.into_iter().map(|guest| {
             let node = self.node.clone();
             monoio::spawn(async move {
@@ -143,7 +143,6 @@ impl Peering {
         for offer in offers {
             outcomes.push(offer.await);
         }
-        let _ = peer;
         let now = clock::moment();
         let given = self.node.cluster.with(|membership| membership.offered(&outcomes, now));
         let stats = &self.node.stats;

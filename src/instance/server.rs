@@ -1,15 +1,14 @@
-//! Listeners and connections: read, answer everything that is whole, write once, wake, repeat.
+//! Connections: read, answer everything that is whole, write once, wake, repeat.
 //!
 //! Knows HTTP's framing and nothing of payments but when to wake their dispatcher. Every wait has
 //! an end: for the next request, for the rest of one, for the client to take its answer.
 
 use crate::base::clock::{self, Moment};
 use crate::base::limits::{
-    ACCEPT_COMPLAINT_EVERY, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX,
-    TURNED_AWAY_MAX, WRITE_TIMEOUT,
+    ACCEPT_PAUSE, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, TURNED_AWAY_MAX,
+    WRITE_TIMEOUT,
 };
 use crate::instance::api::{self, Door, Frame, Then};
-use crate::instance::config::ListenAddress;
 use crate::instance::give_up;
 use crate::instance::node::Node;
 use crate::instance::turn::{self, Answers};
@@ -20,215 +19,16 @@ use crate::net::http::response::{self, Response};
 use crate::net::timeouts::Alarm;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Split, Splitable};
-use socket2::{Domain, SockAddr, Socket, Type};
-use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-/// Connections the kernel holds for us until they are accepted.
-const BACKLOG: i32 = 4_096;
-/// How long binding waits for an address that is in use.
-const BIND_PATIENCE: Duration = Duration::from_secs(1);
-/// Without free descriptors or memory, accepting again at once would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// With so many answers a turn, or more, payments are not handed over at each turn.
 const CROWD: u32 = 2;
 /// Answers that are not known to have gone out are looked after so soon, even if the client sends
 /// nothing more.
 const SENT_WITHIN: Duration = Duration::from_millis(100);
-
-/// A bound address, to be served by one or more threads.
-pub struct Listener {
-    socket: Socket,
-    /// What it is bound to; a TCP port of 0 has become a real one.
-    pub address: ListenAddress,
-    pub door: Door,
-    /// Leaves IPv4 to another listener of the same port.
-    v6_only: bool,
-}
-
-impl Listener {
-    /// Binds an address. A TCP port in use is refused unless `share_port`; a unix socket that
-    /// nobody listens on any more is replaced. `v6_only`: `[::]` is not to take IPv4 as well.
-    ///
-    /// # Errors
-    /// The kernel's, with the address named.
-    pub fn bind(
-        address: &ListenAddress,
-        door: Door,
-        share_port: bool,
-        v6_only: bool,
-    ) -> io::Result<Listener> {
-        let bound = match address {
-            ListenAddress::Tcp(address) => {
-                if !share_port {
-                    // Our own threads share the port among them, which would let a second process
-                    // in as well: so ask without sharing first.
-                    tcp(*address, false, v6_only)?;
-                }
-                let socket = tcp(*address, true, v6_only)?;
-                let local = socket.local_addr()?.as_socket().unwrap_or(*address);
-                (socket, ListenAddress::Tcp(local))
-            }
-            ListenAddress::Unix(path) => (unix(path)?, address.clone()),
-        };
-        let (socket, address) = bound;
-        socket.listen(BACKLOG)?;
-        Ok(Listener { socket, address, door, v6_only })
-    }
-
-    /// The same address for another thread: a TCP port's own socket, so that the kernel spreads
-    /// connections, and a shared one for a unix socket, which has no such thing.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn another(&self) -> io::Result<Listener> {
-        let socket = match &self.address {
-            ListenAddress::Tcp(address) => {
-                let socket = tcp(*address, true, self.v6_only)?;
-                socket.listen(BACKLOG)?;
-                socket
-            }
-            ListenAddress::Unix(_) => self.socket.try_clone()?,
-        };
-        let (address, door, v6_only) = (self.address.clone(), self.door, self.v6_only);
-        Ok(Listener { socket, address, door, v6_only })
-    }
-
-    /// Accepts connections for as long as the thread runs. Never dropped in between: a dropped
-    /// accept may lose a connection (monoio 0.2.4).
-    pub async fn serve(self, node: Arc<Node>, on_epoll: bool) {
-        let door = self.door;
-        // io_uring waits inside the kernel; on a non-blocking socket it would not wait at all.
-        if let Err(error) = self.socket.set_nonblocking(on_epoll) {
-            give_up(&format!("cannot listen on {}: {error}", self.address));
-        }
-        let mut complaints = Complaints::default();
-        let served = match self.address {
-            ListenAddress::Tcp(_) => {
-                let listener = self.socket.into();
-                match monoio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => loop {
-                        wait_for_room(&node, door).await;
-                        match listener.accept().await {
-                            Ok((stream, _)) => {
-                                let _ = stream.set_nodelay(true);
-                                start(&node, door, stream);
-                            }
-                            Err(error) => complaints.pause_after(&error).await,
-                        }
-                    },
-                    Err(error) => error,
-                }
-            }
-            ListenAddress::Unix(_) => {
-                let listener = self.socket.into();
-                match monoio::net::UnixListener::from_std(listener) {
-                    Ok(listener) => loop {
-                        wait_for_room(&node, door).await;
-                        match listener.accept().await {
-                            Ok((stream, _)) => start(&node, door, stream),
-                            Err(error) => complaints.pause_after(&error).await,
-                        }
-                    },
-                    Err(error) => error,
-                }
-            }
-        };
-        give_up(&format!("cannot listen: {served}"));
-    }
-}
-
-fn tcp(address: std::net::SocketAddr, share: bool, v6_only: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        // Said either way: what the system takes for granted differs.
-        socket.set_only_v6(v6_only)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(share)?;
-    let give_up_at = clock::moment() + BIND_PATIENCE;
-    loop {
-        match socket.bind(&address.into()) {
-            // A process that was just killed may hold its port a moment longer, until the kernel
-            // has taken down the ring that was accepting on it.
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && clock::moment() < give_up_at =>
-            {
-                std::thread::sleep(ACCEPT_PAUSE);
-            }
-            result => return result.map(|()| socket),
-        }
-    }
-}
-
-fn unix(path: &std::path::Path) -> io::Result<Socket> {
-    let address = SockAddr::unix(path)?;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if is_socket {
-        let give_up_at = clock::moment() + BIND_PATIENCE;
-        while is_listened_on(&address)? {
-            // As with a port: what accepts there may be the ring of a process that has just ended.
-            if clock::moment() >= give_up_at {
-                return Err(io::ErrorKind::AddrInUse.into());
-            }
-            std::thread::sleep(ACCEPT_PAUSE);
-        }
-        std::fs::remove_file(path)?;
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&address)?;
-    // The balancer runs as another user; who may reach the socket is the directory's business.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    Ok(socket)
-}
-
-/// Whether somebody accepts connections at a unix socket. Only a refusal says that nobody does.
-fn is_listened_on(address: &SockAddr) -> io::Result<bool> {
-    loop {
-        match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(address) {
-            Ok(()) => return Ok(true),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => return Ok(false),
-                _ => return Err(error),
-            },
-        }
-    }
-}
-
-/// What could not be accepted, said now and then.
-#[derive(Default)]
-struct Complaints {
-    since_last: u64,
-    last: Option<Moment>,
-}
-
-impl Complaints {
-    async fn pause_after(&mut self, error: &io::Error) {
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
-            return;
-        }
-        if let Some(count) = self.count(clock::moment()) {
-            log::warn!("cannot accept connections: {error} ({count} times since the last word)");
-        }
-        monoio::time::sleep(ACCEPT_PAUSE).await;
-    }
-
-    /// One more. How many there were, if it is time to say so.
-    fn count(&mut self, now: Moment) -> Option<u64> {
-        self.since_last += 1;
-        let is_due = self.last.is_none_or(|last| now.since(last) >= ACCEPT_COMPLAINT_EVERY);
-        is_due.then(|| {
-            self.last = Some(now);
-            std::mem::take(&mut self.since_last)
-        })
-    }
-}
 
 fn connections_max(node: &Node, door: Door) -> usize {
     match door {
@@ -238,7 +38,7 @@ fn connections_max(node: &Node, door: Door) -> usize {
 }
 
 /// Until fewer are being turned away: each of them has a descriptor, too.
-async fn wait_for_room(node: &Node, door: Door) {
+pub async fn wait_for_room(node: &Node, door: Door) {
     let limit = (connections_max(node, door) + TURNED_AWAY_MAX) as u64;
     while node.stats.connections[door as usize].load(Ordering::Relaxed) >= limit {
         monoio::time::sleep(ACCEPT_PAUSE).await;
@@ -262,7 +62,8 @@ pub async fn attend(node: Arc<Node>) {
     give_up(&format!("an event loop could not be built: {:?}", ended.await.err()));
 }
 
-fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
+/// Serves an accepted connection, in a task of its own.
+pub fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
     let node = node.clone();
     // Each door has its own count: a crowd at the entry must not shut out the peer.
     let open = node.stats.connections[door as usize].fetch_add(1, Ordering::Relaxed);
@@ -282,7 +83,7 @@ fn start<S: Stream + 'static>(node: &Arc<Node>, door: Door, stream: S) {
 }
 
 /// A connection of either kind of listener.
-trait Stream: AsyncReadRent + AsyncWriteRent + Split {}
+pub trait Stream: AsyncReadRent + AsyncWriteRent + Split {}
 
 impl<S: AsyncReadRent + AsyncWriteRent + Split> Stream for S {}
 
@@ -598,18 +399,6 @@ mod tests {
     use crate::instance::config::tests::config;
     use crate::net::runtime::Driver;
     use std::io::{Read as _, Write as _};
-
-    #[test]
-    fn what_cannot_be_accepted_is_said_now_and_then_and_counted() {
-        let mut complaints = Complaints::default();
-        let start = Moment(7);
-        assert_eq!(complaints.count(start), Some(1));
-        for _ in 0..1_000 {
-            assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY / 2), None);
-        }
-        assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), Some(1_001));
-        assert_eq!(complaints.count(start + ACCEPT_COMPLAINT_EVERY), None);
-    }
 
     /// Uploads that stall are cut off when they hold too much together, the slowest first; what holds
     /// little is let alone, and everything is given back.

@@ -309,13 +309,14 @@ impl Dispatcher {
         self.requeue(case);
     }
 
-    /// Takes over an attempt of an earlier process, whose outcome nobody knows.
+    /// Takes over an attempt of an earlier process, whose outcome nobody knows. It is asked about at
+    /// once: its processor may have answered long ago.
     pub fn submit_doubt(&mut self, attempt: Attempt, now: Moment) {
         let Attempt { payment, processor, requested_at } = attempt;
         // When it was posted is not known any more, but before now it was.
         let (pause, posted_at) = (Duration::ZERO, now);
         let open = Open { processor, requested_at, posted_at, pause, declined: None };
-        self.doubt(Case::new(payment), open, now);
+        self.doubts[processor as usize].push(now, (Case::new(payment), open));
     }
 
     /// Payments waiting for an attempt.

@@ -4,10 +4,11 @@
 use crate::support::journals::{Scratch, journal, open_attempts};
 use crate::support::system::{
     Instance, Processor, QUICK, Random, Summary, addresses, assert_books_balance,
-    assert_windows_agree, decimal, id, payment,
+    assert_windows_agree, decimal, id, pair_with, payment,
 };
 use crate::support::{request, wait_until};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const DURABILITIES: [&str; 2] = ["process", "disk"];
 
@@ -187,6 +188,50 @@ fn killed_again_while_what_the_last_one_left_is_asked_about() {
         let held = books.iter().find(|row| row.id == id).map(|row| row.at_ms);
         assert_eq!(held, Some(at_ms), "{id}\n{books:?}");
     }
+}
+
+/// What the dead one was paying when it died is booked, and no total leaves it out: neither its own
+/// nor the other's, who asks it. Not even in the first moment, and while a process of its number has
+/// greeted so lately that it waits before it serves.
+#[test]
+fn no_total_leaves_out_what_the_dead_process_had_paid() {
+    let scratch = Scratch::new();
+    let mut processors = Processor::both();
+    let data = [1, 2].map(|number| scratch.join(&format!("journal-{number}")));
+    let flags = data.each_ref().map(|data| [&QUICK[..], &["--data", data.as_str()]].concat());
+    let [mut first, second] =
+        pair_with(addresses(&processors), flags.each_ref().map(Vec::as_slice));
+    processors.iter_mut().for_each(|processor| processor.set_fault("hang-after-insert", 100));
+    let mut client = first.client();
+    for number in 0..20 {
+        // Even numbers are the first one's own.
+        assert_eq!(client.call(payment(&id(2 * number), "1.00")).status, 202);
+    }
+    wait_until("all are booked", || {
+        processors.iter_mut().map(|processor| processor.books().len()).sum::<usize>() == 20
+    });
+    first.kill();
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(|| {
+            let mut told = 0;
+            while !ends.load(Ordering::Relaxed) {
+                let answer = second.get("/payments-summary");
+                match answer.status {
+                    200 => assert_eq!(Summary::read(&answer.body).count(), 20, "{answer:?}"),
+                    503 => continue,
+                    _ => panic!("{answer:?}"),
+                }
+                told += 1;
+            }
+            told
+        });
+        first.start_again();
+        assert_eq!(first.summary("").count(), 20);
+        wait_until("the other one knows as well", || second.get("/payments-summary").status == 200);
+        ends.store(true, Ordering::Relaxed);
+        asks.join().unwrap();
+    });
 }
 
 #[test]

@@ -34,6 +34,9 @@ struct HealthzMessage<'a> {
     stuck: &'a str,
 }
 
+/// How soon totals are told that had to wait.
+const PAST_LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// Which listener a connection came in through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -57,6 +60,8 @@ pub enum Then {
 /// A request whose answer takes waiting for somebody.
 pub enum Call {
     Summary(Window),
+    /// Those of this instance.
+    Totals(Window),
     Purge {
         pass_on: bool,
     },
@@ -259,8 +264,11 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
         // Whatever a client asked for there: an answer other than totals would cost it its summary.
         (b"/peer/totals", Get) => match query::read_bounds(request.query) {
             Ok(bounds) => {
-                let totals = node.payments.totals(Window::from(bounds));
-                message(out, frame, &TotalsMessage::new(totals));
+                let window = Window::from(bounds);
+                match node.payments.totals(window) {
+                    Some(totals) => message(out, frame, &TotalsMessage::new(totals)),
+                    None => return Then::Call(Call::Totals(window)),
+                }
             }
             Err(reason) => error(out, frame, 400, None, &reason),
         },
@@ -337,6 +345,9 @@ impl Call {
                 Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
                 Err(PeerError(reason)) => turn_away(out, frame, reason),
             },
+            Call::Totals(window) => {
+                message(out, frame, &TotalsMessage::new(own_totals(node, window).await));
+            }
             Call::Offer(id, amount) => {
                 return answer_payment(node, offer(node, id, amount).await, frame, out);
             }
@@ -372,13 +383,23 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
     node.payments.accept(id, amount, true)
 }
 
+/// What this instance has settled. Just after a start it may have to wait until that is known.
+async fn own_totals(node: &Node, window: Window) -> [Totals; 2] {
+    loop {
+        match node.payments.totals(window) {
+            Some(totals) => return totals,
+            None => monoio::time::sleep(PAST_LOOK_EVERY).await,
+        }
+    }
+}
+
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
 async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
     if window.is_empty() {
         return Ok(Default::default());
     }
-    let mut totals = node.payments.totals(window);
+    let mut totals = own_totals(node, window).await;
     if let Some(peer) = node.cluster.peer() {
         let theirs = peer.totals(window).await?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);

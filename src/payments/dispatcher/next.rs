@@ -16,7 +16,7 @@ impl Dispatcher {
             .find_map(|processor| self.next_probe_of_doubt(processor, now))
             .or_else(|| self.next_fresh(now, at))
             .or_else(|| self.next_repeat(now, at))
-            .or_else(|| each.clone().find_map(|processor| self.next_look(processor, now)))
+            .or_else(|| self.next_doubt(now))
             .or_else(|| each.clone().find_map(|it| self.next_verification(it, now)))
     }
 
@@ -212,6 +212,12 @@ impl Dispatcher {
             }
             self.unverify(case, None, processor.other(), (due, now));
         }
+    }
+
+    /// The next question about an attempt of unknown outcome, and nothing else: it changes nothing
+    /// anywhere. Call until it answers `None`.
+    pub fn next_doubt(&mut self, now: Moment) -> Option<Start> {
+        Processor::ALL.into_iter().find_map(|processor| self.next_look(processor, now))
     }
 
     fn next_look(&mut self, processor: Processor, now: Moment) -> Option<Start> {
