@@ -51,8 +51,8 @@ pub const PEER_TIMEOUT: Duration = Duration::from_millis(250);
 pub const LEDGER_PATIENCE: Duration = Duration::from_millis(250);
 /// How soon the peer is asked again what came of a transaction whose answer was lost.
 pub const LEDGER_ASK_AGAIN: Duration = Duration::from_millis(20);
-/// How long the peer may take for anything else: to be offered a payment, to say hello. Longer, since
-/// a payment that is not answered for by its home has to be taken in the home's place.
+/// How long the peer may take for anything else: to be offered a payment, to tell what it adopted.
+/// Longer, since a payment that is not answered for by its home has to be taken in the home's place.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a greeting may take. Two in a row without an answer, and the peer is taken to be away.
 pub const GREETING_PATIENCE: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ pub const GREETING_PATIENCE: Duration = Duration::from_millis(500);
 /// answer after so long; and a question that had little time left takes nothing from the others.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_millis(200);
 /// How often the peer is asked whether it is there.
-pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
+pub const GREETING_EVERY: Duration = Duration::from_millis(500);
 /// Payments that this instance drove in place of its absent peer and that the peer has not written
 /// down yet. Beyond it no more are driven before it has.
 pub const ADOPTED_MAX: usize = 262_144;
