@@ -101,6 +101,14 @@ fn the_readme_is_short() {
 }
 
 #[test]
+fn the_oldest_rust_is_the_same_everywhere() {
+    let asked_for = concat!("Rust ", env!("CARGO_PKG_RUST_VERSION"), " or newer");
+    for path in ["README.md", "CONTRIBUTING.md", "docs/operating.md"] {
+        assert!(fs::read_to_string(path).unwrap().contains(asked_for), "{path}: {asked_for}");
+    }
+}
+
+#[test]
 fn links_lead_somewhere() {
     let mut followed = 0;
     for (path, text) in documents() {
