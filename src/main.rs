@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use galo::base::log;
 use galo::instance::{self, config::ServeArgs};
 use galo::journal;
-use galo::tools::{demo, rehearsal, simulator};
+use galo::tools::{demo, judge, rehearsal, simulator};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ enum Command {
     /// Both contests and many others in virtual time: what a routing policy earns
     Rehearse(rehearsal::RehearseArgs),
     Demo(demo::DemoArgs),
+    Judge(judge::JudgeArgs),
     /// Look into a journal without changing it
     Journal(journal::inspect::JournalArgs),
 }
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             ended.map(|()| ExitCode::SUCCESS)
         }),
         Command::Demo(args) => demo::run(&args),
+        Command::Judge(args) => judge::run(&args),
         Command::Journal(args) => journal::inspect::run(&args),
     };
     result.unwrap_or_else(|refusal| {

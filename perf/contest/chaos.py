@@ -11,14 +11,14 @@ from which a new process may have run, in milliseconds since 1970. Checked is th
   * each post that failed was in flight when an instance died,
   * each summary that failed was refused by the other one (503) while it could not ask its peer.
 
-How many those were goes to `excused`, posts and audits, for books.py: it must not find more.
+How many those were goes to `excused`, posts and audits, for `galo judge`: it must not find more.
 Only the standard library is used. Exit status: 0 good, 1 not good, 2 the log cannot be read.
 """
 
 import argparse
 import re
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +65,7 @@ def parse_log(text):
     requests = []
     for match in LINE.finditer(text):
         moment = datetime.strptime(match["at"], "%d/%b/%Y:%H:%M:%S.%f")
-        began = round(moment.replace(tzinfo=timezone.utc).timestamp() * 1000)
+        began = round(moment.replace(tzinfo=UTC).timestamp() * 1000)
         timers = [max(int(match[key]), 0) for key in ("read", "wait", "connect")]
         ended = began + int(match["total"])
         requests.append(
@@ -163,8 +163,8 @@ def self_test():
         "172.18.0.1:1 [22/Nov/2026:02:00:{at}] entry instances/{server} 0/0/{connect}/0/{total} "
         '{status} 65 - - ---- 1/1/0/0/{retries} 0/0 "{request} HTTP/1.1"'
     )
-    usual = dict(at="00.000", server="galo-1", connect=0, total=1, status=202, retries="0")
-    usual["request"] = "POST /payments"
+    usual = {"at": "00.000", "server": "galo-1", "connect": 0, "total": 1, "status": 202}
+    usual |= {"retries": "0", "request": "POST /payments"}
     start = parse_log(line.format(**usual))[0].began
     deaths = [Death("galo-1", start + 999, start + 1000, start + 4000)]
 

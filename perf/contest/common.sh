@@ -1,8 +1,8 @@
 # What `local` and `run` share: arguments, the load, the comparison. To be sourced by bash.
 # shellcheck shell=bash disable=SC2034 # the variables set here are for those who source it
 #
-# Expects HERE (this folder) and PROGRAM (the name for messages); `directory`, once made, holds the
-# logs of a run. Settings from the environment: SHORT_DIVISOR, MAX_VUS, SEED.
+# Expects HERE (this folder), PROGRAM (the name for messages) and, before the comparison, GALO (the
+# binary); `directory`, once made, holds the logs of a run. Settings from the environment: SHORT_DIVISOR, MAX_VUS, SEED.
 
 readonly HOST=127.0.0.1
 readonly SHORT_DIVISOR="${SHORT_DIVISOR:-5}"
@@ -11,6 +11,7 @@ export DEFAULT_PORT="${DEFAULT_PORT:-8001}"
 export FALLBACK_PORT="${FALLBACK_PORT:-8002}"
 directory=
 verdict=0
+time_divisor=1 # a hurried run has more
 
 fail() {
     printf '%s: %s\n' "$PROGRAM" "$1" >&2
@@ -74,7 +75,7 @@ k6_load() {
 }
 
 # print_load STATUS: what k6 said, with its exit status. It warns once per failed request; the sheet
-# counts them and books.py judges them.
+# counts them and galo judges them.
 print_load() {
     grep -v 'msg="Request Failed"' "$directory/k6.log" || true
     (($1 == 0)) || wrong "k6 ended with status $1"
@@ -82,13 +83,13 @@ print_load() {
     grep failed-post "$directory/console.log" | head -n 5 || true
 }
 
-# compare_books [OPTION...]: judges the run by the processors' books.
+# compare_books [OPTION...]: has GALO judge the run by the processors' books.
 compare_books() {
     if [[ ! -f "$directory/sheet.json" ]]; then
         wrong "k6 left no score sheet"
         return
     fi
-    python3 "$HERE/books.py" --sheet "$directory/sheet.json" --console "$directory/console.log" \
+    "$GALO" judge --sheet "$directory/sheet.json" --console "$directory/console.log" \
         --backend-url "http://$HOST:$ENTRY_PORT" \
         --default-url "http://$HOST:$DEFAULT_PORT" \
         --fallback-url "http://$HOST:$FALLBACK_PORT" "$@" || verdict=$?

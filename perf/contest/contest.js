@@ -3,7 +3,7 @@
 //   k6 run -e CONTEST=preview -e SHEET=sheet.json contest.js
 //
 // What lives here: everything that happens over HTTP while the load runs, and the score sheet.
-// What it does not do: judge. The sheet states facts; `books.py` decides whether the run was good.
+// What it does not do: judge. The sheet states facts; `galo judge` decides whether the run was good.
 // The one invariant: payment number n of a run has the id paymentId(seed, n) and n counts up from 0
 // without gaps, so whoever knows the seed and the number of posts knows every id that was sent.
 //
@@ -176,7 +176,7 @@ function mix(word) {
 
 // The id of payment n: a well-formed random-looking UUID version 4, different for each n. The first
 // word is a bijection of n, so n can be read back; the others follow from it and prove the seed.
-// books.py has the same function; the sheet carries a few ids so that the two are compared.
+// src/tools/judge/k6.rs has the same function; the sheet carries a few ids so that the two are compared.
 function paymentId(seed, n) {
   const a = mix(n ^ seed);
   const b = mix(a + seed + 0x9e3779b9);

@@ -1,6 +1,7 @@
 # What `local` and `ledger` share: starting, waiting, measuring and stopping processes on this machine.
 # To be sourced by bash after common.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables set here are for those who source it,
+# and `verdict` is common.sh's
 #
 # It ends only processes it started, by their id, also on failure and Ctrl-C. From the environment:
 # GALO, the binary (default builds target/release/galo).
@@ -133,7 +134,6 @@ begin() {
     trap 'exit 143' TERM
     # Under /tmp and not TMPDIR: the path of a unix socket may have 107 bytes.
     directory="$(mktemp -d /tmp/galo-contest.XXXXXX)"
-    # shellcheck disable=SC2034 # for those who source this
     peer_token="$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"
 }
 

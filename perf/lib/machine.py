@@ -340,7 +340,7 @@ def syscalls_during(child, load):
 
 def first_line(*command):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     except OSError:
         return "missing"
     return (done.stdout or done.stderr).strip().split("\n")[0]
@@ -349,7 +349,7 @@ def first_line(*command):
 def commit():
     text = first_line("git", "rev-parse", "--short=9", "HEAD")
     dirty = subprocess.run(["git", "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock"],
-                           cwd=ROOT, capture_output=True, text=True).stdout.strip()
+                           cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return text + ("-dirty" if dirty else "")
 
 

@@ -68,7 +68,8 @@ class Sheet:
 
     def ratio(self, name, ours, theirs, goal=None, better="lower", why=""):
         """Round by round, so that what disturbs a whole round disturbs both sides."""
-        return self.figure(name, [a / b for a, b in zip(ours, theirs)], "x", goal, better, why)
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        return self.figure(name, ratios, "x", goal, better, why)
 
     def curve(self, name, x, y, lines, log_x=True, log_y=False):
         """`lines`: {label: [[x, y], …]}; kept as numbers and drawn."""
@@ -93,10 +94,10 @@ class Sheet:
         first = max(map(len, [x, *labels.values()]))
         widths = [max(12, len(name) + 3) for name in columns]
         self.say("    " + f"{x:<{first}}" + "".join(
-            f"{name:>{width}}" for name, width in zip(columns, widths)))
+            f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
         for key, values in rows.items():
             self.say("    " + f"{labels[key]:<{first}}" + "".join(
-                f"{number(value):>{width}}" for value, width in zip(values, widths)))
+                f"{number(value):>{width}}" for value, width in zip(values, widths, strict=True)))
 
     def missed(self):
         return [it for it in self.figures if it["met"] is False]

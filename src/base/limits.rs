@@ -51,8 +51,8 @@ pub const PEER_TIMEOUT: Duration = Duration::from_millis(250);
 pub const LEDGER_PATIENCE: Duration = Duration::from_millis(250);
 /// How soon the peer is asked again what came of a transaction whose answer was lost.
 pub const LEDGER_ASK_AGAIN: Duration = Duration::from_millis(20);
-/// How long the peer may take for anything else: to be offered a payment, to say hello. Longer, since
-/// a payment that is not answered for by its home has to be taken in the home's place.
+/// How long the peer may take for anything else: to be offered a payment, to tell what it adopted.
+/// Longer, since a payment that is not answered for by its home has to be taken in the home's place.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a greeting may take. Two in a row without an answer, and the peer is taken to be away.
 pub const GREETING_PATIENCE: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ pub const GREETING_PATIENCE: Duration = Duration::from_millis(500);
 /// answer after so long; and a question that had little time left takes nothing from the others.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_millis(200);
 /// How often the peer is asked whether it is there.
-pub const PEER_HELLO_EVERY: Duration = Duration::from_millis(500);
+pub const GREETING_EVERY: Duration = Duration::from_millis(500);
 /// Payments that this instance drove in place of its absent peer and that the peer has not written
 /// down yet. Beyond it no more are driven before it has.
 pub const ADOPTED_MAX: usize = 262_144;
@@ -95,6 +95,18 @@ pub const LOG_LINES_A_SECOND: u32 = 20;
 pub const LOG_LINES_A_SECOND_AND_SITE: u32 = 5;
 /// How long the end of the process waits for the log to be written.
 pub const LOG_FLUSH_WITHIN: Duration = Duration::from_millis(500);
+/// Payments that the judge of a contest reads from a processor, or takes to have been posted: as many
+/// as a simulated processor books. Half a gigabyte, when both processors have so many.
+pub const BOOKINGS_JUDGED_MAX: usize = 4_000_000;
+/// A line of a processor's books, in bytes: three times what one needs.
+pub const BOOKING_LINE_BYTES_MAX: u64 = 512;
+/// A score sheet, and what k6 had to say on its console, in bytes: a line of 200 for each of 300,000
+/// posts that failed.
+pub const RUN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a server may take for each step of an answer to the judge.
+pub const JUDGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the judge looks whether all is settled.
+pub const JUDGE_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 const _: () = assert!(STOOD_STILL_MIN.as_millis() > PEER_PATIENCE.as_millis());
 const _: () = assert!(PEER_SILENCE_MAX.as_millis() < LEDGER_PATIENCE.as_millis());

@@ -33,7 +33,7 @@ use super::messages::Hello;
 use crate::base::clock::Moment;
 use crate::base::instance::Instance;
 use crate::base::limits::{
-    ADOPT_BATCH, ADOPTED_MAX, ADOPTED_PAGE, GUESTS_EVERY, OFFERS_AT_ONCE, PEER_HELLO_EVERY,
+    ADOPT_BATCH, ADOPTED_MAX, ADOPTED_PAGE, GREETING_EVERY, GUESTS_EVERY, OFFERS_AT_ONCE,
     STOOD_STILL_MIN,
 };
 use crate::base::money::Cents;
@@ -45,7 +45,7 @@ use std::time::Duration;
 const MISSES_TO_LOST: u32 = 2;
 /// By then a process that is alive has greeted again.
 const RIVAL_PATIENCE: Duration = Duration::from_millis(1_200);
-const _: () = assert!(RIVAL_PATIENCE.as_millis() > 2 * PEER_HELLO_EVERY.as_millis());
+const _: () = assert!(RIVAL_PATIENCE.as_millis() > 2 * GREETING_EVERY.as_millis());
 
 /// The one instance that decides about an id or an account: the first if the number is even, else
 /// the second. A rule a balancer can follow from the text alone.
@@ -285,7 +285,7 @@ impl Membership {
         self.misses = 0;
         self.peer_is_copy = hello.is_copy;
         // Often enough that a lease outlives the loss of a greeting or two.
-        self.greet_at = asked_at + PEER_HELLO_EVERY.min(self.adopt_after / 8);
+        self.greet_at = asked_at + GREETING_EVERY.min(self.adopt_after / 8);
         // Another process counts anew, or its list is another one.
         if hello.process != self.peer_process || hello.adopted < self.learned {
             self.learned = hello.adopted_first;

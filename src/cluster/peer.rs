@@ -33,23 +33,23 @@ use std::time::Duration;
 /// What is asked together, on a connection of its own: an answer comes behind all that were asked
 /// for before it, so what waits for a disk must not be in front of what is needed at once.
 #[derive(Clone, Copy)]
-enum Lane {
+enum Topic {
     Greetings,
     Totals,
     Payments,
     Accounts,
 }
 
-const LANES: usize = 4;
+const TOPICS: usize = 4;
 
-impl Lane {
+impl Topic {
     /// How long its oldest question may be without an answer: less than the longest that anybody
     /// waits, so that the first one whose time is over sees it.
     fn silence_max(self) -> Duration {
         match self {
-            Lane::Totals | Lane::Accounts => PEER_SILENCE_MAX,
-            Lane::Greetings => GREETING_PATIENCE * 4 / 5,
-            Lane::Payments => PEER_PATIENCE * 4 / 5,
+            Topic::Totals | Topic::Accounts => PEER_SILENCE_MAX,
+            Topic::Greetings => GREETING_PATIENCE * 4 / 5,
+            Topic::Payments => PEER_PATIENCE * 4 / 5,
         }
     }
 }
@@ -107,9 +107,9 @@ async fn pause_before(deadline: Moment) -> bool {
 }
 
 thread_local! {
-    /// This thread's connections, one a lane.
-    static PIPES: RefCell<[Option<Rc<Pipe>>; LANES]> =
-        const { RefCell::new([const { None }; LANES]) };
+    /// This thread's connections, one a topic.
+    static PIPES: RefCell<[Option<Rc<Pipe>>; TOPICS]> =
+        const { RefCell::new([const { None }; TOPICS]) };
 }
 
 impl Peer {
@@ -135,7 +135,7 @@ impl Peer {
             }
         }
         let line = format_args!("GET /peer/totals{query}");
-        let body = self.call(Lane::Totals, PEER_TIMEOUT, line, b"").await?;
+        let body = self.call(Topic::Totals, PEER_TIMEOUT, line, b"").await?;
         let message: TotalsMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
         message.read().ok_or(BAD_ANSWER)
     }
@@ -146,7 +146,7 @@ impl Peer {
     /// If it has not said that it did; [`PurgeRefused`](PurgeError::Refused) if it does not allow it.
     pub async fn purge(&self) -> Result<(), PurgeError> {
         let line = format_args!("POST /peer/purge");
-        match self.ask(Lane::Payments, PEER_PATIENCE, line, b"").await {
+        match self.ask(Topic::Payments, PEER_PATIENCE, line, b"").await {
             Ok((200, _)) => Ok(()),
             Ok((403, _)) => Err(PurgeError::Refused),
             Ok(_) | Err(_) => Err(PurgeError::Unknown),
@@ -156,12 +156,12 @@ impl Peer {
     /// The body of a 200.
     async fn call(
         &self,
-        lane: Lane,
+        topic: Topic,
         time: Duration,
         line: fmt::Arguments<'_>,
         body: &[u8],
     ) -> Result<Vec<u8>, PeerError> {
-        match self.ask(lane, time, line, body).await {
+        match self.ask(topic, time, line, body).await {
             Ok((200, body)) => Ok(body),
             Ok(_) => Err(BAD_ANSWER),
             Err(_) => Err(NO_ANSWER),
@@ -179,17 +179,17 @@ impl Peer {
         out.extend_from_slice(body);
     }
 
-    /// Asks, together with whatever else this thread asks on this lane in this turn.
+    /// Asks, together with whatever else this thread asks on this topic in this turn.
     async fn ask(
         &self,
-        lane: Lane,
+        topic: Topic,
         time: Duration,
         line: fmt::Arguments<'_>,
         body: &[u8],
     ) -> Result<Reply, Unheard> {
         let pipe = PIPES.with(|pipes| {
-            let pipe = &mut pipes.borrow_mut()[lane as usize];
-            let new = || Rc::new(Pipe::new(self.target.clone(), lane.silence_max()));
+            let pipe = &mut pipes.borrow_mut()[topic as usize];
+            let new = || Rc::new(Pipe::new(self.target.clone(), topic.silence_max()));
             pipe.get_or_insert_with(new).clone()
         });
         pipe.ask(time, |out, host| self.write_request(out, host, line, body)).await
@@ -220,7 +220,7 @@ impl Peer {
         let mut sent = false;
         loop {
             let answer =
-                self.ask(Lane::Accounts, deadline.since(clock::moment()), line, &body).await;
+                self.ask(Topic::Accounts, deadline.since(clock::moment()), line, &body).await;
             sent |= matches!(answer, Err(Unheard { sent: true, .. }));
             match answer {
                 Ok(answer @ (200 | 404 | 422, _)) => return Ok(answer),
@@ -240,7 +240,7 @@ impl Peer {
         let deadline = clock::moment() + LEDGER_PATIENCE;
         let line = format_args!("GET /peer/accounts/{}", id.0);
         loop {
-            match self.ask(Lane::Accounts, deadline.since(clock::moment()), line, b"").await {
+            match self.ask(Topic::Accounts, deadline.since(clock::moment()), line, b"").await {
                 Ok(answer @ (200 | 404, _)) => return Some(answer),
                 Err(Unheard { reason: Reason::Lost, .. }) if pause_before(deadline).await => {}
                 _ => return None,
@@ -260,7 +260,7 @@ impl Peer {
     pub async fn greet(&self, ours: &Hello) -> Result<Hello, PeerError> {
         let body = sonic_rs::to_vec(ours).map_err(|_| BAD_ANSWER)?;
         let line = format_args!("POST /peer/hello");
-        let body = self.call(Lane::Greetings, GREETING_PATIENCE, line, &body).await?;
+        let body = self.call(Topic::Greetings, GREETING_PATIENCE, line, &body).await?;
         let now = clock::moment();
         let hello: Hello = json::read(&body).map_err(|_| BAD_ANSWER)?;
         let ahead_us = hello.now_us.wrapping_sub(now.0) as i64;
@@ -275,7 +275,7 @@ impl Peer {
     /// If it does not answer.
     pub async fn adopted(&self, from: u64) -> Result<AdoptedPage, PeerError> {
         let line = format_args!("GET /peer/adopted?from={from}");
-        let body = self.call(Lane::Greetings, PEER_PATIENCE, line, b"").await?;
+        let body = self.call(Topic::Greetings, PEER_PATIENCE, line, b"").await?;
         let page: AdoptedMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
         let read = |(id, cents): (String, i64)| {
             PaymentId::parse(id.as_bytes()).map(|id| (id, Cents(cents)))
@@ -292,7 +292,7 @@ impl Peer {
         let message = OfferMessage { id: id.to_string(), cents: amount.0 };
         let body = sonic_rs::to_vec(&message).map_err(|_| BAD_ANSWER)?;
         let line = format_args!("POST /peer/payments");
-        let answer = self.call(Lane::Payments, PEER_PATIENCE, line, &body).await?;
+        let answer = self.call(Topic::Payments, PEER_PATIENCE, line, &body).await?;
         let answer: OfferedMessage = json::read(&answer).map_err(|_| BAD_ANSWER)?;
         Accepted::by_name(&answer.accepted).ok_or(BAD_ANSWER)
     }
@@ -306,7 +306,7 @@ impl Peer {
         };
         if let Ok(body) = sonic_rs::to_vec(&message) {
             let line = format_args!("POST /peer/health");
-            let _ = self.call(Lane::Greetings, PEER_PATIENCE, line, &body).await;
+            let _ = self.call(Topic::Greetings, PEER_PATIENCE, line, &body).await;
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum Durability {
 /// One instance: takes payments, drives them to the processors, tells what went where.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
-    /// Where clients (or the balancer) connect: IP:PORT or unix:/path. Repeatable. [::]:PORT takes
+    /// Where clients (or the balancer) connect: IP:PORT or unix:/path. Repeatable. `[::]:PORT` takes
     /// IPv4 as well, unless an IPv4 address of the same port is listed beside it.
     #[arg(long, env = "GALO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9999")]
     pub listen: Vec<ListenAddress>,

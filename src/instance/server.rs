@@ -55,7 +55,7 @@ pub async fn attend(node: Arc<Node>) {
             node.lifecycle.answering.fetch_sub(*batches, Ordering::SeqCst);
         }
         let is_crowd = answers.iter().map(|answers| answers.count).sum::<u32>() >= CROWD;
-        is_due = (is_due || accepted) && !node.payments.queue.hand_over(now, is_crowd);
+        is_due = (is_due || accepted) && !node.payments.queue.wake_if_due(now, is_crowd);
         is_due
     });
     // Nobody would wake the dispatcher any more.

@@ -49,7 +49,7 @@ impl fmt::Display for PaymentId {
 }
 
 /// One of the two payment processors; the first is the cheaper one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Processor {
     Default,
     Fallback,

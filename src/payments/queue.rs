@@ -25,7 +25,7 @@ pub struct Queue {
     outstanding_max: usize,
     waker: AtomicWaker,
     /// When the dispatcher was last woken for payments (µs).
-    handed_over_at: AtomicU64,
+    woken_at: AtomicU64,
 }
 
 /// Both are written for every payment: on a cache line that holds nothing else.
@@ -50,7 +50,7 @@ impl Queue {
             counts: Counts::default(),
             outstanding_max,
             waker: AtomicWaker::new(),
-            handed_over_at: AtomicU64::new(0),
+            woken_at: AtomicU64::new(0),
         }
     }
 
@@ -87,15 +87,15 @@ impl Queue {
 
     /// Wakes the dispatcher if payments wait for it, but in a crowd of requests not more often than
     /// once in [`WAKE_EVERY`]. False if that is still to be done.
-    pub fn hand_over(&self, now: Moment, is_crowd: bool) -> bool {
+    pub fn wake_if_due(&self, now: Moment, is_crowd: bool) -> bool {
         if self.ring.is_empty() {
             return true;
         }
-        let handed_over_at = Moment(self.handed_over_at.load(Ordering::Relaxed));
-        if is_crowd && now.since(handed_over_at) < WAKE_EVERY {
+        let woken_at = Moment(self.woken_at.load(Ordering::Relaxed));
+        if is_crowd && now.since(woken_at) < WAKE_EVERY {
             return false;
         }
-        self.handed_over_at.store(now.0, Ordering::Relaxed);
+        self.woken_at.store(now.0, Ordering::Relaxed);
         self.wake();
         true
     }
@@ -190,13 +190,13 @@ mod tests {
     fn a_crowd_is_handed_over_now_and_then_and_single_ones_at_once() {
         let queue = Queue::new(2, 2);
         let at = |us: u64| Moment(1_000_000 + us);
-        assert!(queue.hand_over(at(0), true), "there is nothing");
+        assert!(queue.wake_if_due(at(0), true), "there is nothing");
         queue.reserve().unwrap().push(payment(1));
-        assert!(queue.hand_over(at(0), true), "the first after a pause");
-        assert!(!queue.hand_over(at(999), true));
-        assert!(queue.hand_over(at(999), false));
-        assert!(!queue.hand_over(at(1_000), true));
-        assert!(queue.hand_over(at(1_999), true));
+        assert!(queue.wake_if_due(at(0), true), "the first after a pause");
+        assert!(!queue.wake_if_due(at(999), true));
+        assert!(queue.wake_if_due(at(999), false));
+        assert!(!queue.wake_if_due(at(1_000), true));
+        assert!(queue.wake_if_due(at(1_999), true));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! What stands around an instance: a processor of the contest, simulated; the demo, which is the
-//! whole system at work; the rehearsal, which plays the routing in virtual time.
+//! whole system at work; the judge, who compares the books after a contest; the rehearsal, which
+//! plays the routing in virtual time.
 //!
 //! Uses instances as anybody else would, over their sockets.
 
+pub mod dice;
+pub mod text;
+pub mod judge;
 pub mod demo;
 pub mod rehearsal;
 pub mod simulator;

@@ -101,6 +101,14 @@ fn the_readme_is_short() {
 }
 
 #[test]
+fn the_oldest_rust_is_the_same_everywhere() {
+    let asked_for = concat!("Rust ", env!("CARGO_PKG_RUST_VERSION"), " or newer");
+    for path in ["README.md", "CONTRIBUTING.md", "docs/operating.md"] {
+        assert!(fs::read_to_string(path).unwrap().contains(asked_for), "{path}: {asked_for}");
+    }
+}
+
+#[test]
 fn links_lead_somewhere() {
     let mut followed = 0;
     for (path, text) in documents() {
@@ -127,6 +135,23 @@ fn links_lead_somewhere() {
         }
     }
     assert!(followed > 20, "{followed}");
+}
+
+#[test]
+fn a_word_of_the_glossary_is_defined_once() {
+    let document = fs::read_to_string("docs/architecture.md").unwrap();
+    let (_, glossary) = document.split_once("## Glossary\n").unwrap();
+    let glossary = glossary.split("\n## ").next().unwrap();
+    let rows = glossary.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let words = rows.filter(|word| *word != "word" && !word.starts_with("---"));
+    let words: Vec<_> = words.flat_map(|row| row.split(['(', ')', ','])).map(str::trim).collect();
+    for word in ["lease", "reach", "home", "guest", "adopt", "foreign", "lane", "door", "greeting"]
+    {
+        assert!(words.contains(&word), "{word} is not defined");
+    }
+    for (index, word) in words.iter().enumerate().filter(|(_, word)| !word.is_empty()) {
+        assert!(!words[..index].contains(word), "{word} is defined twice");
+    }
 }
 
 fn help(subcommand: &str) -> String {
@@ -190,7 +215,8 @@ fn every_command_and_flag_of_galo_that_is_named_exists() {
 
 /// Everything that takes flags or settings: galo's own help, and the scripts.
 fn known_words() -> String {
-    let commands = ["serve", "processor", "rehearse", "demo", "journal check", "journal dump"];
+    let commands =
+        ["serve", "processor", "rehearse", "demo", "judge", "journal check", "journal dump"];
     let mut known: String = commands.map(help).concat();
     for folder in [".ci", "perf", "perf/contest", "tests/all/support"] {
         for entry in fs::read_dir(folder).unwrap() {

@@ -1,16 +1,21 @@
 //! Everything that is tried on the real binary from outside, in one binary of its own: linked once,
 //! and its parts run beside each other. One part alone: `cargo test --test all kills::`.
 
+// In tests a failure is an answer, in what they share as well.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 mod adoptions;
 mod answers;
 mod demo;
+mod dependencies;
 mod documents;
 mod faults;
 mod homes;
 mod http;
 mod journal;
+mod judge;
 mod kills;
 mod ledger;
 mod ledger_accounts;

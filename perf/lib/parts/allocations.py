@@ -50,7 +50,7 @@ def measure(seconds, *arguments):
                 time.sleep(seconds)
                 after = counts(path)
                 settled = machine.settled(door) - settled
-            return [(now - then) / settled for now, then in zip(after, before)] + [at_start]
+            return [(now - then) / settled for now, then in zip(after, before, strict=True)] + [at_start]
 
 
 def run(sheet, quick):

@@ -13,7 +13,7 @@ def run(sheet, quick):
     seconds = 2 if quick else 15
     ports = [machine.free_port(), machine.free_port()]
     started = [machine.floor(port, answer="processor") for port in ports]
-    child, entry, door = machine.galo(ports)
+    child, entry, _ = machine.galo(ports)
     with machine.running(*started, child):
         for _ in range(200):
             machine.call(entry, "GET", "/healthz")

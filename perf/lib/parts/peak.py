@@ -37,7 +37,8 @@ def quantile_between(before, after, share):
     names = sorted((it for it in after if it.startswith("galo_entry_seconds_bucket")), key=bound)
     counts = [after[name] - before[name] for name in names]
     target = share * counts[-1]
-    return next(bound(name) for name, count in zip(names, counts) if count >= target) * 1000
+    buckets = zip(names, counts, strict=True)
+    return next(bound(name) for name, count in buckets if count >= target) * 1000
 
 
 def fill(entry, door, count):

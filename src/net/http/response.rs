@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// An empty 202 on an HTTP/1.1 connection that stays open: the answer to nearly every request.
-/// Byte for byte what [`write`] would write.
+/// Byte for byte what [`write()`] would write.
 pub const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
 
 /// The only media type we write.

@@ -3,8 +3,8 @@
 //! Knows nothing of what they do. Processes are ended by the id of a child not yet waited for, so
 //! never a stranger's.
 
-use super::text;
 use crate::base::clock;
+use crate::tools::text;
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};

@@ -1,19 +1,15 @@
-//! A client's keep-alive connection to one server of the demo, and what the servers' JSON says.
+//! A client's keep-alive connection to one server of the demo.
 //!
 //! Much like `upstream::Link`, with one difference that matters to a score: connecting is apart
 //! from the exchange, because the contest's latency counts sending, waiting and receiving only.
 //! After a time-out or an error the connection is closed; nothing is ever sent twice.
 
 use crate::base::clock::{self, Moment};
-use crate::base::money::{Cents, Total};
 use crate::net::http::response::{self, Parsed};
 use crate::net::timeouts::Alarm;
-use crate::payments::Totals;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
-use serde::Deserialize;
-use sonic_rs::LazyValue;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -149,63 +145,5 @@ async fn exchange(stream: &mut TcpStream, buffers: &mut Buffers) -> Option<(u16,
             stream.read(std::mem::take(&mut buffers.received).slice_mut(start..)).await;
         buffers.received = free.into_inner();
         at_eof = result.ok()? == 0;
-    }
-}
-
-#[derive(Deserialize)]
-struct TotalsDocument<'a> {
-    #[serde(rename = "totalRequests")]
-    count: u64,
-    #[serde(borrow, rename = "totalAmount")]
-    amount: LazyValue<'a>,
-}
-
-impl TotalsDocument<'_> {
-    fn read(&self) -> Option<Totals> {
-        let cents = Cents::parse(self.amount.as_raw_str().as_bytes()).ok()?;
-        Some(Totals { count: self.count, amount: Total(cents.0.into()) })
-    }
-}
-
-/// A processor's `GET /admin/payments-summary`; money is read as exact decimal text.
-pub fn read_totals(body: &[u8]) -> Option<Totals> {
-    sonic_rs::from_slice::<TotalsDocument>(body).ok()?.read()
-}
-
-/// The backend's `GET /payments-summary`.
-pub fn read_summary(body: &[u8]) -> Option<[Totals; 2]> {
-    #[derive(Deserialize)]
-    struct Document<'a> {
-        #[serde(borrow)]
-        default: TotalsDocument<'a>,
-        #[serde(borrow)]
-        fallback: TotalsDocument<'a>,
-    }
-    let document: Document = sonic_rs::from_slice(body).ok()?;
-    Some([document.default.read()?, document.fallback.read()?])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn totals_are_read_exactly() {
-        let totals = |count, cents| Totals { count, amount: Total(cents) };
-        let of_processor =
-            br#"{"totalRequests":3,"totalAmount":59.7,"totalFee":2.985,"feePerTransaction":0.05}"#;
-        assert_eq!(read_totals(of_processor), Some(totals(3, 5_970)));
-        let of_backend = concat!(
-            r#"{"default":{"totalRequests":43236,"totalAmount":415542345.98},"#,
-            r#""fallback":{"totalRequests":0,"totalAmount":0}}"#
-        );
-        assert_eq!(
-            read_summary(of_backend.as_bytes()),
-            Some([totals(43_236, 41_554_234_598), totals(0, 0)])
-        );
-        for wrong in ["", "{}", r#"{"totalRequests":1,"totalAmount":"1"}"#] {
-            assert_eq!(read_totals(wrong.as_bytes()), None, "{wrong}");
-            assert_eq!(read_summary(wrong.as_bytes()), None, "{wrong}");
-        }
     }
 }

@@ -1,19 +1,22 @@
-//! One contest from its set-up to its score sheet, and the judgement of the run.
+//! One contest from its set-up to its score sheet, and its judgement, which is that of `galo judge`.
 //!
 //! The same contest as perf/contest plays with k6, with two differences: there is no balancer
 //! between the clients and the instances, so latencies are shorter, and a bonus higher; and ids
 //! are random.
 
-use super::books::{self, Fate, Held};
-use super::load::{Dice, Load};
-use super::referee::{Answers, Referee};
+use super::client::ADMIN_TOKEN;
+use super::load::Load;
+use super::referee::Referee;
 use super::sheet::{Latency, Sheet};
 use super::stages::{Contest, WELL};
 use super::system::Places;
-use super::text::say;
 use crate::base::clock::Moment;
-use crate::payments::PaymentId;
-use std::net::SocketAddr;
+use crate::tools::dice::Dice;
+use crate::tools::judge::ask::Server;
+use crate::tools::judge::compare::Known;
+use crate::tools::judge::score::{Excused, Run};
+use crate::tools::judge::{self, Servers};
+use crate::tools::text::say;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,7 +24,7 @@ use std::time::Duration;
 pub struct Played {
     /// As far as it is known without the books.
     pub sheet: Sheet,
-    pub sent: Vec<(PaymentId, Fate)>,
+    pub posted: Vec<Known>,
 }
 
 /// A contest from its set-up to the reading of the totals.
@@ -49,39 +52,39 @@ pub async fn play(
     load.stop();
     // Taken here: what is asked from now on is no part of the run.
     let record = load.take_record();
-    let sheet = Sheet {
-        contest,
-        speed,
+    let (latency, p99_hundredths_ms) = Latency::of(record.durations_us);
+    let run = Run {
+        fees: contest.fees,
         posts: load.posts(),
         audits,
         held: answers.held(),
         said: answers.backend,
-        latency: Latency::of(record.durations_us),
-        duplicates: 0,
+        p99_hundredths_ms,
+        hurried: speed != 1,
     };
-    Ok(Played { sheet, sent: record.sent })
+    let sheet = Sheet { contest, speed, run, latency, duplicates: 0 };
+    Ok(Played { sheet, posted: record.posted })
 }
 
 /// Completes the sheet with what the books say, prints it, and says what was wrong. Whether the
 /// run was good.
-pub async fn judge(
-    played: Played,
-    referee: &mut Referee,
-    processors: [SocketAddr; 2],
-    settled: &Answers,
-) -> bool {
-    let Played { mut sheet, sent } = played;
-    let mut found = sheet.findings();
+pub fn judge(played: Played, places: Places) -> bool {
+    let Played { mut sheet, posted } = played;
+    let mut found = sheet.run.findings(Excused::default());
+    let processor = |address| judge::ask::Processor {
+        server: Server::at(address),
+        token: ADMIN_TOKEN.to_owned(),
+    };
+    let servers =
+        Servers { backend: Server::at(places.entry), processors: places.processors.map(processor) };
+    let dice = Dice::new().map_err(|error| format!("no random numbers: {error}"));
     // Blocks the event loop, on which nothing else is left to do.
-    let read = |address| books::read(address).map_err(|error| format!("no books: {error}"));
-    match read(processors[0]).and_then(|held| Ok([held, read(processors[1])?])) {
-        Ok(held) => {
-            let (duplicates, wrong) = books::compare(&sent, sheet.contest.amount, &held);
-            sheet.duplicates = duplicates;
-            found.extend(wrong);
-            found.extend(compare_summaries(&held, referee, settled).await);
+    match dice.and_then(|mut dice| servers.judge(&posted, judge::WINDOWS, &mut dice)) {
+        Ok(judged) => {
+            sheet.duplicates = judged.duplicates();
+            found.extend(judged.findings());
         }
-        Err(reason) => found.push(reason),
+        Err(reason) => found.push(format!("no books: {reason}")),
     }
     say(format_args!("\n{sheet}"));
     for finding in &found {
@@ -91,17 +94,4 @@ pub async fn judge(
         say("  every accepted payment is held by exactly one processor, and every summary agrees");
     }
     found.is_empty()
-}
-
-async fn compare_summaries(
-    held: &[Vec<Held>; 2],
-    referee: &mut Referee,
-    settled: &Answers,
-) -> Vec<String> {
-    let Ok(mut dice) = Dice::new() else { return vec!["no random numbers".into()] };
-    let mut wrong = referee.compare_windows(held, &mut dice).await;
-    if settled.backend != Some(books::totals(held, Default::default())) {
-        wrong.push(format!("the backend says {:?} in the end, the books differ", settled.backend));
-    }
-    wrong
 }

@@ -4,15 +4,14 @@
 //! One event loop, one task a connection. The invariant: each payment is posted once, under an id
 //! of its own, and its fate is one of three.
 
-use super::books::Fate;
 use super::client::{Call, Client, Reply};
-use super::sheet::Posts;
 use crate::base::clock::{self, Moment};
 use crate::base::histogram::Histogram;
 use crate::base::money::Cents;
-use crate::payments::PaymentId;
+use crate::tools::dice::Dice;
+use crate::tools::judge::compare::Known;
+use crate::tools::judge::score::{Posts, fate};
 use std::cell::{Cell, RefCell};
-use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,10 +35,10 @@ pub struct Load {
     record: Option<RefCell<Record>>,
 }
 
-/// Everything about a run, for its judgement: about 36 bytes a payment.
+/// Everything about a run, for its judgement: about 52 bytes a payment.
 #[derive(Default)]
 pub struct Record {
-    pub sent: Vec<(PaymentId, Fate)>,
+    pub posted: Vec<Known>,
     /// Of each successful request, in microseconds.
     pub durations_us: Vec<u32>,
 }
@@ -79,23 +78,16 @@ impl Load {
         let call = Call { method: "POST", path: "/payments", body: &body };
         let reply = self.ask(client, call).await;
         self.under_way.update(|count| count - 1);
-        let fate = match reply.as_ref().map(|reply| reply.status) {
-            Some(200 | 201 | 202 | 204) => Fate::Accepted,
-            Some(_) => Fate::Refused,
-            None => Fate::Unknown,
-        };
+        let status = reply.as_ref().map(|reply| reply.status);
         if let Some(reply) = reply {
             self.last_second.borrow().record(reply.took);
         }
         let mut posts = self.posts.get();
-        match fate {
-            Fate::Accepted => posts.accepted += 1,
-            Fate::Refused => posts.refused += 1,
-            Fate::Unknown => posts.unanswered += 1,
-        }
+        posts.count(status);
         self.posts.set(posts);
         if let Some(record) = &self.record {
-            record.borrow_mut().sent.push((id, fate));
+            let known = Known { id, amount: self.amount, fate: fate(status) };
+            record.borrow_mut().posted.push(known);
         }
     }
 
@@ -182,54 +174,5 @@ pub async fn sleep_until(at: Moment) {
     let left = at.since(clock::moment());
     if !left.is_zero() {
         monoio::time::sleep(left).await;
-    }
-}
-
-/// A generator of random numbers, started from the kernel's: SplitMix64 (Steele, Lea, Flood 2014).
-/// Good for ids that must not meet, not for secrets.
-pub struct Dice(u64);
-
-impl Dice {
-    /// # Errors
-    /// If the kernel gives no random numbers.
-    pub fn new() -> io::Result<Dice> {
-        random_bytes().map(|bytes| Dice(u64::from_ne_bytes(bytes)))
-    }
-
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word ^ (word >> 31)
-    }
-
-    /// A UUID of version 4.
-    pub fn payment_id(&mut self) -> PaymentId {
-        let bits = (u128::from(self.roll()) << 64) | u128::from(self.roll());
-        PaymentId(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().as_u128())
-    }
-}
-
-/// From the kernel, good for secrets.
-///
-/// # Errors
-/// If there is no /dev/urandom.
-pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_uuids_of_version_4_and_differ() {
-        let mut dice = Dice(7);
-        let ids: std::collections::HashSet<_> = (0..10_000).map(|_| dice.payment_id()).collect();
-        assert_eq!(ids.len(), 10_000);
-        assert!(ids.iter().all(|id| uuid::Uuid::from_u128(id.0).get_version_num() == 4));
     }
 }

@@ -4,21 +4,18 @@
 //!
 //! | file | what lives here |
 //! | --- | --- |
-//! | `text.rs` | numbers and lines for people |
 //! | `stages.rs` | what the processors go through: the demo's story, both contests |
 //! | `client.rs` | one connection to one server |
-//! | `books.rs` | the processors' books against what was posted |
-//! | `sheet.rs` | the contest's formula and score sheet |
+//! | `sheet.rs` | the contest's score sheet as text |
 //! | `status.rs` | the line a second |
 //! | `load.rs` | the clients |
 //! | `referee.rs` | set-up, stages, audits, totals |
-//! | `contest.rs` | a contest, and its judgement |
+//! | `contest.rs` | a contest |
 //! | `children.rs` | processes |
 //! | `system.rs` | which processes, and where they listen |
 //!
 //! It takes nothing of the servers' insides; what it says of them they have told over HTTP.
 
-mod books;
 mod children;
 mod client;
 mod contest;
@@ -28,17 +25,18 @@ mod sheet;
 mod stages;
 mod status;
 mod system;
-mod text;
 
 use crate::base::clock::{self, Moment};
 use crate::base::money::Fee;
 use crate::net::runtime::Driver;
 use crate::payments::{Processor, Totals};
+use crate::tools::dice::Dice;
+use crate::tools::text::{self, grouped, money, percent, say, say_aside};
 use children::Child;
 pub use children::die_with_parent;
 use client::{Call, Client};
 use contest::Played;
-use load::{Dice, Load, sleep_until};
+use load::{Load, sleep_until};
 use referee::{Answers, Referee};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use stages::{Contest, WELL};
@@ -50,7 +48,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use system::Places;
-use text::{grouped, money, percent, say, say_aside};
 
 /// The whole system on this machine: two processors, two instances, one entry, until Ctrl-C
 ///
@@ -247,7 +244,7 @@ impl Demo {
         let answers = self.settle(&mut referee).await;
         match end {
             End::Played(played) => {
-                let good = contest::judge(*played, &mut referee, processors, &answers).await;
+                let good = contest::judge(*played, self.places);
                 self.tell_costs();
                 good
             }

@@ -3,22 +3,20 @@
 //!
 //! It sees what any client could see and judges by that alone.
 
-use super::books::{self, Held};
-use super::client::{Call, Client, Reply, read_summary, read_totals};
-use super::load::{Dice, Load, sleep_until};
-use super::sheet::Audits;
+use super::client::{Call, Client, Reply};
+use super::load::{Load, sleep_until};
 use super::stages::{Condition, Contest, Stage};
-use super::text::say;
 use crate::base::clock::{self, Moment, Timestamp};
-use crate::payments::{Totals, Window};
+use crate::payments::Totals;
+use crate::tools::judge::ask::{read_summary, read_totals};
+use crate::tools::judge::score::Audits;
+use crate::tools::text::say;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 const AUDIT_EVERY: Duration = Duration::from_secs(10);
 const PATHS: [&str; 2] = ["/admin/payments-summary", "/payments-summary"];
-/// Windows in which the backend's totals are compared with the books after a contest.
-const WINDOWS: usize = 50;
 
 /// A connection to each of the three.
 pub struct Referee {
@@ -137,31 +135,6 @@ impl Referee {
             sleep_until((clock::moment() + AUDIT_EVERY / speed).min(end)).await;
         }
         audits
-    }
-
-    /// Compares the backend's totals with the books, for windows whose bounds lie on, or one
-    /// millisecond beside, a payment's `requestedAt`. What is wrong, a sentence each.
-    pub async fn compare_windows(&mut self, held: &[Vec<Held>; 2], dice: &mut Dice) -> Vec<String> {
-        let count = held[0].len() + held[1].len();
-        let mut wrong = Vec::new();
-        for _ in 0..WINDOWS {
-            let mut bound = || {
-                let index = (dice.roll() % count.max(1) as u64) as usize;
-                let payment = held.iter().flatten().nth(index)?;
-                Some(Timestamp(payment.requested_at.0 + (dice.roll() % 3) as i64 - 1))
-            };
-            let (Some(one), Some(other)) = (bound(), bound()) else { break };
-            let (from, to) = (one.min(other), one.max(other));
-            let truth = books::totals(held, Window { from: Some(from), to: Some(to) });
-            let answers = self.ask_all(&format!("?from={from}&to={to}")).await;
-            if answers.backend != Some(truth) {
-                let said = answers.backend;
-                wrong.push(format!(
-                    "from {from} to {to} the books say {truth:?}, the backend {said:?}"
-                ));
-            }
-        }
-        wrong
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Data only, copied from the rules of the contest of 2025; nothing here makes a call.
 
-use super::text::grouped;
 use crate::base::money::Cents;
 use crate::base::money::Fee;
 use crate::payments::Processor;
+use crate::tools::text::grouped;
 use std::fmt;
 
 /// What a processor is set to.

@@ -2,10 +2,10 @@
 //!
 //! Pure: text in, text out. Every number is one that an instance published or a request took.
 
-use super::text::{grouped, milliseconds, money};
 use crate::base::histogram::Histogram;
 use crate::base::money::Fee;
 use crate::payments::Processor;
+use crate::tools::text::{grouped, milliseconds, money};
 use std::time::Duration;
 
 /// The names of the columns, in two lines.

@@ -5,10 +5,10 @@
 
 use super::children::Child;
 use super::client::ADMIN_TOKEN;
-use super::load::random_bytes;
 use super::{DemoArgs, Ports};
 use crate::base::clock;
 use crate::base::money::Fee;
+use crate::tools::dice::random_bytes;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;

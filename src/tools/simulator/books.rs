@@ -4,6 +4,7 @@
 //! once or not at all, and [`Books::totals`] over all time is the sum of the rows.
 
 use super::units::MicroTimestamp;
+use crate::base::limits::BOOKINGS_JUDGED_MAX;
 use crate::base::money::{Cents, Total};
 use crate::payments::{PaymentId, Totals};
 use hashbrown::HashMap;
@@ -11,6 +12,7 @@ use hashbrown::hash_map::Entry;
 
 /// How many payments the books take: half a gigabyte of memory, an hour and more at 1,000 a second.
 pub const PAYMENTS_MAX: usize = 4_000_000;
+const _: () = assert!(PAYMENTS_MAX <= BOOKINGS_JUDGED_MAX, "what is booked can be judged");
 
 /// A payment as it was booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
