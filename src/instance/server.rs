@@ -5,8 +5,8 @@
 
 use crate::base::clock::{self, Moment};
 use crate::base::limits::{
-    ACCEPT_PAUSE, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, RESPONSES_SIZE_MAX, TURNED_AWAY_MAX,
-    WRITE_TIMEOUT,
+    ACCEPT_PAUSE, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX, RESPONSES_SIZE_MAX,
+    TURNED_AWAY_MAX, WRITE_TIMEOUT,
 };
 use crate::instance::api::{self, Door, Frame, Then};
 use crate::instance::give_up;
@@ -94,6 +94,8 @@ struct Client<S: AsyncWriteRent> {
     alarm: Alarm,
     /// Bytes received and not consumed.
     received: Vec<u8>,
+    /// How much room the next read is given: as much as this client sends at once.
+    burst: usize,
     /// Decoded chunked bodies.
     scratch: Vec<u8>,
     /// Answers not written yet.
@@ -132,7 +134,8 @@ impl<S: Stream> Client<S> {
     fn new(stream: S) -> Client<S> {
         let (reader, writer) = stream.into_split();
         let (received, scratch, out) = Default::default();
-        Client { reader, writer, alarm: Alarm::new(), received, scratch, out, held: Held::new() }
+        let (alarm, held, burst) = (Alarm::new(), Held::new(), READ_BUFFER_SIZE);
+        Client { reader, writer, alarm, received, burst, scratch, out, held }
     }
 
     /// Serves requests until one side closes.
@@ -266,6 +269,7 @@ impl<S: Stream> Client<S> {
             return Read::TimedOut;
         }
         let start = self.received.len();
+        let room = self.received.capacity() - start;
         let free = std::mem::take(&mut self.received).slice_mut(start..);
         let Client { reader, writer, alarm, out, held, .. } = self;
         // In the queue of the loop from here on, and so is what follows.
@@ -285,7 +289,7 @@ impl<S: Stream> Client<S> {
             };
             *out = bytes;
             match result {
-                Ok(written) if written == out.len() => give_back(out),
+                Ok(written) if written == out.len() => give_back(out, self.burst),
                 Ok(written) if written > 0 => {
                     if !write_rest(writer, alarm, out, written).await {
                         return Read::End;
@@ -301,7 +305,11 @@ impl<S: Stream> Client<S> {
             None => Read::TimedOut,
             Some((result, free)) => {
                 self.received = free.into_inner();
-                if result.is_ok_and(|length| length > 0) { Read::Some } else { Read::End }
+                let Ok(length @ 1..) = result else { return Read::End };
+                // What fills its room was perhaps not all.
+                let sent = if length < room { length } else { 2 * room };
+                self.burst = sent.next_power_of_two().clamp(READ_BUFFER_SIZE, READ_SIZE_MAX);
+                Read::Some
             }
         }
     }
@@ -310,10 +318,10 @@ impl<S: Stream> Client<S> {
     fn make_room(&mut self) {
         let length = self.received.len();
         let free = self.received.capacity() - length;
-        if free < READ_BUFFER_SIZE / 2 {
-            self.received.reserve_exact(READ_BUFFER_SIZE);
-        } else if free > BUFFERS_KEPT {
-            self.received.shrink_to(length + READ_BUFFER_SIZE);
+        if free < self.burst / 2 {
+            self.received.reserve_exact(self.burst);
+        } else if free > 2 * self.burst {
+            self.received.shrink_to(length + self.burst);
         }
         // What is in it is decoded again.
         if self.scratch.capacity() > BUFFERS_KEPT / 4 {
@@ -380,13 +388,14 @@ async fn write_rest<S: AsyncWriteRent>(
             _ => return false,
         }
     }
-    give_back(out);
+    give_back(out, READ_BUFFER_SIZE);
     true
 }
 
-/// Empties a buffer whose answers have been written. A large one is not kept.
-fn give_back(out: &mut Vec<u8>) {
-    if out.capacity() > BUFFERS_KEPT / 2 {
+/// Empties a buffer whose answers have been written. One larger than what its client sends at once
+/// is not kept.
+fn give_back(out: &mut Vec<u8>, burst: usize) {
+    if out.capacity() > burst {
         *out = Vec::new();
     } else {
         out.clear();

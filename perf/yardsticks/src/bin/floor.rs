@@ -17,7 +17,8 @@ use yardsticks::{READ_BUFFER_SIZE, block_on, message_length};
 const ENTRY: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
 const HEALTHY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const PROCESSOR: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
-    Content-Length: 37\r\n\r\n{\"failing\":false,\"minResponseTime\":0}";
+    Content-Length: 80\r\n\r\n\
+    {\"message\":\"payment processed successfully\",\"failing\":false,\"minResponseTime\":0}";
 
 struct Arguments {
     listen: String,
