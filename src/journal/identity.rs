@@ -81,6 +81,11 @@ pub struct Held {
 }
 
 impl Identity {
+    /// It was found to be a copy, now or once.
+    pub fn is_copy(&self) -> bool {
+        self.copied_at.is_some()
+    }
+
     pub fn encode(&self) -> String {
         let Identity { id, owner, place, copied_at } = self;
         let Owner { instance, is_paired, processors: [default, fallback] } = owner;
