@@ -347,6 +347,11 @@ impl Engine {
         disowned
     }
 
+    /// Whether somebody else drives it while it is in flight or in doubt here.
+    pub fn is_disowned(&self, id: PaymentId) -> bool {
+        self.dispatcher.borrow().is_disowned(id)
+    }
+
     /// Drives these from here on.
     pub fn submit(self: &Rc<Self>, payments: Vec<Payment>) {
         let mut dispatcher = self.dispatcher.borrow_mut();
