@@ -212,9 +212,10 @@ impl Membership {
         self.guests.len() + self.offering.len()
     }
 
-    /// Whether no more can be adopted before the peer has written down what was.
-    pub fn is_full(&self) -> bool {
-        self.adopted.len() >= ADOPTED_MAX
+    /// Whether one more could be adopted: beyond that a guest would wait until its home is back, and
+    /// those that wait would leave no place in the queue for our own.
+    pub fn takes_guests(&self) -> bool {
+        self.adopted.len() + self.guests() < ADOPTED_MAX
     }
 
     /// A payment was accepted in place of the peer.
