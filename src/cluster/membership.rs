@@ -308,7 +308,7 @@ impl Membership {
     fn look_for_rival(&mut self, asked_at: Moment, hello: &Hello, now: Moment) -> Option<Greeting> {
         let (_, ms_ago) = hello.rival.filter(|_| self.presence == Presence::Unknown)?;
         let first = *self.first_asked_at.get_or_insert(asked_at);
-        let seen_at = now - Duration::from_millis(ms_ago + 1);
+        let seen_at = now - Duration::from_millis(ms_ago.saturating_add(1));
         if seen_at > first {
             self.missed(now);
             return Some(Greeting::Rival);
@@ -348,7 +348,7 @@ impl Membership {
     pub fn learned(&mut self, from: u64, count: usize) {
         self.unwritten.clear();
         let Some((asked_at, until)) = self.pending else { return };
-        self.learned = from + count as u64;
+        self.learned = from.saturating_add(count as u64);
         if self.learned >= until {
             self.pending = None;
             self.found(asked_at);
