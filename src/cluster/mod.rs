@@ -7,7 +7,7 @@ pub mod membership;
 pub mod messages;
 pub mod peer;
 
-use crate::base::clock::{self, Moment, Timestamp};
+use crate::base::clock::{self, Moment, Timestamp, Until};
 use crate::base::instance::Instance;
 use crate::payments::{PaymentId, Reach};
 use membership::{Duty, Membership, Presence, home_of};
@@ -39,7 +39,7 @@ pub struct Identity {
     /// Which journal it writes, if it has one.
     pub journal: Option<String>,
     /// Until then that counts as a copy.
-    pub is_copy_until: Option<Timestamp>,
+    pub is_copy_until: Option<Until>,
     /// What both instances must agree about.
     pub settings: Vec<Setting>,
 }
@@ -114,9 +114,20 @@ impl Cluster {
         if self.peer.is_none() || holds_lease { Reach::Every } else { Reach::Cheaper }
     }
 
+    /// Whether our journal counts as a copy. Cheap.
+    pub fn is_copy(&self, at: Timestamp, now: Moment) -> bool {
+        self.identity.is_copy_until.is_some_and(|until| until.is_ahead_of(at, now))
+    }
+
     /// See [`Membership::peer_is_copy`]. To be asked after [`Cluster::reach`].
     pub fn peer_is_copy(&self) -> bool {
         self.peer_is_copy.load(Relaxed)
+    }
+
+    /// Whether a payment of the peer's may be accepted in its place: see
+    /// [`Membership::takes_guests`].
+    pub fn takes_guests(&self) -> bool {
+        self.takes_guests.load(Relaxed)
     }
 
     /// Whether this instance knows how things stand between it and its peer. One that has stood

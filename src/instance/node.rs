@@ -96,7 +96,7 @@ impl Node {
         let identity = Identity {
             process,
             journal: journal.id().map(|id| format!("{id:032x}")),
-            is_copy_until: journal.is_copy_until(),
+            is_copy_until: journal.is_copy_until(clock::now(), now),
             settings,
         };
         let token = config.peer_token.clone();

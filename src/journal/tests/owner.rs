@@ -150,7 +150,7 @@ fn a_copied_directory_is_told_from_one_that_was_moved() {
         Journal::start(found).unwrap()
     };
     let (journal, recovered) = start(&path.0, 0);
-    assert!(!recovered.is_copy && !journal.is_copy(Timestamp(0)));
+    assert!(!recovered.is_copy && journal.is_copy_until(Timestamp(0), Moment(0)).is_none());
     let id = journal.id();
     drop(journal);
     let moved = temporary("moved");
@@ -164,6 +164,6 @@ fn a_copied_directory_is_told_from_one_that_was_moved() {
     }
     let (journal, recovered) = start(&copy.0, HOUR_MS);
     assert!(recovered.is_copy && journal.id() == id);
-    assert!(journal.is_copy(Timestamp(24 * HOUR_MS)));
-    assert!(!journal.is_copy(Timestamp(25 * HOUR_MS)));
+    let until = journal.is_copy_until(Timestamp(HOUR_MS), Moment(0)).unwrap();
+    assert_eq!(until.wall, Timestamp(25 * HOUR_MS));
 }
