@@ -22,6 +22,21 @@ pub struct Moment(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Micros(pub i64);
 
+/// A time to come by both clocks: the wall clock may be set meanwhile, and the other one begins anew
+/// with each process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    pub wall: Timestamp,
+    pub moment: Moment,
+}
+
+impl Until {
+    /// Not reached by both of them.
+    pub fn is_ahead_of(self, at: Timestamp, now: Moment) -> bool {
+        at < self.wall || now < self.moment
+    }
+}
+
 /// Which whole millisecond stands for a time between two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {

@@ -65,7 +65,7 @@ pub const PEER_SILENCE_MAX: Duration = Duration::from_millis(200);
 /// How often the peer is asked whether it is there.
 pub const GREETING_EVERY: Duration = Duration::from_millis(500);
 /// Payments that this instance drove in place of its absent peer and that the peer has not written
-/// down yet. Beyond it no more are driven before it has.
+/// down yet, and those that wait for that. Beyond it no more are accepted before it has.
 pub const ADOPTED_MAX: usize = 262_144;
 /// So many payments are adopted with one write to the journal.
 pub const ADOPT_BATCH: usize = 4_096;

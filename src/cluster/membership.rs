@@ -212,9 +212,10 @@ impl Membership {
         self.guests.len() + self.offering.len()
     }
 
-    /// Whether no more can be adopted before the peer has written down what was.
-    pub fn is_full(&self) -> bool {
-        self.adopted.len() >= ADOPTED_MAX
+    /// Whether one more could be adopted: beyond that a guest would wait until its home is back, and
+    /// those that wait would leave no place in the queue for our own.
+    pub fn takes_guests(&self) -> bool {
+        self.adopted.len() + self.guests() < ADOPTED_MAX
     }
 
     /// A payment was accepted in place of the peer.
@@ -307,7 +308,7 @@ impl Membership {
     fn look_for_rival(&mut self, asked_at: Moment, hello: &Hello, now: Moment) -> Option<Greeting> {
         let (_, ms_ago) = hello.rival.filter(|_| self.presence == Presence::Unknown)?;
         let first = *self.first_asked_at.get_or_insert(asked_at);
-        let seen_at = now - Duration::from_millis(ms_ago + 1);
+        let seen_at = now - Duration::from_millis(ms_ago.saturating_add(1));
         if seen_at > first {
             self.missed(now);
             return Some(Greeting::Rival);
@@ -347,7 +348,7 @@ impl Membership {
     pub fn learned(&mut self, from: u64, count: usize) {
         self.unwritten.clear();
         let Some((asked_at, until)) = self.pending else { return };
-        self.learned = from + count as u64;
+        self.learned = from.saturating_add(count as u64);
         if self.learned >= until {
             self.pending = None;
             self.found(asked_at);

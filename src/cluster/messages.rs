@@ -74,9 +74,12 @@ impl TotalsMessage {
         TotalsMessage { default, fallback }
     }
 
+    /// `None` for what no history can come to: two of these can always be added.
     pub fn read(self) -> Option<[Totals; 2]> {
         let totals = |(count, cents): (u64, String)| {
-            Some(Totals { count, amount: Total(cents.parse().ok()?) })
+            let cents: i128 = cents.parse().ok()?;
+            let most = i128::from(i64::try_from(count).ok()?) * i128::from(i64::MAX);
+            (0..=most).contains(&cents).then_some(Totals { count, amount: Total(cents) })
         };
         Some([totals(self.default)?, totals(self.fallback)?])
     }
@@ -117,6 +120,28 @@ mod tests {
 
     fn setting(name: &str, value: &str, must: bool) -> Setting {
         Setting { name: name.into(), value: value.into(), must }
+    }
+
+    #[test]
+    fn totals_that_cannot_be_are_no_answer() {
+        let read = |count: u64, cents: &str| {
+            let message =
+                TotalsMessage { default: (count, cents.into()), fallback: (0, "0".into()) };
+            message.read()
+        };
+        let (all, largest) = (i64::MAX as u64, i128::from(i64::MAX) * i128::from(i64::MAX));
+        let mut most = read(all, &largest.to_string()).unwrap();
+        most.iter_mut().zip(read(all, &largest.to_string()).unwrap()).for_each(|(a, b)| *a += b);
+        assert_eq!(read(2, "7").unwrap()[0], Totals { count: 2, amount: Total(7) });
+        for (count, cents) in [
+            (u64::MAX, "0"),
+            (1, "-1"),
+            (0, "1"),
+            (1, "170141183460469231731687303715884105727"),
+            (1, "1.5"),
+        ] {
+            assert!(read(count, cents).is_none(), "{count} {cents}");
+        }
     }
 
     #[test]

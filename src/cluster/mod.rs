@@ -7,7 +7,7 @@ pub mod membership;
 pub mod messages;
 pub mod peer;
 
-use crate::base::clock::{self, Moment, Timestamp};
+use crate::base::clock::{self, Moment, Timestamp, Until};
 use crate::base::instance::Instance;
 use crate::payments::{PaymentId, Reach};
 use membership::{Duty, Membership, Presence, home_of};
@@ -25,6 +25,7 @@ pub struct Cluster {
     /// What every payment looks at, published whenever the membership changes.
     is_up: AtomicBool,
     peer_is_copy: AtomicBool,
+    takes_guests: AtomicBool,
     lease_until_us: AtomicU64,
     identity: Identity,
     rivals: Mutex<Rivals>,
@@ -38,7 +39,7 @@ pub struct Identity {
     /// Which journal it writes, if it has one.
     pub journal: Option<String>,
     /// Until then that counts as a copy.
-    pub is_copy_until: Option<Timestamp>,
+    pub is_copy_until: Option<Until>,
     /// What both instances must agree about.
     pub settings: Vec<Setting>,
 }
@@ -71,6 +72,7 @@ impl Cluster {
             membership: Mutex::new(membership),
             is_up: AtomicBool::new(false),
             peer_is_copy: AtomicBool::new(false),
+            takes_guests: AtomicBool::new(true),
             lease_until_us: AtomicU64::new(0),
             identity,
             rivals: Mutex::default(),
@@ -112,9 +114,20 @@ impl Cluster {
         if self.peer.is_none() || holds_lease { Reach::Every } else { Reach::Cheaper }
     }
 
+    /// Whether our journal counts as a copy. Cheap.
+    pub fn is_copy(&self, at: Timestamp, now: Moment) -> bool {
+        self.identity.is_copy_until.is_some_and(|until| until.is_ahead_of(at, now))
+    }
+
     /// See [`Membership::peer_is_copy`]. To be asked after [`Cluster::reach`].
     pub fn peer_is_copy(&self) -> bool {
         self.peer_is_copy.load(Relaxed)
+    }
+
+    /// Whether a payment of the peer's may be accepted in its place: see
+    /// [`Membership::takes_guests`].
+    pub fn takes_guests(&self) -> bool {
+        self.takes_guests.load(Relaxed)
     }
 
     /// Whether this instance knows how things stand between it and its peer. One that has stood
@@ -149,6 +162,13 @@ impl Cluster {
         }
         self.is_up.store(membership.presence() == Presence::Up, Relaxed);
         self.peer_is_copy.store(membership.peer_is_copy(), Relaxed);
+        let takes_guests = membership.takes_guests();
+        if self.takes_guests.swap(takes_guests, Relaxed) && !takes_guests {
+            log::error!(
+                "as many payments of the peer's were taken over as can be told it when it is back: \
+                 no more of them are accepted until then"
+            );
+        }
         self.lease_until_us.store(membership.lease_until().0, Release);
         let after = membership.presence();
         if let Some(peer) = self.peer.as_ref().filter(|_| before != after) {
@@ -173,14 +193,15 @@ impl Cluster {
 
     /// Our greeting.
     pub fn hello(&self) -> Hello {
-        let Identity { process, journal, is_copy_until, settings } = self.identity.clone();
+        let Identity { process, journal, is_copy_until: _, settings } = self.identity.clone();
+        let now = clock::moment();
         let mut hello = Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             instance: self.own.0,
             process,
-            now_us: clock::moment().0,
+            now_us: now.0,
             journal,
-            is_copy: is_copy_until.is_some_and(|until| clock::now() < until),
+            is_copy: self.is_copy(clock::now(), now),
             settings,
             ..Hello::default()
         };

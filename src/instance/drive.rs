@@ -149,7 +149,8 @@ impl Engine {
         // The peer is asked first whether it is there. To look what has become of payments does no
         // harm, and until that is known there are no totals.
         let looks_only = self.node.phase() == Phase::Starting;
-        let is_copy = journal.is_copy(at) || self.node.cluster.peer_is_copy();
+        let cluster = &self.node.cluster;
+        let is_copy = cluster.is_copy(at, now) || cluster.peer_is_copy();
         dispatcher.set_verifying(is_copy, now);
         while !leaves_the_rest
             && (looks_only || journal.has_room_for_attempt())
@@ -345,6 +346,11 @@ impl Engine {
         let disowned = self.dispatcher.borrow_mut().disown(&ids);
         self.keep_watch();
         disowned
+    }
+
+    /// Whether somebody else drives it while it is in flight or in doubt here.
+    pub fn is_disowned(&self, id: PaymentId) -> bool {
+        self.dispatcher.borrow().is_disowned(id)
     }
 
     /// Drives these from here on.

@@ -96,7 +96,7 @@ impl Node {
         let identity = Identity {
             process,
             journal: journal.id().map(|id| format!("{id:032x}")),
-            is_copy_until: journal.is_copy_until(),
+            is_copy_until: journal.is_copy_until(clock::now(), now),
             settings,
         };
         let token = config.peer_token.clone();
@@ -299,9 +299,14 @@ fn open_journal(
         );
     }
     let is_guest = |id: PaymentId| config.peer.is_some() && home_of(id.0) != config.instance;
-    recovered.waiting.iter_mut().for_each(|payment| payment.guest = is_guest(payment.id));
+    for payment in &mut recovered.waiting {
+        payment.guest = is_guest(payment.id);
+        payment.verify |= payment.guest;
+    }
     for Attempt { payment, .. } in &mut recovered.doubts {
         payment.guest = is_guest(payment.id);
+        // The peer may have driven it, and have forgotten that since we wrote it down.
+        payment.verify |= config.peer.is_some();
     }
     log::info!(
         "journal {}: {} payments to settle, {} to ask about",

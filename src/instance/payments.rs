@@ -81,19 +81,24 @@ impl Payments {
             return Accepted::DiskFull;
         }
         let (accepted, accepted_at) = turn::now();
-        let write = || self.journal.append_accepted(id, amount, accepted_at).is_some();
-        match self.ids.admit_with(id, amount, write) {
-            Admission::New => {
+        // While the id is locked: whoever finds it known finds the payment in the queue, see
+        // `Payments::remember`.
+        let take = || {
+            let is_new = self.journal.append_accepted(id, amount, accepted_at).is_some();
+            if is_new {
                 place.push(Payment { id, amount, accepted, accepted_at, guest, verify: false });
-                Accepted::New
             }
+            is_new
+        };
+        match self.ids.admit_with(id, amount, take) {
+            Admission::New => Accepted::New,
             Admission::Same => Accepted::Repeated,
             Admission::Different => Accepted::Conflicting,
         }
     }
 
     /// The other instance drives this payment: a repeat of it is not ours to pay. Whether it was not
-    /// known here.
+    /// known here; if it was, it has been pushed to the queue by now, if it ever is.
     pub fn remember(&self, id: PaymentId, amount: Cents) -> bool {
         self.ids.admit(id, amount) == Admission::New
     }
@@ -127,5 +132,42 @@ impl Payments {
     pub fn forget_all(&self) {
         self.ids.clear();
         self.books().apply(&Event::Purged);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::lifecycle::Phase;
+    use std::collections::HashSet;
+
+    /// Another thread accepts what the peer turns out to drive, at that very moment: either it is
+    /// told so, or the dispatcher's thread, which asks after it, finds the payment and lets go of it.
+    #[test]
+    fn what_is_known_here_is_in_the_queue() {
+        const IDS: u128 = 300_000;
+        let lifecycle = Arc::<Lifecycle>::default();
+        lifecycle.enter(Phase::Serving);
+        let count = IDS as usize;
+        let (journal, recovered) = (Journal::none(), Recovered::default());
+        let payments = Payments::new(lifecycle, count, count, journal, recovered, 0);
+        let (mut fetched, mut nowhere) = (HashSet::new(), Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for id in (0..IDS).map(PaymentId) {
+                    while payments.accept(id, Cents(1), false) == Accepted::Full {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            for id in (0..IDS).map(PaymentId) {
+                let is_new = payments.remember(id, Cents(1));
+                payments.queue.pop_all(|payment| _ = fetched.insert(payment.id));
+                if !is_new && !fetched.contains(&id) {
+                    nowhere.push(id);
+                }
+            }
+        });
+        assert_eq!(nowhere, [], "known, and not in the queue");
     }
 }

@@ -109,10 +109,15 @@ impl Peering {
             return cluster.with(|membership| membership.missed(clock::moment()));
         };
         let journal = &self.node.payments.journal;
-        let disowned = self.engine.disown(&page);
-        let known = |id: PaymentId| disowned.iter().any(|payment| payment.id == id);
         let mut new = page.clone();
-        new.retain(|(id, amount)| self.node.payments.remember(*id, *amount) && !known(*id));
+        new.retain(|(id, amount)| self.node.payments.remember(*id, *amount));
+        // Only now: what another thread accepts from here on is known, and what one accepted before
+        // is in the queue.
+        let disowned = self.engine.disown(&page);
+        let is_held = |id: PaymentId| {
+            self.engine.is_disowned(id) || disowned.iter().any(|payment| payment.id == id)
+        };
+        new.retain(|(id, _)| !is_held(*id));
         let learned = cluster.with(|membership| membership.to_write(&new));
         for Payment { id, amount, .. } in disowned.iter().copied() {
             self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });

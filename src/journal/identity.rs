@@ -21,7 +21,7 @@
 //! the files of the same directory, and snapshots of a whole disk, cannot be told from the original.
 
 use super::JournalError;
-use crate::base::clock::{Micros, Timestamp};
+use crate::base::clock::{Micros, Moment, Timestamp, Until};
 use crate::base::instance::Instance;
 use crate::payments::Processor;
 use std::fmt::Write;
@@ -33,6 +33,15 @@ const VERSION: u32 = 1;
 /// For so long after a copy was found even new payments are looked for before they are paid: the
 /// original may have accepted, and paid, what this one knows nothing of.
 pub const DOUBTED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For how long a journal counts as a copy that was found to be one at that time, seen by a process
+/// that starts now.
+pub fn doubted_until(copied_at: Timestamp, at: Timestamp, now: Moment) -> Until {
+    let doubted_ms = DOUBTED_FOR.as_millis() as i64;
+    let wall = Timestamp(copied_at.0.saturating_add(doubted_ms));
+    let left_ms = wall.0.saturating_sub(at.0).clamp(0, doubted_ms);
+    Until { wall, moment: now + Duration::from_millis(left_ms.unsigned_abs()) }
+}
 
 /// Who uses a journal, as the settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +90,11 @@ pub struct Held {
 }
 
 impl Identity {
+    /// It was found to be a copy, now or once.
+    pub fn is_copy(&self) -> bool {
+        self.copied_at.is_some()
+    }
+
     pub fn encode(&self) -> String {
         let Identity { id, owner, place, copied_at } = self;
         let Owner { instance, is_paired, processors: [default, fallback] } = owner;
@@ -214,6 +228,27 @@ mod tests {
     fn identity() -> Identity {
         let place = Place { file: 7, directory: u64::MAX, made_at: Micros(1_752_000_000_000_001) };
         Identity { id: 1 << 127 | 5, owner: owner(), place, copied_at: None }
+    }
+
+    /// At a machine's first start its clock may be anything, and is set a moment later.
+    #[test]
+    fn a_copy_counts_as_one_whatever_the_wall_clock_does() {
+        let hour = |hours: u64| Moment(hours * 3_600_000_000);
+        let wall = |hours: i64| Timestamp(hours * 3_600_000);
+        let found_now = doubted_until(wall(5), wall(5), hour(1));
+        assert!(found_now.is_ahead_of(wall(5), hour(1)));
+        assert!(found_now.is_ahead_of(wall(500_000), hour(1)), "the wall clock has been set");
+        assert!(
+            found_now.is_ahead_of(wall(0), hour(2)) && found_now.is_ahead_of(wall(28), hour(24))
+        );
+        assert!(!found_now.is_ahead_of(wall(30), hour(26)));
+        let later = doubted_until(wall(5), wall(25), hour(0));
+        assert!(
+            later.is_ahead_of(wall(500_000), hour(3)) && !later.is_ahead_of(wall(500_000), hour(5))
+        );
+        let long_ago = doubted_until(wall(5), wall(30), hour(0));
+        assert!(!long_ago.is_ahead_of(wall(30), hour(0)));
+        doubted_until(Timestamp(i64::MAX), Timestamp(i64::MIN), hour(0));
     }
 
     #[test]

@@ -68,12 +68,12 @@ use recover::Torn;
 pub use recover::{Found, Recovered};
 pub use storage::Lack;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Moment, Timestamp, Until};
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use crate::payments::{Attempt, PaymentId, Rejection};
-use identity::DOUBTED_FOR;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -294,8 +294,8 @@ pub struct Journal {
 
 struct Open {
     id: Option<u128>,
-    /// Until then it counts as a copy.
-    is_copy_until: Option<Timestamp>,
+    /// When it was last found to be a copy.
+    copied_at: Option<Timestamp>,
     writer: Arc<Writer>,
     stop: Arc<AtomicBool>,
     syncer: Thread,
@@ -363,7 +363,7 @@ impl Journal {
         let keeper = spawn("galo-keeper", Writer::keep_or_sync, Some(KEEP_EVERY))?;
         let open = Open {
             id: identity.map(|it| it.id),
-            is_copy_until: copied_at.map(|at| Timestamp(at.0 + DOUBTED_FOR.as_millis() as i64)),
+            copied_at,
             writer,
             stop,
             syncer: syncer.thread().clone(),
@@ -379,14 +379,11 @@ impl Journal {
     }
 
     /// Until then any payment, also a new one, may have been paid by the original of this copy, or by
-    /// another copy: before it is paid at one processor, the others are to be asked.
-    pub fn is_copy_until(&self) -> Option<Timestamp> {
-        self.open.as_ref().and_then(|open| open.is_copy_until)
-    }
-
-    /// Whether it counts as a copy still. Cheap.
-    pub fn is_copy(&self, now: Timestamp) -> bool {
-        self.is_copy_until().is_some_and(|until| now < until)
+    /// another copy: before it is paid at one processor, the others are to be asked. To be asked for
+    /// once, when the process starts.
+    pub fn is_copy_until(&self, at: Timestamp, now: Moment) -> Option<Until> {
+        let copied_at = self.open.as_ref().and_then(|open| open.copied_at);
+        copied_at.map(|copied_at| identity::doubted_until(copied_at, at, now))
     }
 
     /// Why there is no room, if there is none.

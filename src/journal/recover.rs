@@ -15,6 +15,12 @@
 //! with a hole in it could pay twice. So what was durable is never cut off, and what was only
 //! handed to the kernel is lost only with the power.
 //!
+//! # What is paid without asking further
+//! A payment that comes back is verified before it is paid ([`Payment::verify`]) if the journal may
+//! not know all that was done about it: it was a copy once, nobody had claimed it, or it is of before
+//! the last start of the machine, and may have lost its end. Otherwise the payment is as sure as if
+//! the process had gone on, and must not have to wait for a processor that is gone.
+//!
 //! # Repairs
 //! A start changes the directory only after all of it has been read: first what was torn goes,
 //! then the last segment is closed, then all is synced, then leftovers are removed. A crash
@@ -105,6 +111,9 @@ pub struct Replay {
     pub accounts: Accounts,
     pub keys: VecDeque<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
+    /// The machine has not been started anew since any of the segments was begun: all that was
+    /// written to them is there.
+    is_of_this_boot: bool,
     /// Where the records end: a segment, the offset behind the last one, and whether it is closed.
     end: Option<(u32, usize, Ending)>,
 }
@@ -243,6 +252,7 @@ impl Replay {
             accounts: Accounts::default(),
             keys: VecDeque::new(),
             torn: None,
+            is_of_this_boot: true,
             end: None,
         };
         let mut bytes = Vec::new();
@@ -263,6 +273,7 @@ impl Replay {
             let name = Kind::Segment.file_name(*number);
             storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
             let contents = Contents::new(*number, &bytes)?;
+            replay.is_of_this_boot &= contents.boot == storage.boot();
             let (offset, ending) = contents.walk(|offset, record| {
                 replay
                     .apply(*number, &record, ids_remembered)
@@ -344,8 +355,8 @@ impl Replay {
         Held { is_empty, doubts }
     }
 
-    /// Payments that are free, and attempts in doubt, the oldest first. All are to be verified: the
-    /// journal may be a copy, and then it knows nothing of what the original did since.
+    /// Payments that are free, and attempts in doubt, the oldest first. All are to be verified, unless
+    /// [`Found`] knows better.
     pub fn outstanding(&self) -> (Vec<Payment>, Vec<Attempt>) {
         let (mut waiting, mut doubts) = (Vec::new(), Vec::new());
         for (id, Open { amount, accepted_at, attempt, .. }) in self.payments.iter() {
@@ -481,7 +492,11 @@ impl Found {
             false => Segment::create(&*storage, number, bytes),
         };
         let segment = created.map_err(failed("make", &Kind::Segment.file_name(number)))?;
-        let (waiting, doubts) = replay.outstanding();
+        let (mut waiting, mut doubts) = replay.outstanding();
+        let is_original = stored.is_some() && identity.as_ref().is_some_and(|it| !it.is_copy());
+        for payment in waiting.iter_mut().chain(doubts.iter_mut().map(|doubt| &mut doubt.payment)) {
+            payment.verify = !(is_original && replay.is_of_this_boot);
+        }
         let recovered = Recovered {
             waiting,
             doubts,

@@ -49,7 +49,8 @@ impl Run {
         // The fees are 5 and 15 %, the bonus of a p99 of 1 ms is 20 %.
         let score = (of_default * 95 + of_fallback * 85) * 12 / 1_000;
         let sheet = format!(
-            r#"{{"contest":"preview","complete":true,"amountCents":1990,"seed":{SEED},
+            r#"{{"contest":"preview","complete":true,"timeDivisor":1,"amountCents":1990,
+            "seed":{SEED},
             "firstIds":["{first}","{second}","{third}"],"droppedIterations":0,
             "posts":{{"attempted":{POSTS},"accepted":{POSTS},"failed":0,"refused":0,"unanswered":0}},
             "audits":{{"done":6,"unanswered":0,"inconsistent":0,"differencePayments":0,

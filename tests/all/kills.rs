@@ -4,7 +4,7 @@
 use crate::support::journals::{Scratch, journal, open_attempts};
 use crate::support::system::{
     Instance, Processor, QUICK, Random, Summary, addresses, assert_books_balance,
-    assert_windows_agree, decimal, id, pair_with, payment,
+    assert_windows_agree, decimal, free_address, id, pair_with, payment,
 };
 use crate::support::{request, wait_until};
 use std::collections::HashMap;
@@ -102,6 +102,29 @@ fn what_waits_and_what_is_settled_outlives_kills() {
         scene.instance.start_again();
         assert_eq!(scene.instance.outstanding(), 0);
         scene.end();
+    }
+}
+
+/// What waits was never at a processor that is gone for good, and does not wait for that one to say so.
+#[test]
+fn a_processor_that_is_gone_holds_nothing_up_after_a_restart() {
+    for durability in DURABILITIES {
+        let (scratch, mut default) = (Scratch::new(), Processor::start());
+        let data = scratch.join("journal");
+        let flags = [&QUICK[..], &["--data", &data, "--durability", durability]].concat();
+        let mut instance = Instance::start([default.address, free_address()], &flags);
+        default.set_failing(true);
+        for number in 0..20 {
+            assert_eq!(instance.pay(&id(number), "1.00").status, 202);
+        }
+        // In order, so that nothing is in doubt at the one that is gone.
+        instance.galo.signal(crate::support::system::SIGTERM);
+        instance.start_again();
+        assert_eq!(instance.outstanding(), 20);
+        default.set_failing(false);
+        instance.settle();
+        assert_eq!(instance.summary("").count(), 20);
+        assert_eq!(default.books().len(), 20);
     }
 }
 

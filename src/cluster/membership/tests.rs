@@ -127,3 +127,47 @@ fn what_a_full_disk_has_not_taken_is_to_be_written_when_there_is_room() {
     membership.purge();
     assert_eq!(membership.to_write(&[]), [], "they may be sent anew");
 }
+
+/// Numbers that no galo says, each at its brim: nothing of it ends the process.
+#[test]
+fn a_peer_that_says_impossible_numbers_is_survived() {
+    let mut membership = first_instance();
+    assert_eq!(membership.next(at(1)), Some(Duty::Greet));
+    let most = u64::MAX;
+    let greeting = Hello {
+        adopted_first: most,
+        adopted: most,
+        learned: most,
+        now_us: most,
+        rival: Some((7, most)),
+        ..hello(21, 0)
+    };
+    membership.answered(at(1), &greeting, at(1));
+    membership.heard(&greeting, &mut Hello::default(), at(2));
+    let ahead = Hello { adopted_first: 0, adopted: most, rival: None, ..greeting };
+    membership.answered(at(3), &ahead, at(3));
+    membership.learned(most, 500);
+    assert_eq!(membership.adopted_page(most), (most, Vec::new()));
+}
+
+/// What could not be driven in the peer's place is not accepted: it would wait in the queue, and our
+/// own payments would find no place there.
+#[test]
+fn no_more_guests_are_taken_than_can_be_adopted() {
+    let mut membership = first_instance();
+    for number in 0..ADOPTED_MAX as u128 {
+        assert!(membership.takes_guests(), "{number}");
+        membership.take_in(guest(number));
+    }
+    assert!(!membership.takes_guests());
+    let mut adopted = Vec::new();
+    while membership.guests() > 0 {
+        adopted.extend(adopt_all(&mut membership));
+    }
+    assert_eq!(adopted.len(), ADOPTED_MAX, "all that were taken are driven");
+    assert!(!membership.takes_guests());
+    adopted.iter().for_each(|payment| membership.over(payment.id));
+    assert!(!membership.takes_guests(), "over, and not told yet");
+    membership.heard(&hello(21, 1), &mut Hello::default(), at(60));
+    assert!(membership.takes_guests());
+}

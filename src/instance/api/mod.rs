@@ -162,7 +162,16 @@ fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Th
     if !is_home && node.cluster.peer_up().is_some() {
         return Then::Call(Call::Offer(id, amount));
     }
-    answer_payment(node, node.payments.accept(id, amount, !is_home), frame, out)
+    answer_payment(node, accept(node, id, amount), frame, out)
+}
+
+/// Accepts a payment here, if it is the other instance's in that one's place.
+fn accept(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
+    let is_guest = !node.cluster.is_home(id);
+    if is_guest && !node.cluster.takes_guests() {
+        return Accepted::Full;
+    }
+    node.payments.accept(id, amount, is_guest)
 }
 
 fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8>) -> Then {
@@ -312,7 +321,7 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
         error(out, frame, 400, None, "The body is not a payment.");
         return Then::Answered;
     };
-    let outcome = node.payments.accept(id, amount, !node.cluster.is_home(id));
+    let outcome = accept(node, id, amount);
     message(out, frame, &OfferedMessage { accepted: outcome.name().into() });
     match outcome {
         Accepted::New | Accepted::Repeated => Then::Accepted,
@@ -380,7 +389,7 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
             Ok(outcome) => return outcome,
         }
     }
-    node.payments.accept(id, amount, true)
+    accept(node, id, amount)
 }
 
 /// What this instance has settled. Just after a start it may have to wait until that is known.

@@ -108,12 +108,20 @@ pub struct TakenUp {
 }
 
 impl TakenUp {
-    pub fn new(replay: &Replay, own: Instance, left_out: LeftOut, now: Moment) -> TakenUp {
+    pub fn new(
+        replay: &Replay,
+        own: Instance,
+        is_copy: bool,
+        left_out: LeftOut,
+        now: Moment,
+    ) -> TakenUp {
         let mut taken = TakenUp::default();
         for Open { id, accepted_at, attempt } in replay.open.iter().copied() {
             let is_guest = home_of(id.0) != own;
             let is_adopted = replay.adopted.contains(&id);
-            let verify = is_guest || !matches!(left_out, LeftOut::Recovered | LeftOut::Before);
+            let may_be_driven = is_copy || attempt.is_some();
+            let is_left_out = matches!(left_out, LeftOut::Recovered | LeftOut::Before);
+            let verify = is_guest || (may_be_driven && !is_left_out);
             // Before these rules, guests could go anywhere.
             let guest = is_guest && !(is_adopted && left_out == LeftOut::Before);
             let amount = amount_of(id);

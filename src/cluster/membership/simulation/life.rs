@@ -38,7 +38,7 @@ impl Simulation {
             self.wrong = Some(Wrong::Back(index));
         }
         let TakenUp { free, doubts, of_the_peer } =
-            TakenUp::new(&replay, member.instance, self.left_out, now);
+            TakenUp::new(&replay, member.instance, member.is_copy, self.left_out, now);
         let mut dispatcher = Dispatcher::new(policy(), true, self.random.next());
         free.into_iter().for_each(|payment| dispatcher.submit(payment));
         let is_paid = |it: &&Attempt| {
