@@ -18,8 +18,9 @@ use std::time::Duration;
 
 /// Connections the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4_096;
-/// How long binding waits for an address that is in use.
-const BIND_PATIENCE: Duration = Duration::from_secs(1);
+/// How long binding waits for an address that is in use: on a busy machine the kernel takes its time
+/// to close what a killed process listened on.
+const BIND_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A bound address, to be served by one or more threads.
 pub struct Listener {

@@ -94,8 +94,8 @@ struct Client<S: AsyncWriteRent> {
     alarm: Alarm,
     /// Bytes received and not consumed.
     received: Vec<u8>,
-    /// How much room the next read is given: as much as this client sends at once.
-    burst: usize,
+    /// What its reads bring, in bytes, about: the mean of the last few.
+    usual: usize,
     /// Decoded chunked bodies.
     scratch: Vec<u8>,
     /// Answers not written yet.
@@ -134,8 +134,8 @@ impl<S: Stream> Client<S> {
     fn new(stream: S) -> Client<S> {
         let (reader, writer) = stream.into_split();
         let (received, scratch, out) = Default::default();
-        let (alarm, held, burst) = (Alarm::new(), Held::new(), READ_BUFFER_SIZE);
-        Client { reader, writer, alarm, received, burst, scratch, out, held }
+        let (alarm, held) = (Alarm::new(), Held::new());
+        Client { reader, writer, alarm, received, usual: 0, scratch, out, held }
     }
 
     /// Serves requests until one side closes.
@@ -264,7 +264,8 @@ impl<S: Stream> Client<S> {
         if monoio::utils::is_legacy() && !self.flush().await {
             return Read::End;
         }
-        self.make_room();
+        let burst = self.burst();
+        self.make_room(burst);
         if !self.held.hold(self.size(), deadline, &self.alarm) {
             return Read::TimedOut;
         }
@@ -289,7 +290,7 @@ impl<S: Stream> Client<S> {
             };
             *out = bytes;
             match result {
-                Ok(written) if written == out.len() => give_back(out, self.burst),
+                Ok(written) if written == out.len() => give_back(out, burst),
                 Ok(written) if written > 0 => {
                     if !write_rest(writer, alarm, out, written).await {
                         return Read::End;
@@ -308,20 +309,25 @@ impl<S: Stream> Client<S> {
                 let Ok(length @ 1..) = result else { return Read::End };
                 // What fills its room was perhaps not all.
                 let sent = if length < room { length } else { 2 * room };
-                self.burst = sent.next_power_of_two().clamp(READ_BUFFER_SIZE, READ_SIZE_MAX);
+                self.usual = (3 * self.usual + sent) / 4;
                 Read::Some
             }
         }
     }
 
+    /// How much room a read is given: plenty for what this client sends at once.
+    fn burst(&self) -> usize {
+        (2 * self.usual).next_power_of_two().clamp(READ_BUFFER_SIZE, READ_SIZE_MAX)
+    }
+
     /// Room for the next read, and not much more: what was larger is given back.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, burst: usize) {
         let length = self.received.len();
         let free = self.received.capacity() - length;
-        if free < self.burst / 2 {
-            self.received.reserve_exact(self.burst);
-        } else if free > 2 * self.burst {
-            self.received.shrink_to(length + self.burst);
+        if free < burst / 2 {
+            self.received.reserve_exact(burst);
+        } else if free > 2 * burst {
+            self.received.shrink_to(length + burst);
         }
         // What is in it is decoded again.
         if self.scratch.capacity() > BUFFERS_KEPT / 4 {
