@@ -73,7 +73,6 @@ use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use crate::payments::{Attempt, PaymentId, Rejection};
-
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -3,12 +3,12 @@
 //! booking is counted by exactly one instance.
 //!
 //! Membership and dispatcher are the real ones. Played are the network (messages late, lost, cut one
-//! way or both), the processors (down, for ever or in turns; slow, losing answers, booking late,
-//! answering odd things), the journals (what was appended is there after a kill, unless an old copy
-//! is put back), the disks (full for a while), the wall clocks (which step), the clients (who repeat
-//! at either instance), audits and a purge. One history is one seed; a failure prints it, and `GALO_SEED=… cargo test --lib
-//! membership::simulation` plays it again and tells it step by step; `GALO_LEFT_OUT=Lease` beside it
-//! leaves a rule out.
+//! way or both), the processors (down, for ever or in turns; gone, or answering no look; slow, losing
+//! answers, booking late, answering odd things), the journals (what was appended is there after a
+//! kill, unless an old copy is put back), the disks (full for a while, or slow), the wall clocks (which
+//! step), the clients (who repeat at either instance), audits and a purge. One history is one seed; a
+//! failure prints it, and `GALO_SEED=… cargo test --lib membership::simulation` plays it again and
+//! tells it step by step; `GALO_LEFT_OUT=Lease` beside it leaves a rule out.
 //!
 //! A history is over as soon as the weather is clear and nothing is left to do.
 
@@ -85,6 +85,9 @@ enum LeftOut {
     UnderWay,
     /// A purge is not written down.
     Purge,
+    /// Nothing that a journal brings back is paid without asking the other processors, also if nobody
+    /// else can have driven it.
+    Original,
     /// What was learned on a full disk is remembered, and not written down when there is room again.
     Unwritten,
     /// Totals are told before it has been asked what an earlier process had paid.
@@ -97,7 +100,7 @@ enum LeftOut {
 
 impl LeftOut {
     /// Each of which something is missed without.
-    const RULES: [LeftOut; 13] = [
+    const RULES: [LeftOut; 14] = [
         LeftOut::Lease,
         LeftOut::EveryLease,
         LeftOut::Verify,
@@ -109,6 +112,7 @@ impl LeftOut {
         LeftOut::ToldCopy,
         LeftOut::UnderWay,
         LeftOut::Purge,
+        LeftOut::Original,
         LeftOut::Unwritten,
         LeftOut::Unasked,
     ];
@@ -123,7 +127,9 @@ impl LeftOut {
     /// What goes wrong without it, beside what else may.
     fn leads_to(self, wrong: &Wrong) -> bool {
         match self {
-            LeftOut::EveryLease | LeftOut::Refusal => matches!(wrong, Wrong::Lost(_)),
+            LeftOut::EveryLease | LeftOut::Refusal | LeftOut::Original => {
+                matches!(wrong, Wrong::Lost(_))
+            }
             LeftOut::Purge => matches!(wrong, Wrong::Back(_)),
             LeftOut::Unasked => matches!(wrong, Wrong::Untold(_)),
             _ => matches!(wrong, Wrong::Twice(_)),

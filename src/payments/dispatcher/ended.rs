@@ -143,16 +143,14 @@ impl Dispatcher {
         }
         match open {
             Some(open) if is_absent => self.place_absent(case, open, turn),
+            // Meanwhile it may have turned up where it was sent.
+            Some(open) => self.doubt(case, open, now),
             None if is_absent => self.place_free(case, turn),
-            _ => {
-                let asked = match open {
-                    Some(open) => open.processor.other(),
-                    None => self.likely_target(&case, now).other(),
-                };
+            None => {
+                let asked = self.likely_target(&case, now).other();
                 let due = self.lengthen(&mut pause, now);
-                self.unverified_doubts += usize::from(open.is_some());
-                self.unverified[asked as usize]
-                    .push(due, Unverified { case, open, pause, due: turn });
+                let unverified = Unverified { case, open, pause, due: turn };
+                self.unverified[asked as usize].push(due, unverified);
             }
         }
         if open.is_some() { End::InDoubt } else { End::Kept }

@@ -120,8 +120,12 @@ impl TakenUp {
             let is_guest = home_of(id.0) != own;
             let is_adopted = replay.adopted.contains(&id);
             let may_be_driven = is_copy || attempt.is_some();
-            let is_left_out = matches!(left_out, LeftOut::Recovered | LeftOut::Before);
-            let verify = is_guest || (may_be_driven && !is_left_out);
+            let verify = is_guest
+                || match left_out {
+                    LeftOut::Recovered | LeftOut::Before => false,
+                    LeftOut::Original => true,
+                    _ => may_be_driven,
+                };
             // Before these rules, guests could go anywhere.
             let guest = is_guest && !(is_adopted && left_out == LeftOut::Before);
             let amount = amount_of(id);

@@ -36,8 +36,19 @@ impl Simulation {
         if self.processors.poison.contains(open.id) {
             return !waits_for_rejection || fails.is_some();
         }
-        let Some(Fails::Always(failing)) = fails else { return false };
         let is_guest = home_of(open.id.0) != self.members[index].instance;
+        let failing = match fails {
+            Some(Fails::Always(failing)) => failing,
+            // Whoever must be asked there first waits for ever; nobody else does.
+            Some(Fails::Gone(silent) | Fails::Blind(silent)) => {
+                let is_found = |(held, at, _)| held == open.id && at != silent;
+                return match open.attempt {
+                    Some(_) => !self.processors.held().any(is_found),
+                    None => is_guest || self.climate.has_copies,
+                };
+            }
+            Some(Fails::InTurns(_)) | None => return false,
+        };
         let is_in_doubt_there = open.attempt.is_some_and(|(at, _)| at == failing);
         // What is held is found: that processor was odd for a while, or the journal is a copy.
         self.processors.held().all(|(held, ..)| held != open.id)
@@ -86,10 +97,15 @@ impl Simulation {
             let count = counted(booking);
             // Its home lets go of what it has found open, and has forgotten that it paid, when it
             // is told that the other drives it.
+            let is_hidden = match self.climate.fails {
+                Some(Fails::Blind(blind)) => blind == booking.1 || self.climate.has_copies,
+                Some(Fails::Gone(_)) => self.climate.has_copies,
+                _ => false,
+            };
             let is_forgotten = self.excused.contains(booking.0)
                 || (self.found.contains(booking.0)
                     && adopted.iter().any(|it| it.contains(&booking.0)));
-            if count != 1 && !(count == 0 && is_forgotten) {
+            if count != 1 && !(count == 0 && (is_forgotten || is_hidden)) {
                 return Some(Wrong::Counted(booking.0));
             }
         }

@@ -131,7 +131,8 @@ impl Simulation {
                     self.write(index, Kept::Attempted(payment.id, processor, requested_at));
                 }
                 // It is written down before it is sent.
-                let delay = self.random.below(3 * MS);
+                let slowest = if self.climate.has_slow_disks { 2 * SECOND } else { 3 * MS };
+                let delay = self.random.below(slowest);
                 self.for_process(self.now + delay, index, What::Send(start));
             }
         }

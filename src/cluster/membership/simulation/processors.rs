@@ -11,6 +11,10 @@ use crate::payments::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fails {
     Always(Processor),
+    /// It answers nothing at all.
+    Gone(Processor),
+    /// It books, and never answers a look.
+    Blind(Processor),
     /// Each for so many microseconds, when the other one is well again: never both.
     InTurns(u64),
 }
@@ -52,6 +56,18 @@ impl Processors {
     /// A request has come. What it leads to does within `left` microseconds.
     pub fn react(&mut self, start: &Start, now: u64, left: u64, random: &mut Random) -> Reaction {
         let attempt = &start.attempt;
+        match (self.fails, start.question) {
+            (Some(Fails::Gone(gone)), Question::Pay) if gone == attempt.processor => {
+                let outcome = Some(Outcome::NotRecorded(Refusal::Unreachable));
+                return Reaction { outcome, books_in: None };
+            }
+            (Some(Fails::Gone(silent) | Fails::Blind(silent)), Question::Look)
+                if silent == attempt.processor =>
+            {
+                return Reaction { outcome: None, books_in: None };
+            }
+            _ => {}
+        }
         let is_odd = self.odd[attempt.processor as usize] && random.chance(2);
         match (start.question, is_odd) {
             (Question::Pay, true) => self.pay_oddly(attempt, left, random),
@@ -103,9 +119,9 @@ impl Processors {
     fn is_down(&self, processor: Processor, now: u64) -> bool {
         self.down[processor as usize]
             || match self.fails {
-                Some(Fails::Always(failing)) => failing == processor,
+                Some(Fails::Always(failing) | Fails::Gone(failing)) => failing == processor,
                 Some(Fails::InTurns(us)) => now / us % 2 == processor as u64,
-                None => false,
+                Some(Fails::Blind(_)) | None => false,
             }
     }
 

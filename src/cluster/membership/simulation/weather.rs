@@ -15,6 +15,8 @@ pub struct Climate {
     pub has_copies: bool,
     /// Disks may be full for a while.
     pub has_full_disks: bool,
+    /// From a decision to its first byte it takes long: the journal is slow.
+    pub has_slow_disks: bool,
     /// What a processor has booked it may show only a while later.
     pub shows_late: bool,
     /// Everything is forgotten once, on demand.
@@ -32,8 +34,10 @@ pub struct Climate {
 impl Climate {
     pub fn draw(random: &mut Random) -> Climate {
         let mut poison = Ids::default();
-        let fails = random.chance(8).then(|| match random.below(3) {
-            0 => Fails::InTurns((50 + random.below(2_000)) * MS),
+        let fails = random.chance(8).then(|| match random.below(6) {
+            0 | 1 => Fails::InTurns((50 + random.below(2_000)) * MS),
+            2 => Fails::Gone(random.pick(&Processor::ALL)),
+            3 => Fails::Blind(random.pick(&Processor::ALL)),
             _ => Fails::Always(random.pick(&Processor::ALL)),
         });
         let ids =
@@ -47,6 +51,7 @@ impl Climate {
             is_odd: random.chance(4),
             has_copies: random.chance(5),
             has_full_disks: random.chance(5),
+            has_slow_disks: random.chance(6),
             shows_late: random.chance(4),
             is_purged: random.chance(12),
             ids,

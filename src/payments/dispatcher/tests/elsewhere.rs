@@ -144,6 +144,36 @@ fn a_doubt_that_may_have_been_driven_elsewhere_is_verified_before_it_is_posted_a
     assert_eq!((again.question, again.attempt), (Question::Pay, attempt));
 }
 
+/// While the other processor says nothing, the one it was sent to is asked as well: what it shows
+/// late is counted, and need not wait for the other one.
+#[test]
+fn a_doubt_that_waits_for_the_other_processor_is_found_where_it_was_sent() {
+    let mut bench = Bench::new();
+    bench.submit_as(1, |payment| payment.verify = true);
+    let look = bench.next().unwrap();
+    bench.finish(look, Outcome::Absent);
+    let pay = bench.wait_for_next();
+    bench.finish(pay, Outcome::Unknown);
+    let requested_at = pay.attempt.requested_at;
+    // By then what the other one has said is long ago.
+    for _ in 0..4 {
+        let own = bench.wait_for_next();
+        assert_eq!((own.question, own.attempt), (Question::Look, pay.attempt));
+        bench.finish(own, Outcome::Absent);
+        bench.ms += 1_100;
+        let other = bench.wait_for_next();
+        assert_eq!(
+            (other.question, other.attempt.processor),
+            (Question::Look, Processor::Fallback)
+        );
+        assert_eq!(bench.finish(other, Outcome::Unknown), End::InDoubt);
+    }
+    let own = bench.wait_for_next();
+    let end = bench.finish(own, Outcome::Recorded(requested_at));
+    assert!(matches!(end, End::Settled(_)), "{end:?}");
+    assert!(bench.dispatcher.is_idle());
+}
+
 #[test]
 fn guests_and_an_instance_out_of_touch_use_only_the_cheaper_one() {
     for reach in [Reach::Every, Reach::Cheaper] {
