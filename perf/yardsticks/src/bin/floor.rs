@@ -16,27 +16,45 @@ use yardsticks::{READ_BUFFER_SIZE, block_on, message_length};
 
 const ENTRY: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
 const HEALTHY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-const PROCESSOR: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
-    Content-Length: 80\r\n\r\n\
-    {\"message\":\"payment processed successfully\",\"failing\":false,\"minResponseTime\":0}";
+/// To the byte what the contest's processor says of a payment that it has booked …
+const BOOKED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+    Content-Length: 44\r\n\r\n\
+    {\"message\":\"payment processed successfully\"}";
+/// … and of itself.
+const WELL: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+    Content-Length: 37\r\n\r\n\
+    {\"failing\":false,\"minResponseTime\":0}";
 
 struct Arguments {
     listen: String,
     on_epoll: bool,
-    answer: &'static [u8],
+    answer: Answer,
+}
+
+#[derive(Clone, Copy)]
+struct Answer {
+    get: &'static [u8],
+    other: &'static [u8],
+}
+
+impl Answer {
+    const fn always(answer: &'static [u8]) -> Answer {
+        Answer { get: answer, other: answer }
+    }
 }
 
 fn arguments() -> Option<Arguments> {
-    let mut chosen = Arguments { listen: "127.0.0.1:0".into(), on_epoll: false, answer: ENTRY };
+    let mut chosen =
+        Arguments { listen: "127.0.0.1:0".into(), on_epoll: false, answer: Answer::always(ENTRY) };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--epoll" => chosen.on_epoll = true,
             "--listen" => chosen.listen = words.next()?,
             "--answer" => match words.next()?.as_str() {
-                "entry" => chosen.answer = ENTRY,
-                "healthy" => chosen.answer = HEALTHY,
-                "processor" => chosen.answer = PROCESSOR,
+                "entry" => chosen.answer = Answer::always(ENTRY),
+                "healthy" => chosen.answer = Answer::always(HEALTHY),
+                "processor" => chosen.answer = Answer { get: WELL, other: BOOKED },
                 _ => return None,
             },
             _ => return None,
@@ -100,7 +118,7 @@ fn announce(address: &str) -> io::Result<()> {
 }
 
 /// Answers everything that is whole with one write a read.
-async fn serve<S: AsyncReadRent + AsyncWriteRent>(mut stream: S, answer: &'static [u8]) {
+async fn serve<S: AsyncReadRent + AsyncWriteRent>(mut stream: S, answer: Answer) {
     let (mut received, mut out) = (Vec::new(), Vec::new());
     loop {
         received.reserve(READ_BUFFER_SIZE);
@@ -112,8 +130,9 @@ async fn serve<S: AsyncReadRent + AsyncWriteRent>(mut stream: S, answer: &'stati
         }
         let mut used = 0;
         while let Some(length) = message_length(&received[used..]) {
+            let is_get = received[used..].starts_with(b"GET ");
+            out.extend_from_slice(if is_get { answer.get } else { answer.other });
             used += length;
-            out.extend_from_slice(answer);
         }
         received.drain(..used);
         let mut written = 0;
