@@ -97,10 +97,10 @@ impl Payments {
         }
     }
 
-    /// The other instance drives this payment: a repeat of it is not ours to pay. Whether it was not
+    /// The other instance drives this payment: a repeat of it is not ours to pay. Whether it was
     /// known here; if it was, it has been pushed to the queue by now, if it ever is.
-    pub fn remember(&self, id: PaymentId, amount: Cents) -> bool {
-        self.ids.admit(id, amount) == Admission::New
+    pub fn remember(&self, id: PaymentId, amount: Cents) -> Admission {
+        self.ids.admit(id, amount)
     }
 
     /// What has become of the payments of this instance.
@@ -161,7 +161,7 @@ mod tests {
                 }
             });
             for id in (0..IDS).map(PaymentId) {
-                let is_new = payments.remember(id, Cents(1));
+                let is_new = payments.remember(id, Cents(1)) == Admission::New;
                 payments.queue.pop_all(|payment| _ = fetched.insert(payment.id));
                 if !is_new && !fetched.contains(&id) {
                     nowhere.push(id);

@@ -10,6 +10,7 @@ use crate::instance::drive::Engine;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::Node;
 use crate::payments::event::Event;
+use crate::payments::ids::Admission;
 use crate::payments::{Accepted, Payment, PaymentId};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -109,8 +110,14 @@ impl Peering {
             return cluster.with(|membership| membership.missed(clock::moment()));
         };
         let journal = &self.node.payments.journal;
-        let mut new = page.clone();
-        new.retain(|(id, amount)| self.node.payments.remember(*id, *amount));
+        let (mut new, mut conflicts) = (Vec::new(), 0);
+        for (id, amount) in page.iter().copied() {
+            match self.node.payments.remember(id, amount) {
+                Admission::New => new.push((id, amount)),
+                Admission::Same => {}
+                Admission::Different => conflicts += 1,
+            }
+        }
         // Only now: what another thread accepts from here on is known, and what one accepted before
         // is in the queue.
         let disowned = self.engine.disown(&page);
@@ -129,6 +136,16 @@ impl Peering {
         };
         journal.wait(position).await;
         cluster.with(|membership| membership.learned(from, page.len()));
+        self.tell_conflicts(conflicts);
+    }
+
+    /// So many payments were accepted by both instances with two amounts. Both were promised; only one
+    /// can be paid under its id.
+    fn tell_conflicts(&self, count: u64) {
+        if count > 0 {
+            self.node.stats.conflicts.fetch_add(count, Ordering::Relaxed);
+            log::error!("{count} payments were accepted by both instances with two amounts");
+        }
     }
 
     /// Gives guests to their home, which drives them from then on.
@@ -147,17 +164,16 @@ impl Peering {
         }
         let now = clock::moment();
         let given = self.node.cluster.with(|membership| membership.offered(&outcomes, now));
-        let stats = &self.node.stats;
+        let (stats, mut conflicts) = (&self.node.stats, 0);
         for (Payment { id, amount, .. }, is_conflict) in given.iter().copied() {
             self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
             if is_conflict {
-                // Both were promised; only one can be paid under this id.
-                stats.conflicts.fetch_add(1, Ordering::Relaxed);
-                log::error!("a payment was accepted by both instances with two amounts");
+                conflicts += 1;
             } else {
                 stats.handed_over.fetch_add(1, Ordering::Relaxed);
             }
         }
+        self.tell_conflicts(conflicts);
         self.node.payments.journal.flush();
         self.node.payments.queue.release(given.len());
     }

@@ -26,9 +26,10 @@ pub struct Stats {
     pub foreign: AtomicU64,
     /// Payments that no processor will take, or one holds under another amount.
     pub rejected: AtomicU64,
-    /// Payments accepted in place of the peer and given to it when it was back …
+    /// Payments accepted in place of the peer and given to it when it was back.
     pub handed_over: AtomicU64,
-    /// … or, there, found to be known with another amount.
+    /// Payments that both instances accepted, with two amounts: seen when guests are given to their
+    /// home, and when it learns what was adopted (again from each process of the other).
     pub conflicts: AtomicU64,
     /// Transactions carried out, refused, and turned away at the accounts' home.
     pub transactions: AtomicU64,

@@ -97,6 +97,25 @@ fn a_payment_settled_in_the_place_of_its_home_is_not_paid_there_again() {
     scene.end();
 }
 
+/// Both have promised it, with two amounts. One can be paid under its id, and people are told.
+#[test]
+fn a_payment_that_its_home_knows_with_another_amount_is_an_alarm() {
+    let mut scene = Scene::new();
+    scene.processors.iter_mut().for_each(|processor| processor.set_failing(true));
+    scene.pay(1);
+    scene.instances[1].kill();
+    scene.processors[0].set_failing(false);
+    let answer = scene.instances[0].pay(&id(GUEST), "2.50");
+    assert_eq!(answer.status, 202, "{answer:?}");
+    scene.instances[0].settle();
+    scene.instances[1].start_again();
+    scene.see_each_other();
+    assert_eq!(scene.instances[1].metric("galo_conflicts_total"), 1);
+    scene.instances[1].settle();
+    let accepted = HashMap::from([(id(GUEST), 250)]);
+    assert_books_balance(&accepted, &mut scene.processors, &scene.instances);
+}
+
 /// Likewise, but its home had no part in it before.
 #[test]
 fn a_home_that_never_heard_of_a_payment_learns_it_from_one_that_was_killed() {

@@ -425,7 +425,9 @@ enum NotPurged {
 
 /// Forgets all payments, in the other instance first: it may not allow it.
 async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
-    if let Some(peer) = node.cluster.peer().filter(|_| pass_on) {
+    let other = node.cluster.peer().filter(|_| pass_on);
+    let is_done_there = other.is_some();
+    if let Some(peer) = other {
         peer.purge().await.map_err(|error| match error {
             PurgeError::Refused => NotPurged::Refused,
             PurgeError::Unknown => NotPurged::Unable(
@@ -438,7 +440,11 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
         return Err(NotPurged::Unable("Too many purges at once."));
     }
     if !done.wait().await {
-        return Err(NotPurged::Unable("The disk is full: nothing was purged."));
+        // A purge that is asked for twice does no harm.
+        return Err(NotPurged::Unable(match is_done_there {
+            true => "The disk is full: nothing was purged here, but in the other instance. Try again.",
+            false => "The disk is full: nothing was purged.",
+        }));
     }
     let journal = &node.payments.journal;
     journal.wait(journal.appended()).await;
