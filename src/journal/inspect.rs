@@ -4,7 +4,7 @@
 
 use super::accounts::{Accounts, States};
 use super::entry::Line;
-use super::head::{Kind, kind_of};
+use super::head::{FILE_HEAD_BYTES, Kind, kind_of};
 use super::record::Record;
 use super::recover::Replay;
 use super::segment::{Contents, Ending};
@@ -260,8 +260,10 @@ fn dump_accounts(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) ->
 fn dump_notes(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {
     match notes::read(number, bytes) {
         Ok(notes) => {
-            for note in notes {
-                writeln!(out, "{name} {}", Record::Event(note))?;
+            let mut offset = FILE_HEAD_BYTES;
+            for record in notes.into_iter().map(Record::Event) {
+                writeln!(out, "{name} {offset} {record}")?;
+                offset += record.length();
             }
             Ok(true)
         }

@@ -102,7 +102,7 @@ fn nothing_is_forgotten_before_that_is_written_down() {
     let mut ours = Hello::default();
     membership.heard(&hello(21, 2), &mut ours, at(100));
     let forget = Duty::Forget(ids.clone());
-    assert_eq!(duties(&mut membership, at(100)), [forget.clone()]);
+    assert_eq!(duties(&mut membership, at(100)), std::slice::from_ref(&forget));
     membership.not_forgot(at(100));
     assert_eq!(duties(&mut membership, at(100)), [], "the disk is full");
     assert_eq!(membership.adopted_page(0).1.len(), 2);

@@ -135,6 +135,36 @@ fn what_was_told_is_forgotten() {
     assert_eq!(files(&storage, ".notes"), 0);
 }
 
+#[test]
+fn dump_lists_what_is_in_notes() {
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(1024)).unwrap();
+    adopt(&writer, 0..2);
+    reject(&writer, 9);
+    fill(&writer, &mut 0);
+    let path = super::temporary("notes");
+    std::fs::create_dir_all(&path.0).unwrap();
+    for name in storage.names().unwrap() {
+        std::fs::write(path.0.join(&name), storage.bytes(&name)).unwrap();
+    }
+    let mut out = Vec::new();
+    assert!(crate::journal::inspect::dump(&path.0, &mut out).unwrap());
+    let text = String::from_utf8(std::mem::take(&mut out)).unwrap();
+    let [one, two, nine] = [0, 1, 9].map(PaymentId);
+    for line in [
+        format!("0000000001.notes 48 Adopted {one} 0.01\n"),
+        format!("0000000001.notes 80 Adopted {two} 0.02\n"),
+        format!("0000000001.notes 112 Rejected {nine} 0.07, default 422, fallback 9\n"),
+    ] {
+        assert!(text.contains(&line), "{line}{text}");
+    }
+    assert!(crate::journal::inspect::check(&path.0, &mut out).unwrap());
+    let text = String::from_utf8(out).unwrap();
+    for line in ["0000000001.notes: 3 notes\n", "adopted, and to be told: 2\n", "rejected: 1\n"] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+}
+
 /// There is no space for many notes in a new file, and for those of one segment there is.
 #[test]
 fn on_a_full_disk_only_new_notes_are_written() {
