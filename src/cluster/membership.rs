@@ -26,8 +26,9 @@
 //!
 //! What was adopted is told in the order of its sequence numbers, to each process of the home, until
 //! that says that it has written it down and the payment is over: a home on an old copy of its
-//! journal, or one that had it in doubt, would drive it again. Nothing is forgotten before: rather
-//! than that, no more is adopted.
+//! journal, or one that had it in doubt, would drive it again. Then it is written down that it was
+//! told, and forgotten, by a later process too. Nothing is forgotten before: rather than that, no
+//! more is adopted.
 
 use super::messages::Hello;
 use crate::base::clock::Moment;
@@ -76,6 +77,9 @@ pub enum Duty {
     /// Write down that these are driven from here; then [`Membership::adopted`] or
     /// [`Membership::not_adopted`].
     Adopt(Vec<(PaymentId, Cents)>),
+    /// Write down that these, adopted here, need not be told any more; then [`Membership::forgot`] or
+    /// [`Membership::not_forgot`].
+    Forget(Vec<PaymentId>),
 }
 
 /// What the journal brought back, in its order.
@@ -115,6 +119,7 @@ pub struct Membership {
     first_asked_at: Option<Moment>,
     offer_at: Moment,
     adopt_at: Moment,
+    forget_at: Moment,
     lease_until: Moment,
     /// A greeting's answer that counts when what the peer has adopted is known up to there.
     pending: Option<(Moment, u64)>,
@@ -162,6 +167,7 @@ impl Membership {
             greet_at: now,
             offer_at: now,
             adopt_at: now,
+            forget_at: now,
             first_asked_at: None,
             lease_until: Moment::default(),
             pending: None,
@@ -255,6 +261,10 @@ impl Membership {
             let count = self.guests.len().min(OFFERS_AT_ONCE);
             self.offering = self.guests.drain(..count).collect();
             return Some(Duty::Offer(self.offering.clone()));
+        }
+        let done = self.told_and_over();
+        if now >= self.forget_at && !done.is_empty() {
+            return Some(Duty::Forget(done));
         }
         if now >= self.adopt_at && self.may_adopt(now) {
             let room = ADOPTED_MAX.saturating_sub(self.adopted.len());
@@ -408,8 +418,8 @@ impl Membership {
         if theirs.instance != self.own.0 {
             self.heard_at = now;
             if theirs.learned_of == self.process && theirs.journal.is_some() {
-                self.told = self.told.max(theirs.learned);
-                self.forget_adopted();
+                let end = self.adopted_first + self.adopted.len() as u64;
+                self.told = self.told.max(theirs.learned.min(end));
             }
         }
         ours.adopting = self.is_adopting;
@@ -426,20 +436,29 @@ impl Membership {
 
     /// A payment of the peer's that was driven from here is over.
     pub fn over(&mut self, id: PaymentId) {
-        if self.open.remove(&id) {
-            self.forget_adopted();
+        self.open.remove(&id);
+    }
+
+    /// What is over and the peer has written down needs not be told again: the first of it.
+    fn told_and_over(&self) -> Vec<PaymentId> {
+        let told = self.told.saturating_sub(self.adopted_first).min(ADOPT_BATCH as u64);
+        let told = self.adopted.iter().take(told as usize).map(|(id, _)| *id);
+        told.take_while(|id| !self.open.contains(id)).collect()
+    }
+
+    /// It is written down that these were told. A purge may have taken some away meanwhile.
+    pub fn forgot(&mut self, told: &[PaymentId]) {
+        for id in told {
+            if self.adopted.front().is_some_and(|(adopted, _)| adopted == id) {
+                self.adopted.pop_front();
+                self.adopted_first += 1;
+            }
         }
     }
 
-    /// What is over and the peer has written down needs not be told again.
-    fn forget_adopted(&mut self) {
-        while let Some((id, _)) = self.adopted.front()
-            && self.adopted_first < self.told
-            && !self.open.contains(id)
-        {
-            self.adopted.pop_front();
-            self.adopted_first += 1;
-        }
+    /// The disk is full: they are told until there is room.
+    pub fn not_forgot(&mut self, now: Moment) {
+        self.forget_at = now + GUESTS_EVERY;
     }
 
     /// A page of what is driven here in the peer's place, and the sequence number of its first.

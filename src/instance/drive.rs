@@ -306,9 +306,7 @@ impl Engine {
             stats.attempts[processor as usize].record(now.since(begun));
         }
         let end = self.dispatcher.borrow_mut().finished(start.flight, outcome, now);
-        if end.is_over() && start.attempt.payment.guest {
-            self.node.cluster.with(|membership| membership.over(id));
-        }
+        let is_guest_over = end.is_over() && start.attempt.payment.guest;
         match end {
             End::Settled(settlement) => {
                 self.node.payments.happened(&Event::Settled { id, settlement });
@@ -335,6 +333,10 @@ impl Engine {
                 tell_rejected(&rejection);
             }
             End::Purged => {}
+        }
+        // Behind its end in the journal, so that nothing is told for good that is still to be paid.
+        if is_guest_over {
+            self.node.cluster.with(|membership| membership.over(id));
         }
     }
 

@@ -56,6 +56,7 @@ impl Peering {
             Duty::Learn { from } => self.learn(peer, from).await,
             Duty::Offer(guests) => self.hand_over(guests).await,
             Duty::Adopt(guests) => self.adopt(guests).await,
+            Duty::Forget(told) => self.forget(&told),
         }
     }
 
@@ -189,5 +190,18 @@ impl Peering {
         self.node.payments.journal.wait(position).await;
         let ours = cluster.with(|membership| membership.adopted(&batch));
         self.engine.submit(ours);
+    }
+
+    /// The home has written down that these are not its own, and they are over. That was appended
+    /// before; if this is lost, they are told once more.
+    fn forget(&self, told: &[PaymentId]) {
+        let journal = &self.node.payments.journal;
+        let is_written = journal.append_told(told).is_some();
+        journal.flush();
+        self.node.cluster.with(|membership| match is_written {
+            true => membership.forgot(told),
+            // On a full disk it is tried again.
+            false => membership.not_forgot(clock::moment()),
+        });
     }
 }

@@ -61,7 +61,7 @@ pub fn rewrite(
         count += 1;
     }
     let body = (bytes.len() - FILE_HEAD_BYTES) as u64;
-    Own { flags: 0, counts: [count, body] }.finish(Kind::Accounts, number, &mut bytes);
+    Own { flags: 0, counts: [count, body], notes: None }.finish(Kind::Accounts, number, &mut bytes);
     Ok(bytes)
 }
 

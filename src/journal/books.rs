@@ -6,13 +6,15 @@
 //! ids:   head, then in the order of acceptance: id 16, cents 8
 //! ```
 //!
-//! The entries of a ledger leave nothing here: they are in the accounts (`accounts.rs`).
+//! The entries of a ledger leave nothing here: they are in the accounts (`accounts.rs`). Adoptions
+//! and rejections are in the notes (`notes.rs`).
 //!
 //! Knows nothing of files. The invariant: such a file is used whole or not at all; its head has
 //! the checksum of the rest (`head.rs`).
 
 use super::JournalError;
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
+use super::notes;
 use super::record::Record;
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
@@ -36,9 +38,9 @@ pub struct Remains {
     pub has_accounts: bool,
     pub settled: [Vec<(Timestamp, Cents)>; 2],
     pub ids: Vec<(PaymentId, Cents)>,
-    /// Adopted and rejected payments, which are not kept in these files: written again in a newer
-    /// segment.
-    pub again: Vec<Event>,
+    /// What the notes of this number say, if anything, and the notes before them that count.
+    pub notes: Vec<Event>,
+    pub notes_before: Option<u32>,
     /// Not kept in these files either: the accounts come of them. With their offsets.
     pub entries: Vec<(usize, Entry)>,
 }
@@ -60,7 +62,9 @@ impl Remains {
             } => {
                 self.settled[processor as usize].push((requested_at, amount));
             }
-            Event::Adopted { .. } | Event::Rejected(_) => self.again.push(*event),
+            Event::Adopted { .. } | Event::Told { .. } | Event::Rejected(_) => {
+                self.notes.push(*event);
+            }
             Event::Purged => *self = Remains { stands_alone: true, ..Remains::default() },
             // Their payments are over, or it would not be rewritten.
             Event::Accepted { .. }
@@ -87,7 +91,9 @@ impl Remains {
         }
         let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
         let flags = alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 };
-        let own = Own { flags, counts: [default.len() as u64, fallback.len() as u64] };
+        let notes = if self.notes.is_empty() { self.notes_before } else { Some(number) };
+        let counts = [default.len() as u64, fallback.len() as u64];
+        let own = Own { flags, counts, notes };
         own.finish(Kind::Books, number, &mut bytes);
         bytes
     }
@@ -98,9 +104,13 @@ impl Remains {
             bytes.extend_from_slice(&id.0.to_le_bytes());
             bytes.extend_from_slice(&amount.0.to_le_bytes());
         }
-        let own = Own { flags: 0, counts: [self.ids.len() as u64, 0] };
+        let own = Own { flags: 0, counts: [self.ids.len() as u64, 0], notes: None };
         own.finish(Kind::Ids, number, &mut bytes);
         bytes
+    }
+
+    pub fn encode_notes(&self, number: u32) -> Vec<u8> {
+        notes::encode(number, self.notes_before, &self.notes)
     }
 }
 
@@ -115,6 +125,8 @@ pub(super) fn with_room_for_head(body: usize) -> Vec<u8> {
 pub(super) struct Own {
     pub flags: u32,
     pub counts: [u64; 2],
+    /// The last notes that count besides: with books, or before notes.
+    pub notes: Option<u32>,
 }
 
 impl Own {
@@ -124,6 +136,7 @@ impl Own {
         own[4..8].copy_from_slice(&crc32c::crc32c(&bytes[FILE_HEAD_BYTES..]).to_le_bytes());
         own[8..16].copy_from_slice(&self.counts[0].to_le_bytes());
         own[16..24].copy_from_slice(&self.counts[1].to_le_bytes());
+        own[24..].copy_from_slice(&self.notes.unwrap_or(0).to_le_bytes());
         bytes[..FILE_HEAD_BYTES].copy_from_slice(&head::encode(kind, number, own));
     }
 
@@ -132,7 +145,8 @@ impl Own {
             own[at..at + 4].iter().rev().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
         };
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        (Own { flags: word(0), counts: [long(8), long(16)] }, word(4))
+        let notes = Some(word(24)).filter(|number| *number != 0);
+        (Own { flags: word(0), counts: [long(8), long(16)], notes }, word(4))
     }
 }
 
@@ -168,13 +182,16 @@ fn number_at(entry: &[u8], at: usize) -> i64 {
 pub struct Flags {
     pub stands_alone: bool,
     pub has_accounts: bool,
+    /// The last notes that count.
+    pub notes: Option<u32>,
 }
 
 /// # Errors
 /// If the head (all that is needed of the file) is not whole.
 pub fn flags(number: u32, head: &[u8]) -> Result<Flags, JournalError> {
-    let (Own { flags, .. }, _) = Own::read(&head::decode(Kind::Books, number, head)?);
-    Ok(Flags { stands_alone: flags & STANDS_ALONE != 0, has_accounts: flags & HAS_ACCOUNTS != 0 })
+    let (Own { flags, notes, .. }, _) = Own::read(&head::decode(Kind::Books, number, head)?);
+    let (alone, accounts) = (flags & STANDS_ALONE, flags & HAS_ACCOUNTS);
+    Ok(Flags { stands_alone: alone != 0, has_accounts: accounts != 0, notes })
 }
 
 /// Adds the settlements of books to a summary; returns how many per processor.

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! offset  size  what
-//!      0     8  magic: which of the four kinds of file
-//!      8     4  version of the layout, 1
+//!      0     8  magic: which of the five kinds of file
+//!      8     4  version of the layout, 2 (1: the same without notes, and is read too)
 //!     12     4  number of the segment, the same as in the name
 //!     16    28  for each kind its own:
 //!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
 //!               books:   4 flags (1: nothing in files of lower numbers counts, 2: accounts
 //!                        belong to it), 4 CRC-32C of the body, 8 settlements at the default
-//!                        processor, 8 at the fallback, 4 zero
+//!                        processor, 8 at the fallback, 4 number of the notes that count (or 0)
 //!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 12 zero
 //!               accounts: 4 zero, 4 CRC-32C of the body, 8 accounts, 8 bytes of the body, 4 zero
+//!               notes:   4 zero, 4 CRC-32C of the body, 8 records, 8 bytes of the body, 4 number
+//!                        of the notes before them that count as well (or 0)
 //!     44     4  CRC-32C of everything above
 //! ```
 //!
@@ -29,11 +31,14 @@ const CRC_AT: usize = OWN_AT + OWN_BYTES;
 pub const FILE_HEAD_BYTES: usize = CRC_AT + size_of::<u32>();
 const _: () = assert!(FILE_HEAD_BYTES == 48 && FILE_HEAD_BYTES.is_multiple_of(8));
 
-pub const VERSION: u32 = 1;
+/// Of what is written.
+pub const VERSION: u32 = 2;
+/// The oldest that is read.
+const VERSION_MIN: u32 = 1;
 /// The first segment of a journal.
 pub const FIRST_NUMBER: u32 = 1;
 
-/// The four kinds of file.
+/// The five kinds of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Records in the order they were written.
@@ -44,10 +49,12 @@ pub enum Kind {
     Ids,
     /// The state of a ledger's accounts at the end of such a segment.
     Accounts,
+    /// The adoptions and rejections of one such segment or of several.
+    Notes,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Segment, Kind::Books, Kind::Ids, Kind::Accounts];
+    const ALL: [Kind; 5] = [Kind::Segment, Kind::Books, Kind::Ids, Kind::Accounts, Kind::Notes];
 
     fn magic(self) -> [u8; 8] {
         match self {
@@ -55,6 +62,7 @@ impl Kind {
             Kind::Books => *b"galo:bks",
             Kind::Ids => *b"galo:ids",
             Kind::Accounts => *b"galo:acc",
+            Kind::Notes => *b"galo:not",
         }
     }
 
@@ -64,6 +72,7 @@ impl Kind {
             Kind::Books => ".books",
             Kind::Ids => ".ids",
             Kind::Accounts => ".accounts",
+            Kind::Notes => ".notes",
         }
     }
 
@@ -112,7 +121,7 @@ pub fn decode(kind: Kind, number: u32, bytes: &[u8]) -> Result<[u8; OWN_BYTES], 
     if word(CRC_AT) != crc32c::crc32c(&head[..CRC_AT]) {
         return corrupt("a damaged head");
     }
-    if word(VERSION_AT) != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&word(VERSION_AT)) {
         return Err(JournalError::UnknownVersion { file: file(), version: word(VERSION_AT) });
     }
     if word(NUMBER_AT) != number {
@@ -133,6 +142,7 @@ mod tests {
         assert_eq!(Kind::of_file_name("4294967295.books"), Some((Kind::Books, u32::MAX)));
         assert_eq!(Kind::of_file_name("0000000007.ids"), Some((Kind::Ids, 7)));
         assert_eq!(Kind::of_file_name("0000000007.accounts"), Some((Kind::Accounts, 7)));
+        assert_eq!(Kind::of_file_name("0000000007.notes"), Some((Kind::Notes, 7)));
         for name in
             ["1.journal", "+000000001.journal", "0000000001.journal.tmp", "lock", "9999999999.ids"]
         {
@@ -159,11 +169,18 @@ mod tests {
 
     #[test]
     fn a_version_we_do_not_know_is_named() {
-        let mut head = encode(Kind::Segment, 5, [0; OWN_BYTES]);
-        head[VERSION_AT] = 2;
-        let checksum = crc32c::crc32c(&head[..CRC_AT]);
-        head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
-        let refused = decode(Kind::Segment, 5, &head).unwrap_err();
-        assert!(matches!(refused, JournalError::UnknownVersion { version: 2, .. }));
+        let of = |version| {
+            let mut head = encode(Kind::Segment, 5, [0; OWN_BYTES]);
+            head[VERSION_AT] = version;
+            let checksum = crc32c::crc32c(&head[..CRC_AT]);
+            head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
+            decode(Kind::Segment, 5, &head)
+        };
+        for unknown in [0, 3] {
+            let refused = of(unknown).unwrap_err();
+            let JournalError::UnknownVersion { version, .. } = refused else { panic!("{refused}") };
+            assert_eq!(version, u32::from(unknown));
+        }
+        assert!(of(1).is_ok() && of(2).is_ok());
     }
 }

@@ -4,11 +4,12 @@
 
 use super::accounts::{Accounts, States};
 use super::entry::Line;
-use super::head::{Kind, kind_of};
+use super::head::{FILE_HEAD_BYTES, Kind, kind_of};
+use super::record::Record;
 use super::recover::Replay;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
-use super::{JournalError, LEDGER_DIRECTORY, books};
+use super::{JournalError, LEDGER_DIRECTORY, books, notes};
 use crate::ledger::{AccountId, History};
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Processor, Window};
@@ -66,8 +67,7 @@ fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if Kind::of_file_name(name).is_none() {
-        let what =
-            "not named like a file of a journal (0000000001.journal, .books, .ids or .accounts)";
+        let what = "not named like a file of a journal (0000000001.journal, .books, .ids, .accounts or .notes)";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     Ok((Directory::read_only(parent)?, vec![name.into()]))
@@ -150,6 +150,7 @@ fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError> {
             Ok(format!("{default} settlements at default, {fallback} at fallback"))
         }
         Kind::Ids => Ok(format!("{} ids", books::ids(number, bytes)?.len())),
+        Kind::Notes => Ok(format!("{} notes", notes::read(number, bytes)?.len())),
         Kind::Accounts => {
             let accounts = States::new(number, bytes)?.collect()?;
             Ok(format!("{} accounts, {} entries", accounts.len(), entries_of(&accounts)))
@@ -177,6 +178,9 @@ fn check_whole(directory: &Directory, out: &mut impl Write) -> io::Result<bool> 
     let (waiting, doubts) = replay.outstanding();
     writeln!(out, "outstanding: {} waiting, {} in doubt", waiting.len(), doubts.len())?;
     writeln!(out, "ids: {}", replay.ids.len())?;
+    if !replay.books.adopted.is_empty() {
+        writeln!(out, "adopted, and to be told: {}", replay.books.adopted.len())?;
+    }
     if !replay.books.rejected.is_empty() {
         writeln!(out, "rejected: {}", replay.books.rejected.len())?;
     }
@@ -211,6 +215,9 @@ fn dump_one(path: &Path, out: &mut impl Write) -> io::Result<bool> {
             }
             (Some((Kind::Accounts, number)), Some(Kind::Accounts)) => {
                 sound &= dump_accounts(name, number, &bytes, out)?;
+            }
+            (Some((Kind::Notes, number)), Some(Kind::Notes)) => {
+                sound &= dump_notes(name, number, &bytes, out)?;
             }
             // Not records; `check` tells how many there are.
             _ => match describe(name, &bytes) {
@@ -248,6 +255,23 @@ fn dump_accounts(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) ->
         }
     }
     Ok(true)
+}
+
+fn dump_notes(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {
+    match notes::read(number, bytes) {
+        Ok(notes) => {
+            let mut offset = FILE_HEAD_BYTES;
+            for record in notes.into_iter().map(Record::Event) {
+                writeln!(out, "{name} {offset} {record}")?;
+                offset += record.length();
+            }
+            Ok(true)
+        }
+        Err(error) => {
+            writeln!(out, "{name}: {error}")?;
+            Ok(false)
+        }
+    }
 }
 
 fn dump_segment(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {

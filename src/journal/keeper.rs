@@ -1,8 +1,8 @@
 //! Order in the directory: the next segment made ahead, old segments rewritten as books, what was
 //! purged removed. Runs on a thread of its own, one step at a time; tests run the steps by hand.
 //!
-//! The invariant: a segment is removed only when its books, ids and accounts are on the disk under
-//! their names, and when everything that ended its payments is on the disk as well. A crash between any
+//! The invariant: a segment is removed only when its books, ids, accounts and notes are on the disk
+//! under their names, and when everything that ended its payments is on the disk as well. A crash between any
 //! two operations leaves a directory that `recover.rs` reads the same way.
 
 use super::accounts::States;
@@ -11,7 +11,7 @@ use super::head::Kind;
 use super::segment::{Contents, Ending, UNFINISHED};
 use super::storage::{Lack, Storage};
 use super::writer::{Writer, locked};
-use super::{JournalError, accounts, books};
+use super::{JournalError, accounts, books, notes};
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use std::collections::VecDeque;
@@ -32,6 +32,8 @@ pub struct Keeping {
     pub ids: VecDeque<(u32, usize)>,
     /// The file of accounts that belongs to the last books.
     pub accounts: Option<u32>,
+    /// Files of notes that count, oldest first, with how many are in each.
+    pub notes: Vec<(u32, usize)>,
     /// No books so far have settlements or ids: what comes of the segments is in the accounts.
     pub only_accounts: bool,
     /// What was lacking the last time for the next segment, for books, and for attempts.
@@ -80,7 +82,7 @@ impl Writer {
         }
     }
 
-    /// Segment → books and ids. False if there is no space for them now.
+    /// Segment → books, ids, accounts and notes. False if there is no space for them now.
     fn rewrite(&self, keeping: &mut Keeping) -> bool {
         let number = keeping.oldest;
         let storage = &*self.storage;
@@ -94,14 +96,12 @@ impl Writer {
             Err(error) => self.fail(&error.to_string()),
         };
         drop(bytes);
-        if !self.write_again(number, &books.again) {
-            return false;
-        }
+        let notes_kept = self.gather_notes(&keeping.notes, &mut books);
         // A purge has removed those from before it, so they go together.
         let had_accounts = keeping.accounts;
         books.has_accounts = had_accounts.is_some() || !books.entries.is_empty();
         // So a ledger's directory does not grow by two files of nothing with every segment.
-        books.stands_alone |= books.has_accounts && keeping.only_accounts;
+        books.stands_alone |= books.has_accounts && keeping.only_accounts && notes_kept == 0;
         let lack = self.write_books(number, had_accounts, &mut books).err().map(|error| {
             let failed = || self.fail(&format!("segment {number} cannot be rewritten: {error}"));
             Lack::of(&error).unwrap_or_else(failed)
@@ -113,6 +113,12 @@ impl Writer {
         keeping.oldest += 1;
         keeping.ids.push_back((number, books.ids.len()));
         self.remove_old_ids(keeping);
+        for (superseded, _) in keeping.notes.drain(notes_kept..) {
+            self.remove(&Kind::Notes.file_name(superseded));
+        }
+        if !books.notes.is_empty() {
+            keeping.notes.push((number, books.notes.len()));
+        }
         let settled = books.settled[0].len() + books.settled[1].len();
         keeping.only_accounts &= settled == 0 && books.ids.is_empty();
         let accounts = books.has_accounts.then_some(number);
@@ -130,17 +136,34 @@ impl Writer {
         true
     }
 
-    /// What no file but a segment holds goes into a newer one. False if there is no room for it.
-    fn write_again(&self, number: u32, events: &[Event]) -> bool {
-        if events.is_empty() {
-            return true;
+    /// Puts the notes of older files before those of a segment, where the new file is to take their
+    /// place. So many of the older files go on counting.
+    fn gather_notes(&self, older: &[(u32, usize)], books: &mut Remains) -> usize {
+        let mut gathered = std::mem::take(&mut books.notes);
+        let mut kept = older.len();
+        // On a full disk what is new alone takes the least space, and gives back a segment.
+        while !gathered.is_empty()
+            && self.is_next_ready()
+            && let Some((number, _)) =
+                older[..kept].last().filter(|(_, count)| notes::absorbs(gathered.len(), *count))
+        {
+            let mut before = self.read_notes(*number);
+            before.append(&mut gathered);
+            gathered = before;
+            kept -= 1;
         }
-        if self.append_again(number, events).is_none() {
-            return false;
+        books.notes = notes::condense(gathered, kept == 0);
+        books.notes_before = older[..kept].last().map(|(number, _)| *number);
+        kept
+    }
+
+    fn read_notes(&self, number: u32) -> Vec<Event> {
+        let name = Kind::Notes.file_name(number);
+        let mut bytes = Vec::new();
+        if let Err(error) = self.storage.read(&name, usize::MAX, &mut bytes) {
+            self.fail(&format!("{name} cannot be read: {error}"));
         }
-        self.flush();
-        self.sync();
-        true
+        notes::read(number, &bytes).unwrap_or_else(|error| self.fail(&error.to_string()))
     }
 
     /// Writes what is left of a segment, and removes it. First everything is written under other
@@ -161,6 +184,10 @@ impl Writer {
                 write_unfinished(storage, Kind::Accounts, number, &bytes)?;
                 kinds.push(Kind::Accounts);
             }
+            if !books.notes.is_empty() {
+                write_unfinished(storage, Kind::Notes, number, &books.encode_notes(number))?;
+                kinds.push(Kind::Notes);
+            }
             write_unfinished(storage, Kind::Books, number, &books.encode(number))?;
             for kind in &kinds {
                 finish(storage, *kind, number)?;
@@ -169,7 +196,7 @@ impl Writer {
             finish(storage, Kind::Books, number)
         };
         if let Err(error) = write() {
-            for kind in [Kind::Ids, Kind::Accounts, Kind::Books] {
+            for kind in [Kind::Ids, Kind::Accounts, Kind::Notes, Kind::Books] {
                 // Gives the space back; a start would too.
                 let _ = storage.remove(&(kind.file_name(number) + UNFINISHED));
             }
@@ -228,6 +255,7 @@ impl Writer {
         keeping.oldest = purged;
         keeping.ids.clear();
         keeping.accounts = None;
+        keeping.notes.clear();
         keeping.only_accounts = true;
     }
 

@@ -19,7 +19,10 @@
 //! # On disk
 //! Segments of a fixed size, allocated ahead, hold records in the order of the appends. A segment
 //! whose payments are all over is rewritten as `books`, its settlements sorted, and `ids`. So the
-//! directory grows by 16 bytes a settlement, which is what the exact totals of any window need.
+//! directory grows by 16 bytes a settlement, which is what the exact totals of any window need. What
+//! it says of adoptions and rejections goes into `notes`, of which newer files take in older ones
+//! now and then, so that there are few. Nothing but payments that are not over is written into a
+//! newer segment.
 //!
 //! A ledger has a journal of its own, in a directory inside that of the payments: the same files,
 //! with entries of accounts in the segments instead of payments. A full one is rewritten as
@@ -29,8 +32,8 @@
 //! Whose journal it is stands in the file `identity` (`identity.rs`): another instance's is refused,
 //! and a copy is known as one.
 //!
-//! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `books.rs` and `accounts.rs`; what is
-//! done about damage is told in `recover.rs`, about a full disk in `writer.rs`.
+//! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `books.rs`, `accounts.rs` and `notes.rs`;
+//! what is done about damage is told in `recover.rs`, about a full disk in `writer.rs`.
 //!
 //! # What it knows
 //! Which payments are outstanding: accepted and not over. That decides which segments can go, how
@@ -51,6 +54,7 @@ pub mod history;
 pub mod identity;
 pub mod inspect;
 mod keeper;
+mod notes;
 mod outstanding;
 mod record;
 mod recover;
@@ -429,6 +433,14 @@ impl Journal {
     /// once this is durable. `None` if the disk is full: then nothing was done.
     pub fn append_adopted(&self, adopted: &[(PaymentId, Cents)]) -> Option<Position> {
         self.append_all(adopted, |id, amount| Event::Adopted { id, amount })
+    }
+
+    /// These, adopted here, are over, and the other instance has written down that they are not its
+    /// own to pay: they are not told again. Nobody needs to wait for it. `None` if the disk is full:
+    /// then nothing was done.
+    pub fn append_told(&self, told: &[PaymentId]) -> Option<Position> {
+        let Some(open) = &self.open else { return Some(Position::NONE) };
+        open.writer.append_all(told.iter().map(|id| Event::Told { id: *id }))
     }
 
     /// These, never accepted here, are the other instance's to pay: a repetition of one is known,

@@ -59,7 +59,7 @@ impl Outstanding {
                 self.payments.clear();
                 self.homes.clear();
             }
-            Event::Adopted { .. } => {}
+            Event::Adopted { .. } | Event::Told { .. } => {}
         }
     }
 

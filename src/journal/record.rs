@@ -28,6 +28,7 @@
 //!   11  Adopted         32  id 16, amount in cents 8
 //!   12  Rejected        40  id 16, amount in cents 8, per processor the status of its last refusal
 //!                           2 + 2 (0: not asked, 200: it holds the id under another amount), 4 zero
+//!   13  Told            24  id 16
 //!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
 //! 65…127 kept for the ledger
 //! ```
@@ -61,6 +62,7 @@ pub const FOREIGN_BYTES: usize = AFTER_ID;
 pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
 pub const ADOPTED_BYTES: usize = AFTER_AMOUNT;
 pub const REJECTED_BYTES: usize = AFTER_AMOUNT + 2 * size_of::<u16>() + PADDING_BYTES;
+pub const TOLD_BYTES: usize = AFTER_ID;
 pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
@@ -167,6 +169,7 @@ impl Record {
             Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
             Record::Event(Event::Adopted { .. }) => (11, 0),
             Record::Event(Event::Rejected(_)) => (12, 0),
+            Record::Event(Event::Told { .. }) => (13, 0),
             Record::Entry(entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
         }
     }
@@ -272,6 +275,7 @@ fn length_of(event: &Event) -> usize {
         Event::Forwarded { .. } => FORWARDED_BYTES,
         Event::Adopted { .. } => ADOPTED_BYTES,
         Event::Rejected(_) => REJECTED_BYTES,
+        Event::Told { .. } => TOLD_BYTES,
         Event::Purged => PURGED_BYTES,
     }
 }
@@ -293,7 +297,7 @@ fn put_event(event: &Event, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
             put_id(id);
             put(bytes, AFTER_ID, requested_at.0.to_le_bytes());
         }
-        Event::Released { id } | Event::Foreign { id } => put_id(id),
+        Event::Released { id } | Event::Foreign { id } | Event::Told { id } => put_id(id),
         Event::Forwarded { id, amount, .. } | Event::Adopted { id, amount } => {
             put_id(id);
             put(bytes, AFTER_ID, amount.0.to_le_bytes());
@@ -339,6 +343,7 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
             let statuses = [status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + size_of::<u16>())?];
             Event::Rejected(Rejection { id: id()?, amount: amount()?, statuses })
         }
+        13 if detail == 0 => Event::Told { id: id()? },
         _ => return None,
     })
 }
@@ -405,6 +410,7 @@ fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "Forwarded {id} {amount}{how}")
         }
         Event::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
+        Event::Told { id } => write!(f, "Told {id}"),
         Event::Rejected(Rejection { id, amount, statuses: [default, fallback] }) => {
             write!(f, "Rejected {id} {amount}, default {default}, fallback {fallback}")
         }
@@ -450,7 +456,7 @@ mod tests {
 
     fn any_payment_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
-        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..12_u8);
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..13_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
             let processor = Processor::ALL[usize::from(flag)];
@@ -467,6 +473,7 @@ mod tests {
                 5 => Event::Forwarded { id, amount, learned: flag },
                 6 => Event::Purged,
                 9 => Event::Adopted { id, amount },
+                11 => Event::Told { id },
                 10 => {
                     let statuses = [at.0 as u16, (at.0 >> 16) as u16];
                     Event::Rejected(Rejection { id, amount, statuses })
@@ -481,7 +488,7 @@ mod tests {
         })
     }
 
-    /// The layout is a promise to files that exist: these bytes never change within version 1.
+    /// The layout is a promise to files that exist: these bytes never change.
     #[test]
     fn the_bytes_of_a_record_are_these() {
         let settlement = Settlement {
@@ -515,6 +522,18 @@ mod tests {
         let expected =
             ["28000c00", "0201", &"00".repeat(14), "c607000000000000", "a6019001", "00000000"];
         assert_eq!(hex, expected.concat());
+    }
+
+    #[test]
+    fn the_bytes_of_what_was_told_are_these() {
+        let mut bytes = Vec::new();
+        Record::Event(Event::Told { id: PaymentId(0x0102) }).encode(
+            Seed::of_segment(3),
+            48,
+            &mut bytes,
+        );
+        let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, ["18000d00", "0201", &"00".repeat(14)].concat());
     }
 
     fn entry() -> Entry {

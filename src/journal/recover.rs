@@ -27,7 +27,6 @@
 //! between any two of these leaves a directory that means the same.
 
 use super::accounts::{Accounts, States};
-use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::identity::{self, Change, Held, Identity, Owner, Place};
 use super::keeper::Keeping;
@@ -36,7 +35,7 @@ use super::record::{HEAD_BYTES, Record, Seed};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::storage::{Lack, Storage, random};
 use super::writer::{self, Writer};
-use super::{JournalError, Options, Position};
+use super::{JournalError, Options, Position, books, notes};
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
@@ -95,6 +94,8 @@ pub struct Listing {
     pub ids: BTreeSet<u32>,
     /// The accounts of the last books, if they have any.
     pub accounts: Option<u32>,
+    /// The notes that count, oldest first, with how many are in each.
+    pub notes: Vec<(u32, usize)>,
     /// To be removed: unfinished, or made superfluous by others.
     pub leftovers: Vec<String>,
 }
@@ -106,6 +107,8 @@ pub struct Replay {
     pub payments: Outstanding,
     pub ids: VecDeque<(PaymentId, Cents)>,
     pub books: Books,
+    /// What the notes say, and the segments besides; in the books, when all is read.
+    notes: Vec<Event>,
     /// So many of the settlements are in books.
     settled_in_books: usize,
     pub accounts: Accounts,
@@ -130,13 +133,14 @@ impl Listing {
     /// If a file is missing between others.
     pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
         let mut listing = Listing::default();
-        let mut accounts = BTreeSet::new();
+        let (mut accounts, mut notes) = (BTreeSet::new(), BTreeSet::new());
         for name in storage.names().map_err(failed("list", "the directory"))? {
             match Kind::of_file_name(&name) {
                 Some((Kind::Segment, number)) => listing.segments.insert(number),
                 Some((Kind::Books, number)) => listing.books.insert(number),
                 Some((Kind::Ids, number)) => listing.ids.insert(number),
                 Some((Kind::Accounts, number)) => accounts.insert(number),
+                Some((Kind::Notes, number)) => notes.insert(number),
                 None => {
                     let ours = name.strip_suffix(UNFINISHED).and_then(Kind::of_file_name);
                     listing.leftovers.extend(ours.map(|_| name));
@@ -153,15 +157,17 @@ impl Listing {
             listing.leftovers.push(Kind::Segment.file_name(number));
         }
         listing.check_complete(first)?;
-        listing.choose(accounts, storage)?;
+        listing.choose(accounts, notes, storage)?;
         Ok(listing)
     }
 
-    /// The accounts of the last books count. Those before are superseded, and those of a later
-    /// number are of a segment that is still there.
+    /// The accounts and the notes of the last books count. Those before are superseded, but for the
+    /// notes that are named by these, and those of a later number are of a segment that is still
+    /// there.
     fn choose(
         &mut self,
         mut accounts: BTreeSet<u32>,
+        mut notes: BTreeSet<u32>,
         storage: &dyn Storage,
     ) -> Result<(), JournalError> {
         if let Some(last) = self.books.last() {
@@ -169,15 +175,40 @@ impl Listing {
             let mut head = Vec::new();
             storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
             // A damaged head is reported when the whole file is read.
-            if books::flags(*last, &head).is_ok_and(|flags| flags.has_accounts) {
+            let flags = books::flags(*last, &head).ok();
+            if flags.is_some_and(|flags| flags.has_accounts) {
                 if !accounts.remove(last) {
                     return Err(JournalError::Missing { file: Kind::Accounts.file_name(*last) });
                 }
                 self.accounts = Some(*last);
             }
+            self.follow_notes(flags.and_then(|flags| flags.notes), &mut notes, storage)?;
         }
-        let superfluous = accounts.into_iter().map(|number| Kind::Accounts.file_name(number));
-        self.leftovers.extend(superfluous);
+        let accounts = accounts.into_iter().map(|number| Kind::Accounts.file_name(number));
+        let notes = notes.into_iter().map(|number| Kind::Notes.file_name(number));
+        self.leftovers.extend(accounts.chain(notes));
+        Ok(())
+    }
+
+    /// Takes from all notes those that count: the last ones, and those that each of them names.
+    fn follow_notes(
+        &mut self,
+        last: Option<u32>,
+        all: &mut BTreeSet<u32>,
+        storage: &dyn Storage,
+    ) -> Result<(), JournalError> {
+        let (mut next, mut head) = (last, Vec::new());
+        while let Some(number) = next {
+            let name = Kind::Notes.file_name(number);
+            if !all.remove(&number) {
+                return Err(JournalError::Missing { file: name });
+            }
+            storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
+            let (count, before) = notes::count_and_before(number, &head)?;
+            self.notes.push((number, count));
+            next = before;
+        }
+        self.notes.reverse();
         Ok(())
     }
 
@@ -248,6 +279,7 @@ impl Replay {
             payments: Outstanding::default(),
             ids: VecDeque::new(),
             books: Books::default(),
+            notes: Vec::new(),
             settled_in_books: 0,
             accounts: Accounts::default(),
             keys: VecDeque::new(),
@@ -267,6 +299,11 @@ impl Replay {
             let name = Kind::Accounts.file_name(number);
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
             replay.accounts = States::new(number, &bytes)?.collect()?;
+        }
+        for (number, _) in &replay.listing.notes {
+            let name = Kind::Notes.file_name(*number);
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            replay.notes.append(&mut notes::read(*number, &bytes)?);
         }
         let segments: Vec<u32> = replay.listing.segments.iter().copied().collect();
         for (index, number) in segments.iter().enumerate() {
@@ -297,6 +334,8 @@ impl Replay {
                 replay.ids.push_front(id);
             }
         }
+        let notes = notes::condense(std::mem::take(&mut replay.notes), true);
+        notes.iter().for_each(|note| replay.books.apply(note));
         without_repetitions(&mut replay.books.adopted, |(id, _)| *id);
         without_repetitions(&mut replay.books.rejected, |it| it.id);
         Ok(replay)
@@ -311,8 +350,12 @@ impl Replay {
         match *record {
             Record::Event(ref event) => {
                 self.payments.apply(home, event);
-                self.books.apply(event);
+                match notes::is_note(event) {
+                    true => self.notes.push(*event),
+                    false => self.books.apply(event),
+                }
                 if *event == Event::Purged {
+                    self.notes.clear();
                     self.ids.clear();
                     self.accounts.clear();
                     self.keys.clear();
@@ -481,10 +524,10 @@ impl Found {
             ids.push_front((number, books::count_of_ids(number, &bytes)?));
         }
         let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
-        let accounts = replay.listing.accounts;
+        let (accounts, notes) = (replay.listing.accounts, replay.listing.notes.clone());
         let only_accounts =
             replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
-        let keeping = Keeping { oldest, ids, accounts, only_accounts, lacks: [None; 3] };
+        let keeping = Keeping { oldest, ids, accounts, notes, only_accounts, lacks: [None; 3] };
         // A new journal is not begun where there is no space for it.
         let (bytes, needed) = (options.segment_bytes, writer::room_to_start(replay.payments.len()));
         let created = match replay.end.is_some() || replay.settled_in_books > 0 {
@@ -555,7 +598,8 @@ fn store_identity(storage: &dyn Storage, mut identity: Identity) -> Result<(), J
     }
 }
 
-/// One that was carried over may be there twice, if the removal of the old segment was cut short.
+/// In a journal of version 1 one may be there twice: they were written again in a newer segment, and
+/// the removal of the old one may have been cut short.
 fn without_repetitions<T>(all: &mut Vec<T>, id: impl Fn(&T) -> PaymentId) {
     let mut seen = HashSet::new();
     all.retain(|one| seen.insert(id(one)));

@@ -70,6 +70,7 @@ struct State {
     boot: u8,
     directory: u64,
     operations: u64,
+    written: u64,
     fault: Option<(u64, Fault)>,
     crashed: bool,
     capacity: Option<usize>,
@@ -97,6 +98,11 @@ impl Simulated {
 
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// Bytes written so far, also over others.
+    pub fn written(&self) -> u64 {
+        self.state().written
     }
 
     /// Lets something go wrong so many changing operations from now.
@@ -327,7 +333,10 @@ impl Storage for Simulated {
 impl StoredFile for OpenFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let change = Change::Write { offset: offset as usize, bytes: bytes.into() };
-        self.storage.change(|state| state.write(self.inode, change))
+        self.storage.change(|state| {
+            state.written += bytes.len() as u64;
+            state.write(self.inode, change)
+        })
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

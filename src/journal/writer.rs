@@ -269,21 +269,7 @@ impl Writer {
     /// All of them, which are of no outstanding payment, or `None` if there is no room besides what
     /// is kept for those.
     pub fn append_all(&self, events: impl ExactSizeIterator<Item = Event>) -> Option<Position> {
-        self.append_if_room(&mut locked(&self.appending), events)
-    }
-
-    /// What was read in a segment that is to go, unless there has been a purge since.
-    pub fn append_again(&self, from: u32, events: &[Event]) -> Option<Position> {
         let appending = &mut locked(&self.appending);
-        let is_current = appending.purged <= from;
-        is_current.then(|| self.append_if_room(appending, events.iter().copied())).flatten()
-    }
-
-    fn append_if_room(
-        &self,
-        appending: &mut Appending,
-        events: impl ExactSizeIterator<Item = Event>,
-    ) -> Option<Position> {
         let needed = events.len() * (REJECTED_BYTES + SYNCED_BYTES);
         if !self.has_room_besides(room_for(appending.payments.len()).saturating_add(needed)) {
             return None;

@@ -28,6 +28,9 @@ pub enum Event {
     Forwarded { id: PaymentId, amount: Cents, learned: bool },
     /// Accepted in place of the other instance and driven from here: it is told so when it is back.
     Adopted { id: PaymentId, amount: Cents },
+    /// What was adopted is over, and the other instance has written down that it is not its own to
+    /// pay: it need not be told again.
+    Told { id: PaymentId },
     /// No processor takes it, and people decide about it. It is over, and not forgotten.
     Rejected(Rejection),
     /// Everything before this is forgotten.
@@ -51,7 +54,7 @@ impl Event {
 pub struct Books {
     /// Everything settled.
     pub summary: SummaryIndex,
-    /// Driven here in place of the other instance, in that order.
+    /// Driven here in place of the other instance, which is still to be told, in that order.
     pub adopted: Vec<(PaymentId, Cents)>,
     /// Refused by every processor they may go to, in that order.
     pub rejected: Vec<Rejection>,
@@ -62,6 +65,8 @@ impl Books {
         match *event {
             Event::Settled { settlement, .. } => self.summary.record(settlement),
             Event::Adopted { id, amount } => self.adopted.push((id, amount)),
+            // A start has taken out what was told before it comes here: this is seldom long.
+            Event::Told { id } => self.adopted.retain(|(adopted, _)| *adopted != id),
             Event::Rejected(rejection) => self.rejected.push(rejection),
             Event::Purged => *self = Books::default(),
             Event::Accepted { .. }

@@ -1,7 +1,7 @@
 //! Payments of an instance that was away, driven by the other one, when either is killed and
 //! started again on its journal: each is paid once and counted once all the same.
 
-use crate::support::journals::{Scratch, open_attempts};
+use crate::support::journals::{Line, Scratch, open_attempts, records};
 use crate::support::system::{
     Instance, Processor, QUICK, addresses, assert_books_balance, id, pair_with, see_each_other,
 };
@@ -129,6 +129,28 @@ fn a_home_that_never_heard_of_a_payment_learns_it_from_one_that_was_killed() {
     scene.instances[1].start_again();
     scene.see_each_other();
     scene.pay(1);
+    scene.end();
+}
+
+/// It is told again after each start, until that is written down: both know for good then whose it
+/// was.
+#[test]
+fn a_payment_that_is_over_and_told_is_known_after_both_were_killed() {
+    let mut scene = Scene::new();
+    scene.instances[1].kill();
+    scene.pay(0);
+    scene.instances[0].settle();
+    scene.instances[0].kill();
+    scene.instances[0].start_again();
+    let is_told = |line: &Line| line.words == ["Told", &id(GUEST)];
+    assert!(!records(&scene.data[0]).iter().any(is_told), "nobody was there to be told");
+    scene.instances[1].start_again();
+    wait_until("it is told", || records(&scene.data[0]).iter().any(is_told));
+    (0..2).for_each(|instance| scene.instances[instance].kill());
+    scene.swap_failing();
+    (0..2).for_each(|instance| scene.instances[instance].start_again());
+    scene.see_each_other();
+    (0..2).rev().for_each(|instance| scene.pay(instance));
     scene.end();
 }
 

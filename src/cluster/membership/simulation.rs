@@ -90,6 +90,10 @@ enum LeftOut {
     Original,
     /// What was learned on a full disk is remembered, and not written down when there is room again.
     Unwritten,
+    /// What was adopted and is over is forgotten before its home has written it down …
+    Told,
+    /// … or when its home has, although it is not over.
+    Over,
     /// Totals are told before it has been asked what an earlier process had paid.
     Unasked,
     /// The rules of before, with which payments were paid twice on the real binary: no lease, only
@@ -100,7 +104,7 @@ enum LeftOut {
 
 impl LeftOut {
     /// Each of which something is missed without.
-    const RULES: [LeftOut; 14] = [
+    const RULES: [LeftOut; 16] = [
         LeftOut::Lease,
         LeftOut::EveryLease,
         LeftOut::Verify,
@@ -114,6 +118,8 @@ impl LeftOut {
         LeftOut::Purge,
         LeftOut::Original,
         LeftOut::Unwritten,
+        LeftOut::Told,
+        LeftOut::Over,
         LeftOut::Unasked,
     ];
 
@@ -127,7 +133,7 @@ impl LeftOut {
     /// What goes wrong without it, beside what else may.
     fn leads_to(self, wrong: &Wrong) -> bool {
         match self {
-            LeftOut::EveryLease | LeftOut::Refusal | LeftOut::Original => {
+            LeftOut::EveryLease | LeftOut::Refusal | LeftOut::Original | LeftOut::Over => {
                 matches!(wrong, Wrong::Lost(_))
             }
             LeftOut::Purge => matches!(wrong, Wrong::Back(_)),

@@ -29,7 +29,11 @@ fn hello(process: u64, learned: u64) -> Hello {
 
 /// Greets in vain until the peer is lost and everything it left is adopted.
 fn adopt_all(membership: &mut Membership) -> Vec<Payment> {
-    for second in 0..60 {
+    adopt_all_from(membership, 0)
+}
+
+fn adopt_all_from(membership: &mut Membership, second: u64) -> Vec<Payment> {
+    for second in second..second + 60 {
         for _ in 0..10 {
             match membership.next(at(second)) {
                 Some(Duty::Greet) => membership.missed(at(second)),
@@ -41,10 +45,15 @@ fn adopt_all(membership: &mut Membership) -> Vec<Payment> {
     panic!("nothing is adopted");
 }
 
-/// What it tells the peer, from the first that it still tells of.
+/// What it tells the peer, from the first that it still tells of, when it has forgotten what it may.
 fn told(membership: &mut Membership, theirs: &Hello) -> Vec<PaymentId> {
     let mut ours = Hello::default();
     membership.heard(theirs, &mut ours, at(100));
+    for duty in duties(membership, at(100)) {
+        let Duty::Forget(ids) = duty else { continue };
+        membership.forgot(&ids);
+        membership.heard(theirs, &mut ours, at(100));
+    }
     let (from, page) = membership.adopted_page(0);
     assert_eq!((from, from + page.len() as u64), (ours.adopted_first, ours.adopted));
     page.into_iter().map(|(id, _)| id).collect()
@@ -68,6 +77,56 @@ fn what_is_adopted_is_told_to_each_process_of_its_home_until_it_is_over() {
     assert_eq!(told(&mut membership, &hello(22, 0)), ids[1..], "in their order");
     membership.over(ids[1]);
     assert_eq!(told(&mut membership, &hello(22, 0)), []);
+}
+
+/// Greets in vain if need be, and returns what else is to be done, once.
+fn duties(membership: &mut Membership, now: Moment) -> Vec<Duty> {
+    let mut duties = Vec::new();
+    while let Some(duty) = membership.next(now) {
+        match duty {
+            Duty::Greet => membership.missed(now),
+            _ if duties.contains(&duty) => break,
+            _ => duties.push(duty),
+        }
+    }
+    duties
+}
+
+/// It is told, also to a later process of its home, until it is written down that it need not be.
+#[test]
+fn nothing_is_forgotten_before_that_is_written_down() {
+    let mut membership = first_instance();
+    [guest(0), guest(1)].into_iter().for_each(|guest| membership.take_in(guest));
+    let ids: Vec<_> = adopt_all(&mut membership).iter().map(|payment| payment.id).collect();
+    ids.iter().for_each(|id| membership.over(*id));
+    let mut ours = Hello::default();
+    membership.heard(&hello(21, 2), &mut ours, at(100));
+    let forget = Duty::Forget(ids.clone());
+    assert_eq!(duties(&mut membership, at(100)), std::slice::from_ref(&forget));
+    membership.not_forgot(at(100));
+    assert_eq!(duties(&mut membership, at(100)), [], "the disk is full");
+    assert_eq!(membership.adopted_page(0).1.len(), 2);
+    assert_eq!(duties(&mut membership, at(101)), [forget]);
+    membership.purge();
+    membership.forgot(&ids);
+    membership.heard(&hello(21, 2), &mut ours, at(102));
+    assert_eq!((ours.adopted_first, ours.adopted), (2, 2), "counted once, purged or forgotten");
+}
+
+/// Only what was told can have been written down, whatever the home says.
+#[test]
+fn nothing_is_forgotten_that_was_not_told() {
+    let mut membership = first_instance();
+    membership.take_in(guest(0));
+    let first = adopt_all(&mut membership)[0].id;
+    membership.over(first);
+    let impossible = Hello { learned: u64::MAX, ..hello(21, 0) };
+    assert_eq!(told(&mut membership, &impossible), []);
+    membership.take_in(guest(1));
+    let later = adopt_all_from(&mut membership, 200)[0].id;
+    membership.over(later);
+    assert_eq!(told(&mut membership, &hello(21, 1)), [later]);
+    assert_eq!(told(&mut membership, &hello(21, 2)), []);
 }
 
 #[test]
@@ -169,5 +228,8 @@ fn no_more_guests_are_taken_than_can_be_adopted() {
     adopted.iter().for_each(|payment| membership.over(payment.id));
     assert!(!membership.takes_guests(), "over, and not told yet");
     membership.heard(&hello(21, 1), &mut Hello::default(), at(60));
+    let first = adopted[0].id;
+    assert_eq!(duties(&mut membership, at(60)), [Duty::Forget(vec![first])]);
+    membership.forgot(&[first]);
     assert!(membership.takes_guests());
 }

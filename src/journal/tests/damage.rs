@@ -119,7 +119,7 @@ fn cut_at_every_byte_and_every_byte_flipped() {
     );
 }
 
-/// The same with books and ids: those are whole or refused.
+/// The same with books, ids and notes: those are whole or refused.
 #[test]
 fn books_with_a_flipped_byte_are_refused() {
     let storage = Simulated::default();
@@ -127,12 +127,16 @@ fn books_with_a_flipped_byte_are_refused() {
     let (mut random, mut clock, mut model) = (Random(11), 0, Model::default());
     for _ in 0..300 {
         if let Some(step) = model.any_step(Traffic::Payments, &mut random, &mut clock)
-            // There is never room to write these again beside so many that are outstanding.
-            && !matches!(step, Step::Reject(_) | Step::Adopt(..))
             && model.append(step, &writer).is_some()
         {
             model.apply(step);
         }
+    }
+    // So that nearly all of it is rewritten.
+    for (id, (_, _, attempt)) in model.open.clone() {
+        let step = if attempt.is_some() { Step::Foreign(id) } else { Step::Forward(id) };
+        model.append(step, &writer).unwrap();
+        model.apply(step);
     }
     writer.flush();
     while writer.keep() {}
@@ -140,8 +144,10 @@ fn books_with_a_flipped_byte_are_refused() {
     assert_eq!(expected, model);
     let names = storage.names().unwrap();
     let last_ids = names.iter().rfind(|it| it.ends_with(".ids")).unwrap();
+    let notes = names.iter().filter(|it| it.ends_with(".notes"));
+    assert!(notes.clone().count() > 1, "{names:?}");
     let books = names.iter().filter(|it| it.ends_with(".books"));
-    for name in books.chain([last_ids]) {
+    for name in books.chain([last_ids]).chain(notes) {
         let bytes = storage.bytes(name);
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();

@@ -213,11 +213,11 @@ fn damaged_accounts_are_refused() {
     let longer = refused([&bytes[..], &[0]].concat());
     assert!(matches!(longer, JournalError::Corrupt { .. }), "{longer}");
     let mut newer = bytes.clone();
-    newer[8] = 2;
+    newer[8] += 1;
     let checksum = crc32c::crc32c(&newer[..44]);
     newer[44..48].copy_from_slice(&checksum.to_le_bytes());
     let newer = refused(newer);
-    assert!(matches!(newer, JournalError::UnknownVersion { version: 2, .. }), "{newer}");
+    assert!(matches!(newer, JournalError::UnknownVersion { version: 3, .. }), "{newer}");
     storage.set_bytes(&name, bytes);
     assert_eq!(replayed(storage).unwrap(), story.model);
     storage.remove(&name).unwrap();
@@ -229,7 +229,8 @@ fn damaged_accounts_are_refused() {
 fn file_of(states: &[u8], count: u64) -> Vec<u8> {
     let mut bytes = vec![0; FILE_HEAD_BYTES];
     bytes.extend_from_slice(states);
-    let own = crate::journal::books::Own { flags: 0, counts: [count, states.len() as u64] };
+    let counts = [count, states.len() as u64];
+    let own = crate::journal::books::Own { flags: 0, counts, notes: None };
     own.finish(FileKind::Accounts, 1, &mut bytes);
     bytes
 }

@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod figures;
 mod ledger;
+mod notes;
 mod owner;
 mod real;
 mod room;
@@ -26,9 +27,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 const IDS_REMEMBERED: usize = 12;
-/// So many are adopted, and rejected, at most: they are written again with every segment, and the
-/// segments of these tests are small.
-const MARKED_MAX: usize = 2;
 
 fn options(segment_bytes: usize) -> Options {
     let fail = |what: &str| -> ! { resume_unwind(Box::new(what.to_string())) };
@@ -89,10 +87,12 @@ enum Traffic {
     Payments,
     Entries,
     Both,
+    /// Payments of which nearly all are adopted, or rejected.
+    Notes,
 }
 
 impl Traffic {
-    const ALL: [Traffic; 3] = [Traffic::Payments, Traffic::Entries, Traffic::Both];
+    const ALL: [Traffic; 4] = [Traffic::Payments, Traffic::Entries, Traffic::Both, Traffic::Notes];
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,7 @@ enum Step {
     Forward(PaymentId),
     Reject(PaymentId),
     Adopt(PaymentId, i64),
+    Tell(PaymentId),
     Learn(PaymentId, i64),
     Enter(Entry),
     Purge,
@@ -140,6 +141,7 @@ impl Model {
                 self.adopted.push((id, Cents(cents)));
                 self.adopted.sort_unstable();
             }
+            Step::Tell(id) => self.adopted.retain(|(adopted, _)| *adopted != id),
             Step::Enter(entry) => {
                 self.accounts.entry(entry.account).or_default().apply(&entry).unwrap();
                 if entry.key != Key::NONE {
@@ -200,6 +202,7 @@ impl Model {
                 let adopted = Event::Adopted { id, amount: Cents(cents) };
                 writer.append_all([adopted].into_iter())?
             }
+            Step::Tell(id) => writer.append_all([Event::Told { id }].into_iter())?,
             Step::Enter(entry) => writer.append_entry(&entry),
             Step::Purge => writer.append_purged().expect("room for a purge"),
         })
@@ -210,14 +213,17 @@ impl Model {
         *clock += random.below(3) as i64;
         let at = *clock;
         let enters = match traffic {
-            Traffic::Payments => false,
+            Traffic::Payments | Traffic::Notes => false,
             Traffic::Entries => true,
             Traffic::Both => random.below(2) == 0,
         };
         if enters {
             return Some(Step::Enter(self.any_entry(random, at)));
         }
-        let choice = random.below(100);
+        let choice = match traffic {
+            Traffic::Notes => [96, 98, 98, 29, 41, 41][random.below(6)],
+            _ => random.below(100),
+        };
         if choice < 30 {
             let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
             return Some(Step::Accept(id, 1 + random.below(10_000) as i64, at));
@@ -229,7 +235,10 @@ impl Model {
             let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
             return Some(Step::Learn(id, 1 + random.below(10_000) as i64));
         }
-        if choice == 98 && self.adopted.len() < MARKED_MAX {
+        if choice == 96 && !self.adopted.is_empty() {
+            return Some(Step::Tell(self.adopted[random.below(self.adopted.len())].0));
+        }
+        if choice == 98 {
             let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
             return Some(Step::Adopt(id, 1 + random.below(10_000) as i64));
         }
@@ -237,9 +246,7 @@ impl Model {
         let (id, (_, _, attempt)) = self.open.iter().nth(index)?;
         Some(match (attempt, choice % 10) {
             (None, 0) => Step::Forward(*id),
-            (None, 1) if self.rejected.len() < MARKED_MAX && random.below(3) == 0 => {
-                Step::Reject(*id)
-            }
+            (None, 1) if random.below(3) == 0 => Step::Reject(*id),
             (None, _) => Step::Attempt(*id, Processor::ALL[choice % 2], at),
             (Some(_), 0) => Step::Foreign(*id),
             (Some(_), 1 | 2) => Step::Release(*id),

@@ -20,10 +20,13 @@ pub enum Kept {
     /// Handed over, or learned.
     Forwarded(PaymentId),
     Adopted(PaymentId),
+    /// Over, and written down by its home: not told again.
+    Told(PaymentId),
     Purged,
 }
 
 impl Kept {
+    /// The payment that is unknown, or known as something else, without it.
     pub fn id(self) -> Option<PaymentId> {
         match self {
             Kept::Accepted(id, _)
@@ -34,7 +37,7 @@ impl Kept {
             | Kept::Rejected(id)
             | Kept::Forwarded(id)
             | Kept::Adopted(id) => Some(id),
-            Kept::Purged => None,
+            Kept::Told(_) | Kept::Purged => None,
         }
     }
 }
@@ -84,6 +87,7 @@ impl Replay {
                 self.over(id);
             }
             Kept::Adopted(id) => self.adopted.push(id),
+            Kept::Told(id) => self.adopted.retain(|adopted| *adopted != id),
             Kept::Purged => *self = Replay::default(),
         }
     }

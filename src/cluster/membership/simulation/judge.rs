@@ -92,7 +92,8 @@ impl Simulation {
             let all = self.members.iter().filter_map(|member| member.process.as_ref());
             all.flat_map(|process| &process.counted).filter(|counted| *counted == it).count()
         };
-        let adopted = self.members.each_ref().map(|it| Replay::of(&it.journal).adopted);
+        let was_adopted =
+            |id| self.members.iter().any(|member| member.journal.contains(&Kept::Adopted(id)));
         for booking in &booked {
             let count = counted(booking);
             // Its home lets go of what it has found open, and has forgotten that it paid, when it
@@ -103,8 +104,7 @@ impl Simulation {
                 _ => false,
             };
             let is_forgotten = self.excused.contains(booking.0)
-                || (self.found.contains(booking.0)
-                    && adopted.iter().any(|it| it.contains(&booking.0)));
+                || (self.found.contains(booking.0) && was_adopted(booking.0));
             if count != 1 && !(count == 0 && (is_forgotten || is_hidden)) {
                 return Some(Wrong::Counted(booking.0));
             }

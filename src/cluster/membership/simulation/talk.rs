@@ -27,12 +27,23 @@ impl Simulation {
                 }
                 return;
             }
+            Duty::Forget(told) => return self.forget(index, told),
         };
         let until = self.now + patience.as_micros() as u64;
         if let Some(process) = &mut self.members[index].process {
             process.asking = Some((number, now, duty, until));
         }
         self.ask(index, number, asked);
+    }
+
+    fn forget(&mut self, index: usize, told: &[PaymentId]) {
+        let has_room = self.members[index].disk == Disk::Free;
+        let Some(process) = &mut self.members[index].process else { return };
+        if !has_room {
+            return process.membership.not_forgot(Moment(self.now));
+        }
+        process.membership.forgot(told);
+        told.iter().for_each(|id| self.write(index, Kept::Told(*id)));
     }
 
     pub fn ask(&mut self, index: usize, number: u32, asked: Asked) {
@@ -71,8 +82,11 @@ impl Simulation {
         let now = Moment(self.now);
         let Some(process) = &self.members[index].process else { return };
         let reply = match asked {
-            Asked::Greet(theirs) => {
+            Asked::Greet(mut theirs) => {
                 let mut ours = self.hello(index);
+                if self.left_out == LeftOut::Told {
+                    (theirs.learned_of, theirs.learned) = (ours.process, u64::MAX);
+                }
                 let Some(process) = &mut self.members[index].process else { return };
                 process.membership.heard(&theirs, &mut ours, now);
                 Reply::Hello(ours.into())
@@ -152,6 +166,9 @@ impl Simulation {
         let Some(process) = &mut self.members[index].process else { return };
         process.asking = None;
         for payment in process.membership.adopted(batch) {
+            if left_out == LeftOut::Over {
+                process.membership.over(payment.id);
+            }
             let (verify, guest) = (left_out != LeftOut::Verify, left_out != LeftOut::Before);
             process.dispatcher.submit(Payment { verify, guest, ..payment });
         }
