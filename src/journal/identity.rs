@@ -69,6 +69,9 @@ pub struct Identity {
     pub copied_at: Option<Timestamp>,
 }
 
+/// What stands where nothing is known: no URL is this, and no instance has this number.
+const UNKNOWN: &str = "unknown";
+
 /// A change of settings that must be meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Change {
@@ -90,6 +93,31 @@ pub struct Held {
 }
 
 impl Identity {
+    /// The same journal in another directory: the next start finds that it is a copy, wherever its
+    /// files are by then, because no file is where this one says.
+    pub fn to_be_known_as_copy(self) -> Identity {
+        Identity { place: Place::default(), ..self }
+    }
+
+    /// What can still be read of a damaged file, or of none: for a journal that is to be known as a
+    /// copy. What cannot be read is the settings of nobody, so that a start is refused until the
+    /// change is meant.
+    pub fn guess(bytes: &[u8], new_id: u128) -> Identity {
+        let text = String::from_utf8_lossy(bytes);
+        let value = |name: &str| {
+            let mut pairs = text.lines().filter_map(|line| line.split_once('='));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
+        };
+        let url = |name| value(name).unwrap_or_else(|| UNKNOWN.into());
+        let owner = Owner {
+            instance: Instance(value("instance").and_then(|it| it.parse().ok()).unwrap_or(0)),
+            is_paired: value("pairing").is_none_or(|it| it != "alone"),
+            processors: [url("default"), url("fallback")],
+        };
+        let id = value("id").and_then(|it| u128::from_str_radix(&it, 16).ok()).unwrap_or(new_id);
+        Identity { id, owner, place: Place::default(), copied_at: None }
+    }
+
     /// It was found to be a copy, now or once.
     pub fn is_copy(&self) -> bool {
         self.copied_at.is_some()

@@ -45,6 +45,8 @@
 
 mod accounts;
 mod books;
+mod check;
+mod copy;
 mod entry;
 mod head;
 pub mod history;
@@ -54,9 +56,11 @@ mod keeper;
 mod outstanding;
 mod record;
 mod recover;
+mod salvage;
 mod segment;
 mod storage;
 mod sync;
+mod unfinished;
 mod writer;
 
 #[cfg(test)]
@@ -274,7 +278,7 @@ impl fmt::Display for JournalError {
                 f,
                 "journal: {file} is damaged at offset {offset}: {what}. Nothing was changed. Keep \
                  a copy of the directory, look with `galo journal check` and `dump`, and restore \
-                 the file or reconcile with the processors before starting"
+                 the file, or start with what `galo journal salvage` makes of it"
             ),
             JournalError::Missing { file } => {
                 write!(f, "journal: {file} is missing between others: restore it before starting")
