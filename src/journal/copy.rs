@@ -10,11 +10,13 @@
 //! before it, read later, have everything. (From the oldest on, one would be read before its end was
 //! written, and the next one with what came behind it.)
 //!
-//! The keeper may rewrite a segment meanwhile. Its books alone may lack what the newer segments that
-//! were read do not have yet: payments that were carried over. So a pass in which a file has gone, or
-//! a new one of another kind than a segment has come, begins again. What never changes is not read
-//! again, so a later pass is as short as the few segments there are, and the keeper rewrites one only
-//! when another is full.
+//! The keeper may rewrite a segment meanwhile. To read its books instead would be wrong: a payment in
+//! it may have been carried over to a newer segment since that was read, and would be in neither. So
+//! when a file has gone, the pass begins again. And a list of a directory is of no one moment: of what
+//! comes and goes meanwhile it may have neither the old nor the new. So a second list must be the
+//! same, but for newer segments, or the pass begins again. What never changes is not read again, so a
+//! later pass is as short as the few segments there are, and the keeper rewrites one only when another
+//! is full.
 //!
 //! A write may be under way while a segment is read, and its later part be seen before its earlier
 //! one. What lies before it was written earlier, and is read. So a segment whose records end badly

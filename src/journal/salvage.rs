@@ -201,7 +201,7 @@ impl Salvage<'_> {
         let there = plan.files.iter().map(|(_, number)| *number).filter(|it| *it >= plan.lowest);
         let there: std::collections::BTreeSet<u32> = there.collect();
         let missing = (highest - plan.lowest) as usize + 1 - there.len();
-        if missing > MISSING_MAX as usize {
+        if missing > MISSING_MAX as usize || highest == u32::MAX {
             let file = Kind::Segment.file_name(highest);
             let what = "its number is too far behind those of the others";
             return Err(JournalError::Corrupt { file, offset: 0, what });
@@ -229,7 +229,10 @@ impl Salvage<'_> {
                 false => self.segment(number, plan)?,
             }
         }
-        Ok(())
+        match plan.highest == plan.last_books {
+            true => self.next_is_missing(plan.highest),
+            false => Ok(()),
+        }
     }
 
     /// Reads a file that is used whole or not at all.
@@ -453,16 +456,20 @@ impl Salvage<'_> {
             out.resize(out.len() + END_BYTES, 0);
         }
         self.write(&name, &out)?;
-        match number.checked_add(1) {
-            Some(next) if number == plan.highest && ending == Ending::Sealed => {
-                let name = Kind::Segment.file_name(next);
-                self.report.lost(&name, 0, "it is missing, and the one before it was full");
-                let mut out = begin_segment(self.to, next);
-                out.resize(out.len() + END_BYTES, 0);
-                self.write(&name, &out)
-            }
-            _ => Ok(()),
+        match number == plan.highest && ending == Ending::Sealed {
+            true => self.next_is_missing(number),
+            false => Ok(()),
         }
+    }
+
+    /// Behind a full segment, and behind its books, there has always been another one.
+    fn next_is_missing(&mut self, number: u32) -> Result<(), JournalError> {
+        let next = number + 1;
+        let name = Kind::Segment.file_name(next);
+        self.report.lost(&name, 0, "it is missing, and the one before it was full");
+        let mut out = begin_segment(self.to, next);
+        out.resize(out.len() + END_BYTES, 0);
+        self.write(&name, &out)
     }
 
     /// Hands on the records of a segment, and says how they end.

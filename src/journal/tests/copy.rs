@@ -65,18 +65,32 @@ impl Busy {
             *into = before;
             return if work.random.below(2) == 0 { Ok(()) } else { Err(error) };
         }
-        let place = work.random.below(into.len() + 1).min(before.len());
+        // Mostly in the middle of what has been written meanwhile.
+        let same = before.iter().zip(&*into).take_while(|(old, new)| old == new).count();
+        let place = match work.random.below(3) {
+            0 => work.random.below(into.len() + 1),
+            _ => same + work.random.below(200),
+        };
+        let place = place.min(before.len()).min(into.len());
         into[..place].copy_from_slice(&before[..place]);
         Ok(())
     }
 }
 
 impl Storage for Busy {
+    /// What comes or goes while a directory is listed is in the list or not.
     fn names(&self) -> io::Result<Vec<String>> {
         let mut work = self.work.lock().unwrap();
+        let before = self.storage.names()?;
         let count = work.random.below(STEPS_MEANWHILE);
         work.steps(count);
-        self.storage.names()
+        let after = self.storage.names()?;
+        let mut names = before.clone();
+        names.extend(after.iter().filter(|name| !before.contains(name)).cloned());
+        names.retain(|name| {
+            before.contains(name) && after.contains(name) || work.random.below(2) == 0
+        });
+        Ok(names)
     }
     fn read(&self, name: &str, _: usize, into: &mut Vec<u8>) -> io::Result<()> {
         self.look(name, into)

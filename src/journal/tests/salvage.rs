@@ -327,6 +327,57 @@ fn several_files_may_be_gone() {
     assert!(refused.to_string().contains("too far behind"), "{refused}");
 }
 
+/// Nothing but zeros from a record on, in a full segment: those behind it tell that there was more.
+#[test]
+fn a_segment_without_its_end_is_named() {
+    let (storage, _) = super::damage::short_journal();
+    let original = replayed(&storage).unwrap();
+    let all = records(&storage);
+    let full = all.iter().filter(|(.., record)| *record == Record::End).map(|(name, ..)| name);
+    let mut tried = 0;
+    for name in full {
+        let mine: Vec<_> = all.iter().filter(|(file, ..)| file == name).collect();
+        for (_, range, record) in &mine {
+            if *record == Record::Event(Event::Purged) {
+                continue;
+            }
+            let damaged = storage.copy();
+            let mut bytes = storage.bytes(name);
+            bytes[range.start..].fill(0);
+            damaged.set_bytes(name, bytes);
+            let gone = mine.iter().filter(|(_, other, _)| other.start >= range.start);
+            let silent = |record: &Record| matches!(record, Record::Synced { .. } | Record::End);
+            let lost: Vec<Record> =
+                gone.map(|(.., record)| *record).filter(|record| !silent(record)).collect();
+            let context = format!("{name} zeros from {}", range.start);
+            assert!(!assert_salvaged(&damaged, &original, name, &lost, &context), "{context}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 10, "{tried}");
+}
+
+/// The newest files gone: it is known by the segment before them, which was full, that there were any.
+#[test]
+fn the_newest_files_may_be_gone() {
+    let (storage, _) = rewritten();
+    let names = storage.names().unwrap();
+    let number = |name: &String| FileKind::of_file_name(name).unwrap().1;
+    let highest = names.iter().map(number).max().unwrap();
+    for last in 1..highest {
+        let damaged = storage.copy();
+        let gone: Vec<_> = names.iter().filter(|name| number(name) > last).collect();
+        gone.iter().for_each(|name| damaged.remove(name).unwrap());
+        let is_nothing = |name: &&String| {
+            name.ends_with(".journal") && missing_segment(&storage, name).is_empty()
+        };
+        let (is_whole, to, told) = salvaged(&damaged);
+        assert_eq!(is_whole, gone.iter().all(|name| is_nothing(&name)), "{last}: {told}");
+        open(&to, options(4096)).unwrap();
+        assert!(salvaged(&to).0);
+    }
+}
+
 /// Random damage to several files at once: never a panic, always a journal that starts.
 #[test]
 fn whatever_is_damaged_the_rest_starts() {
