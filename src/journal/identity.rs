@@ -19,6 +19,8 @@
 //! A copy made by cp, tar or rsync into another directory has other inodes. Their device is not
 //! looked at: its number changes when a container or a machine is started anew. What is laid over
 //! the files of the same directory, and snapshots of a whole disk, cannot be told from the original.
+//! What `galo journal copy` or `salvage` has made says of itself that it is nowhere, and is known
+//! wherever it is put.
 
 use super::JournalError;
 use crate::base::clock::{Micros, Moment, Timestamp, Until};
@@ -297,6 +299,38 @@ mod tests {
         }
         let text = identity().encode();
         assert!(text.starts_with("version=1\nid=80000000000000000000000000000005\ninstance=1\n"));
+    }
+
+    #[test]
+    fn what_is_to_be_a_copy_is_nowhere() {
+        let copy = identity().to_be_known_as_copy();
+        assert_eq!(copy.place, Place::default());
+        assert_eq!(Identity { place: identity().place, ..copy }, identity());
+    }
+
+    /// Whatever is damaged, what is read of it is right or is nobody's, or has to be meant.
+    #[test]
+    fn what_cannot_be_read_has_to_be_meant() {
+        let text = identity().encode();
+        let whole = Identity::guess(text.as_bytes(), 7);
+        assert_eq!((whole.id, whole.owner), (identity().id, owner()));
+        let held = Held { is_empty: false, doubts: [1, 1] };
+        let nobody = Identity::guess(b"", 7);
+        assert_eq!((nobody.id, nobody.place), (7, Place::default()));
+        for meant in [&[][..], &[Change::Instance], &[Change::Processors]] {
+            judge(&nobody.owner, &owner(), held, meant).unwrap_err();
+        }
+        judge(&nobody.owner, &owner(), held, &[Change::Instance, Change::Processors]).unwrap();
+        for cut in 0..text.len() {
+            let guess = Identity::guess(&text.as_bytes()[..cut], 7);
+            let same = guess.owner == owner();
+            assert_eq!(judge(&guess.owner, &owner(), held, &[]).is_ok(), same, "cut at {cut}");
+            Identity::decode(guess.encode().as_bytes()).unwrap();
+            let mut flipped = text.clone().into_bytes();
+            flipped[cut] ^= 0x80;
+            let guess = Identity::guess(&flipped, 7);
+            Identity::decode(guess.encode().as_bytes()).unwrap();
+        }
     }
 
     #[test]

@@ -610,7 +610,7 @@ impl Salvage<'_> {
         let directory = report.directory();
         report.line(format_args!(
             "{directory}kept: {records} records, {default} settlements at default, {fallback} at \
-             fallback, {} outstanding payments, {accounts} accounts of before the first record",
+             fallback, {} outstanding payments, {accounts} accounts as they were rewritten",
             payments.len()
         ));
         let unwritten = |error| JournalError::io("write", "the report", error);

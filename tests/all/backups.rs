@@ -179,6 +179,8 @@ fn a_copy_under_load_is_started_from_and_nothing_is_paid_twice() {
             few => Err(format!("{few} settled")),
         });
         let before = settled_so_far();
+        // They are written a moment after they count.
+        wait_until("what was settled is written", || settled(&data) as u64 >= before);
         // The processors answer, and not at once: there is always something under way.
         processors.iter_mut().for_each(|processor| processor.set_delay_ms(3));
         let output = journal_of_two("copy", &data, &copy);

@@ -29,6 +29,8 @@ fn or(at: Option<Timestamp>, otherwise: &str) -> String {
     at.map_or_else(|| otherwise.into(), |at| at.to_string())
 }
 
+/// Records are written in the order of their times but for some milliseconds, on several threads.
+const SLACK_MS: i64 = 1_000;
 const BEGINNING: &str = "the beginning";
 const END: &str = "the end";
 
@@ -84,11 +86,13 @@ impl<'a> Report<'a> {
         if !self.open.is_empty() {
             self.close(None);
         }
+        let moved =
+            |at: Option<Timestamp>, ms: i64| at.map(|at| Timestamp(at.0.saturating_add(ms)));
         self.window.map(|[from, to]| Window {
             holes: self.holes,
             bytes: self.bytes,
-            from: or(from, BEGINNING),
-            to: or(to, END),
+            from: or(moved(from, -SLACK_MS), BEGINNING),
+            to: or(moved(to, SLACK_MS), END),
         })
     }
 
@@ -137,7 +141,7 @@ mod tests {
         let window = report.window().unwrap();
         report.end().unwrap();
         assert_eq!((window.holes, window.bytes), (4, 48));
-        assert_eq!((&*window.from, &*window.to), ("the beginning", "the end"));
+        assert_eq!((&*window.from, &*window.to), (BEGINNING, END));
         let told = String::from_utf8(out).unwrap();
         let second = |second: i64| Timestamp(second * 1000).to_string();
         let expected = [
@@ -149,6 +153,23 @@ mod tests {
         let expected: String =
             expected.iter().map(|line| format!("lost: ledger/{line}\n")).collect();
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn the_window_has_all_holes_in_it_and_a_second_more() {
+        let mut out = Vec::new();
+        let mut report = Report::new("", &mut out);
+        assert_eq!(report.window(), None);
+        report.at(Timestamp(10_000));
+        report.lost("a", 8, "x");
+        report.at(Timestamp(50_000));
+        // The clock has been set back.
+        report.at(Timestamp(20_000));
+        report.lost("b", 8, "y");
+        report.at(Timestamp(30_000));
+        let window = report.window().unwrap();
+        let text = |ms: i64| Timestamp(ms).to_string();
+        assert_eq!((window.from, window.to), (text(9_000), text(51_000)));
     }
 
     #[test]
