@@ -372,7 +372,7 @@ fn the_newest_files_may_be_gone() {
             name.ends_with(".journal") && missing_segment(&storage, name).is_empty()
         };
         let (is_whole, to, told) = salvaged(&damaged);
-        assert_eq!(is_whole, gone.iter().all(|name| is_nothing(&name)), "{last}: {told}");
+        assert_eq!(is_whole, gone.iter().all(is_nothing), "{last}: {told}");
         open(&to, options(4096)).unwrap();
         assert!(salvaged(&to).0);
     }
