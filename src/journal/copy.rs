@@ -14,9 +14,8 @@
 //! it may have been carried over to a newer segment since that was read, and would be in neither. So
 //! when a file has gone, the pass begins again. And a list of a directory is of no one moment: of what
 //! comes and goes meanwhile it may have neither the old nor the new. So a second list must be the
-//! same, but for newer segments, or the pass begins again. What never changes is not read again, so a
-//! later pass is as short as the few segments there are, and the keeper rewrites one only when another
-//! is full.
+//! same, but for newer segments, or the pass begins again. What never changes is not read again, nor is
+//! a segment that was read to its end: a later pass is as short as what is new.
 //!
 //! A write may be under way while a segment is read, and its later part be seen before its earlier
 //! one. What lies before it was written earlier, and is read. So a segment whose records end badly
@@ -111,6 +110,7 @@ fn is_same(before: &Files, mut after: Files) -> bool {
 /// If a file is damaged or missing, or the directory changes faster than it can be copied.
 pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError> {
     let mut copy = Copy { from, to, done: Files::new(), bytes: 0 };
+    let mut incomplete = None;
     for _ in 0..PASSES_MAX {
         let files_now = files(from)?;
         if !copy.pass(&files_now)? || !is_same(&files_now, files(from)?) {
@@ -121,8 +121,12 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
             to.remove(&name).map_err(|error| JournalError::io("remove", &name, error))?;
         }
         to.sync_directory().map_err(|error| JournalError::io("sync", "the copy", error))?;
-        recover::check_complete(to)?;
-        return Ok(Copied { files: files_now.len(), bytes: copy.bytes });
+        match recover::check_complete(to) {
+            Ok(_) => return Ok(Copied { files: files_now.len(), bytes: copy.bytes }),
+            Err(error) if incomplete.as_ref() == Some(&files_now) => return Err(error),
+            // Both lists may have lacked the same by chance: a third would not.
+            Err(_) => incomplete = Some(files_now),
+        }
     }
     let error = io::Error::other("it changes faster than it can be copied");
     Err(JournalError::io("copy", "the directory", error))
@@ -131,7 +135,7 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
 struct Copy<'a> {
     from: &'a dyn Storage,
     to: &'a dyn Storage,
-    /// What never changes and has been copied.
+    /// What never changes any more and has been copied.
     done: Files,
     bytes: usize,
 }
@@ -153,12 +157,12 @@ impl Copy<'_> {
     fn copy_one(&mut self, file: (Kind, u32), bytes: &mut Vec<u8>) -> Result<bool, JournalError> {
         let (kind, number) = file;
         let name = kind.file_name(number);
-        match self.read(kind, number, &name, bytes) {
+        let is_final = match self.read(kind, number, &name, bytes) {
             Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(false);
             }
             result => result?,
-        }
+        };
         let write = || {
             let file = self.to.create(&name)?;
             file.write_at(bytes, 0)?;
@@ -166,20 +170,20 @@ impl Copy<'_> {
         };
         write().map_err(|error| JournalError::io("write", &name, error))?;
         self.bytes += bytes.len();
-        if kind != Kind::Segment {
+        if is_final {
             self.done.insert(file);
         }
         Ok(true)
     }
 
-    /// Reads a file that is whole.
+    /// Reads a file that is whole. Whether it will not change any more.
     fn read(
         &self,
         kind: Kind,
         number: u32,
         name: &str,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<bool, JournalError> {
         let failed = |error| JournalError::io("read", name, error);
         if kind != Kind::Segment {
             self.from.read(name, usize::MAX, bytes).map_err(failed)?;
@@ -192,11 +196,14 @@ impl Copy<'_> {
                     self.from.read_records(name, bytes).map_err(failed)?;
                     cut_if_longer(number, end, bytes)?;
                 }
-                Ok(())
+                Ok(ending == Ending::Sealed)
             }
-            Kind::Books => books::settlements(number, bytes).map(drop),
-            Kind::Ids => books::ids(number, bytes).map(drop),
-            Kind::Accounts => States::new(number, bytes)?.try_for_each(|state| state.map(drop)),
+            Kind::Books => books::settlements(number, bytes).map(|_| true),
+            Kind::Ids => books::ids(number, bytes).map(|_| true),
+            Kind::Accounts => {
+                States::new(number, bytes)?.try_for_each(|state| state.map(drop))?;
+                Ok(true)
+            }
         }
     }
 }

@@ -14,6 +14,8 @@ const BUSY_DAYS: u64 = 400;
 const STEPS_BEFORE: usize = 400;
 /// Between two looks at the directory at most.
 const STEPS_MEANWHILE: usize = 6;
+/// Then it is calm: segments are so short here that the keeper could be ahead for ever.
+const STEPS_IN_ALL: usize = 1_000;
 
 /// An instance at work.
 struct Work {
@@ -27,6 +29,13 @@ struct Work {
 }
 
 impl Work {
+    fn go_on(&mut self) {
+        let count = self.random.below(STEPS_MEANWHILE);
+        if self.states.len() < STEPS_IN_ALL {
+            self.steps(count);
+        }
+    }
+
     fn steps(&mut self, count: usize) {
         for _ in 0..count {
             let next = self.model.any_step(self.traffic, &mut self.random, &mut self.clock);
@@ -57,8 +66,7 @@ impl Busy {
         let mut work = self.work.lock().unwrap();
         let mut before = Vec::new();
         let is_there = self.storage.read(name, usize::MAX, &mut before);
-        let count = work.random.below(STEPS_MEANWHILE);
-        work.steps(count);
+        work.go_on();
         is_there?;
         if let Err(error) = self.storage.read(name, usize::MAX, into) {
             // Whoever has opened a file before it is removed reads it to its end.
@@ -82,8 +90,7 @@ impl Storage for Busy {
     fn names(&self) -> io::Result<Vec<String>> {
         let mut work = self.work.lock().unwrap();
         let before = self.storage.names()?;
-        let count = work.random.below(STEPS_MEANWHILE);
-        work.steps(count);
+        work.go_on();
         let after = self.storage.names()?;
         let mut names = before.clone();
         names.extend(after.iter().filter(|name| !before.contains(name)).cloned());
