@@ -28,7 +28,7 @@ enum Command {
     Rehearse(rehearsal::RehearseArgs),
     Demo(demo::DemoArgs),
     Judge(judge::JudgeArgs),
-    /// Look into a journal without changing it
+    /// Look into a journal, copy it, or save what is left of it; without changing it
     Journal(journal::inspect::JournalArgs),
 }
 

@@ -89,11 +89,10 @@ impl Remains {
             bytes.extend_from_slice(&at.0.to_le_bytes());
             bytes.extend_from_slice(&amount.0.to_le_bytes());
         }
-        let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
-        let flags = alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 };
         let notes = if self.notes.is_empty() { self.notes_before } else { Some(number) };
-        let counts = [default.len() as u64, fallback.len() as u64];
-        let own = Own { flags, counts, notes };
+        let Remains { stands_alone, has_accounts, .. } = *self;
+        let flags = Flags { stands_alone, has_accounts, notes }.encode();
+        let own = Own { flags, counts: [default.len() as u64, fallback.len() as u64], notes };
         own.finish(Kind::Books, number, &mut bytes);
         bytes
     }
@@ -178,12 +177,19 @@ fn number_at(entry: &[u8], at: usize) -> i64 {
 }
 
 /// What the head of books says besides.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     pub stands_alone: bool,
     pub has_accounts: bool,
     /// The last notes that count.
     pub notes: Option<u32>,
+}
+
+impl Flags {
+    fn encode(self) -> u32 {
+        let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
+        alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 }
+    }
 }
 
 /// # Errors
@@ -192,6 +198,27 @@ pub fn flags(number: u32, head: &[u8]) -> Result<Flags, JournalError> {
     let (Own { flags, notes, .. }, _) = Own::read(&head::decode(Kind::Books, number, head)?);
     let (alone, accounts) = (flags & STANDS_ALONE, flags & HAS_ACCOUNTS);
     Ok(Flags { stands_alone: alone != 0, has_accounts: accounts != 0, notes })
+}
+
+/// The settlements of books, of each processor in the order of their time.
+///
+/// # Errors
+/// If the books are not whole.
+pub fn settlements(
+    number: u32,
+    bytes: &[u8],
+) -> Result<
+    [impl DoubleEndedIterator<Item = (Timestamp, Cents)> + ExactSizeIterator; 2],
+    JournalError,
+> {
+    let (own, body) = open(Kind::Books, number, bytes, SETTLEMENT_BYTES)?;
+    // Fits: the body has that length.
+    let (default, fallback) = body.split_at(own.counts[0] as usize * SETTLEMENT_BYTES);
+    Ok([default, fallback].map(|settled| {
+        settled
+            .chunks_exact(SETTLEMENT_BYTES)
+            .map(|entry| (Timestamp(number_at(entry, 0)), Cents(number_at(entry, 8))))
+    }))
 }
 
 /// Adds the settlements of books to a summary; returns how many per processor.
@@ -203,16 +230,31 @@ pub fn add_to(
     number: u32,
     bytes: &[u8],
 ) -> Result<[usize; 2], JournalError> {
-    let (own, body) = open(Kind::Books, number, bytes, SETTLEMENT_BYTES)?;
-    // Fits: the body has that length.
-    let (default, fallback) = body.split_at(own.counts[0] as usize * SETTLEMENT_BYTES);
-    for (processor, settled) in Processor::ALL.into_iter().zip([default, fallback]) {
-        let entries = settled
-            .chunks_exact(SETTLEMENT_BYTES)
-            .map(|entry| (Timestamp(number_at(entry, 0)), Cents(number_at(entry, 8))));
+    let settled = settlements(number, bytes)?;
+    let counts = settled.each_ref().map(ExactSizeIterator::len);
+    for (processor, entries) in Processor::ALL.into_iter().zip(settled) {
         summary.record_run(processor, entries);
     }
-    Ok(own.counts.map(|count| count as usize))
+    Ok(counts)
+}
+
+/// Replaces what the head of whole books says besides.
+///
+/// # Errors
+/// If the head is not whole.
+pub fn set_flags(number: u32, flags: Flags, bytes: &mut [u8]) -> Result<(), JournalError> {
+    let (own, _) = Own::read(&head::decode(Kind::Books, number, bytes)?);
+    Own { flags: flags.encode(), ..own }.finish(Kind::Books, number, bytes);
+    Ok(())
+}
+
+/// How many settlements the head of books tells of, per processor.
+///
+/// # Errors
+/// If the head is not whole.
+pub fn counts_of_settlements(number: u32, head: &[u8]) -> Result<[u64; 2], JournalError> {
+    let (own, _) = Own::read(&head::decode(Kind::Books, number, head)?);
+    Ok(own.counts)
 }
 
 /// The ids of a file, in the order of acceptance.

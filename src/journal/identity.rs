@@ -19,6 +19,8 @@
 //! A copy made by cp, tar or rsync into another directory has other inodes. Their device is not
 //! looked at: its number changes when a container or a machine is started anew. What is laid over
 //! the files of the same directory, and snapshots of a whole disk, cannot be told from the original.
+//! What `galo journal copy` or `salvage` has made says of itself that it is nowhere, and is known
+//! wherever it is put.
 
 use super::JournalError;
 use crate::base::clock::{Micros, Moment, Timestamp, Until};
@@ -69,6 +71,9 @@ pub struct Identity {
     pub copied_at: Option<Timestamp>,
 }
 
+/// What stands where nothing is known: no URL is this, and no instance has this number.
+const UNKNOWN: &str = "unknown";
+
 /// A change of settings that must be meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Change {
@@ -90,6 +95,31 @@ pub struct Held {
 }
 
 impl Identity {
+    /// The same journal in another directory: the next start finds that it is a copy, wherever its
+    /// files are by then, because no file is where this one says.
+    pub fn to_be_known_as_copy(self) -> Identity {
+        Identity { place: Place::default(), ..self }
+    }
+
+    /// What can still be read of a damaged file, or of none: for a journal that is to be known as a
+    /// copy. What cannot be read is the settings of nobody, so that a start is refused until the
+    /// change is meant.
+    pub fn guess(bytes: &[u8], new_id: u128) -> Identity {
+        let text = String::from_utf8_lossy(bytes);
+        let value = |name: &str| {
+            let mut pairs = text.lines().filter_map(|line| line.split_once('='));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
+        };
+        let url = |name| value(name).unwrap_or_else(|| UNKNOWN.into());
+        let owner = Owner {
+            instance: Instance(value("instance").and_then(|it| it.parse().ok()).unwrap_or(0)),
+            is_paired: value("pairing").is_none_or(|it| it != "alone"),
+            processors: [url("default"), url("fallback")],
+        };
+        let id = value("id").and_then(|it| u128::from_str_radix(&it, 16).ok()).unwrap_or(new_id);
+        Identity { id, owner, place: Place::default(), copied_at: None }
+    }
+
     /// It was found to be a copy, now or once.
     pub fn is_copy(&self) -> bool {
         self.copied_at.is_some()
@@ -269,6 +299,38 @@ mod tests {
         }
         let text = identity().encode();
         assert!(text.starts_with("version=1\nid=80000000000000000000000000000005\ninstance=1\n"));
+    }
+
+    #[test]
+    fn what_is_to_be_a_copy_is_nowhere() {
+        let copy = identity().to_be_known_as_copy();
+        assert_eq!(copy.place, Place::default());
+        assert_eq!(Identity { place: identity().place, ..copy }, identity());
+    }
+
+    /// Whatever is damaged, what is read of it is right or is nobody's, or has to be meant.
+    #[test]
+    fn what_cannot_be_read_has_to_be_meant() {
+        let text = identity().encode();
+        let whole = Identity::guess(text.as_bytes(), 7);
+        assert_eq!((whole.id, whole.owner), (identity().id, owner()));
+        let held = Held { is_empty: false, doubts: [1, 1] };
+        let nobody = Identity::guess(b"", 7);
+        assert_eq!((nobody.id, nobody.place), (7, Place::default()));
+        for meant in [&[][..], &[Change::Instance], &[Change::Processors]] {
+            judge(&nobody.owner, &owner(), held, meant).unwrap_err();
+        }
+        judge(&nobody.owner, &owner(), held, &[Change::Instance, Change::Processors]).unwrap();
+        for cut in 0..text.len() {
+            let guess = Identity::guess(&text.as_bytes()[..cut], 7);
+            let same = guess.owner == owner();
+            assert_eq!(judge(&guess.owner, &owner(), held, &[]).is_ok(), same, "cut at {cut}");
+            Identity::decode(guess.encode().as_bytes()).unwrap();
+            let mut flipped = text.clone().into_bytes();
+            flipped[cut] ^= 0x80;
+            let guess = Identity::guess(&flipped, 7);
+            Identity::decode(guess.encode().as_bytes()).unwrap();
+        }
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! `galo journal check|dump PATH`: what a journal holds, for a person. Reads only; takes no lock,
-//! so that a journal in use can be looked at too (its end may be in the middle of a write then).
-//! The ledger's journal, in a directory inside the instance's, is looked at with it.
+//! `galo journal`: the tools of a person who looks after a journal, and what they share. `check` is in
+//! `check.rs`, `copy` in `copy.rs`, `salvage` in `salvage.rs`; `dump` is here.
+//!
+//! None of them changes the journal it is given. `check`, `dump` and `copy` take no lock, so that one
+//! in use can be looked at too (its end may be in the middle of a write then). The ledger's journal,
+//! in a directory inside the instance's, goes with it.
 
-use super::accounts::{Accounts, States};
+use super::accounts::States;
 use super::entry::Line;
 use super::head::{FILE_HEAD_BYTES, Kind, kind_of};
 use super::record::Record;
-use super::recover::Replay;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
-use super::{JournalError, LEDGER_DIRECTORY, books, notes};
+use super::{JournalError, LEDGER_DIRECTORY, check, copy, identity, notes, salvage};
 use crate::ledger::{AccountId, History};
-use crate::payments::summary::SummaryIndex;
-use crate::payments::{Processor, Window};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,22 +29,54 @@ enum Action {
     Check {
         /// The journal's directory (the ledger's inside it is looked at too), or one of its files
         path: PathBuf,
+        /// The directory of the other instance of a pair: the two are compared, and exit code 1
+        /// also means that they do not fit
+        other: Option<PathBuf>,
     },
     /// Print every record, one a line
     Dump {
         /// The journal's directory (the ledger's inside it is looked at too), or one of its files
         path: PathBuf,
     },
+    /// Copy a journal, also while an instance writes to it. A start with the copy asks before it pays
+    Copy {
+        /// The journal's directory
+        from: PathBuf,
+        /// The new directory, which must not be there, or be empty
+        to: PathBuf,
+    },
+    /// Write what is whole of a damaged journal to a new one, and say what is lost. Exit code 1 if
+    /// anything is. A start with the new one asks before it pays
+    Salvage {
+        /// The journal's directory. No instance may be using it
+        from: PathBuf,
+        /// The new directory, which must not be there, or be empty
+        to: PathBuf,
+    },
 }
 
 /// # Errors
-/// If the path cannot be read at all.
+/// If what is given cannot be used, in one line.
 pub fn run(args: &JournalArgs) -> Result<ExitCode, String> {
-    let (Action::Check { path } | Action::Dump { path }) = &args.action;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let sound = match &args.action {
-        Action::Check { .. } => check(path, &mut out),
-        Action::Dump { .. } => dump(path, &mut out),
+    let (path, sound) = match &args.action {
+        Action::Check { path, other } => {
+            path.is_dir().then(|| expect_journal(path)).transpose()?;
+            other.as_ref().map(|other| expect_journal(other)).transpose()?;
+            (path, check::run(path, other.as_deref(), &mut out))
+        }
+        Action::Dump { path } => {
+            path.is_dir().then(|| expect_journal(path)).transpose()?;
+            (path, dump(path, &mut out))
+        }
+        Action::Copy { from, to } => {
+            let done = copy::run(from, to)?;
+            (from, writeln!(out, "{done}").map(|()| true))
+        }
+        Action::Salvage { from, to } => {
+            let is_whole = salvage::run(from, to, &mut out)?;
+            (from, Ok(is_whole))
+        }
     };
     match sound.and_then(|sound| out.flush().map(|()| sound)) {
         Ok(true) => Ok(ExitCode::SUCCESS),
@@ -55,8 +87,22 @@ pub fn run(args: &JournalArgs) -> Result<ExitCode, String> {
     }
 }
 
+/// # Errors
+/// In one line, if this is no directory of a journal: none of its files is in it, nor in the ledger's
+/// directory inside it.
+pub(super) fn expect_journal(path: &Path) -> Result<(), String> {
+    let names = |path: &Path| Directory::read_only(path).and_then(|directory| directory.names());
+    let is_file = |name: &String| Kind::of_file_name(name).is_some() || name == identity::FILE_NAME;
+    let found = names(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let in_ledger = names(&path.join(LEDGER_DIRECTORY)).unwrap_or_default();
+    match found.iter().chain(&in_ledger).any(is_file) {
+        true => Ok(()),
+        false => Err(format!("{} is no directory of a journal", path.display())),
+    }
+}
+
 /// The directory, and which of its files are meant.
-fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
+pub(super) fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
     if path.metadata()?.is_dir() {
         let directory = Directory::read_only(path)?;
         let mut names = directory.names()?;
@@ -73,134 +119,25 @@ fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
     Ok((Directory::read_only(parent)?, vec![name.into()]))
 }
 
-/// Whether all is sound, in the ledger's directory too if there is one inside.
-pub(super) fn check(path: &Path, out: &mut impl Write) -> io::Result<bool> {
-    with_ledger(path, out, check_one)
-}
-
 /// Whether every file could be read to its end.
 pub(super) fn dump(path: &Path, out: &mut impl Write) -> io::Result<bool> {
-    with_ledger(path, out, dump_one)
+    let mut sound = true;
+    let directories = with_ledger(path);
+    for directory in &directories {
+        if directories.len() > 1 {
+            writeln!(out, "{}:", directory.display())?;
+        }
+        sound &= dump_one(directory, out)?;
+    }
+    Ok(sound)
 }
 
-fn with_ledger<W: Write>(
-    path: &Path,
-    out: &mut W,
-    look: fn(&Path, &mut W) -> io::Result<bool>,
-) -> io::Result<bool> {
+/// A journal's directory, and the ledger's inside it if there is one.
+pub(super) fn with_ledger(path: &Path) -> Vec<PathBuf> {
     let ledger = path.join(LEDGER_DIRECTORY);
-    if !ledger.is_dir() {
-        return look(path, out);
-    }
-    let mut sound = true;
-    for path in [path, &ledger] {
-        writeln!(out, "{}:", path.display())?;
-        sound &= look(path, out)?;
-    }
-    Ok(sound)
-}
-
-fn check_one(path: &Path, out: &mut impl Write) -> io::Result<bool> {
-    let (directory, names) = files_at(path)?;
-    let mut sound = true;
-    let mut bytes = Vec::new();
-    for name in &names {
-        directory.read(name, usize::MAX, &mut bytes)?;
-        match describe(name, &bytes) {
-            Ok(found) => writeln!(out, "{name}: {found}")?,
-            Err(error) => {
-                sound = false;
-                writeln!(out, "{name}: {error}")?;
-            }
-        }
-    }
-    drop(bytes);
-    if path.is_dir() {
-        sound &= check_whole(&directory, out)?;
-    }
-    Ok(sound)
-}
-
-/// What one file holds.
-fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError> {
-    let Some((kind, number)) = Kind::of_file_name(name) else { return Ok(String::new()) };
-    match kind {
-        Kind::Segment => {
-            let contents = Contents::new(number, bytes)?;
-            let mut count = 0_usize;
-            let (offset, ending) = contents.walk(|_, _| {
-                count += 1;
-                Ok(())
-            })?;
-            Ok(match ending {
-                Ending::Sealed => format!("{count} records, full"),
-                Ending::Blank => format!("{count} records, room left from offset {offset}"),
-                Ending::Bad(what) => {
-                    let behind = contents.intact_from(offset);
-                    format!(
-                        "{count} records, then at offset {offset} {what}; behind it {} bytes with \
-                         {} intact records",
-                        behind.bytes, behind.records
-                    )
-                }
-            })
-        }
-        Kind::Books => {
-            let [default, fallback] = books::add_to(&mut SummaryIndex::new(), number, bytes)?;
-            Ok(format!("{default} settlements at default, {fallback} at fallback"))
-        }
-        Kind::Ids => Ok(format!("{} ids", books::ids(number, bytes)?.len())),
-        Kind::Notes => Ok(format!("{} notes", notes::read(number, bytes)?.len())),
-        Kind::Accounts => {
-            let accounts = States::new(number, bytes)?.collect()?;
-            Ok(format!("{} accounts, {} entries", accounts.len(), entries_of(&accounts)))
-        }
-    }
-}
-
-fn entries_of(accounts: &Accounts) -> u128 {
-    accounts.values().map(|history| u128::from(history.sequence)).sum()
-}
-
-/// What all files mean together, as a start would read them.
-fn check_whole(directory: &Directory, out: &mut impl Write) -> io::Result<bool> {
-    let replay = match Replay::new(directory, usize::MAX) {
-        Ok(replay) => replay,
-        Err(error) => {
-            writeln!(out, "{error}")?;
-            return Ok(false);
-        }
-    };
-    let totals = replay.books.summary.totals(Window::default());
-    for (processor, totals) in Processor::ALL.into_iter().zip(totals) {
-        writeln!(out, "settled at {}: {}, {}", processor.name(), totals.count, totals.amount)?;
-    }
-    let (waiting, doubts) = replay.outstanding();
-    writeln!(out, "outstanding: {} waiting, {} in doubt", waiting.len(), doubts.len())?;
-    writeln!(out, "ids: {}", replay.ids.len())?;
-    if !replay.books.adopted.is_empty() {
-        writeln!(out, "adopted, and to be told: {}", replay.books.adopted.len())?;
-    }
-    if !replay.books.rejected.is_empty() {
-        writeln!(out, "rejected: {}", replay.books.rejected.len())?;
-    }
-    if !replay.accounts.is_empty() {
-        let (count, entries) = (replay.accounts.len(), entries_of(&replay.accounts));
-        writeln!(out, "accounts: {count}, {entries} entries, {} with a key", replay.keys.len())?;
-    }
-    for name in &replay.listing.leftovers {
-        writeln!(out, "{name}: a leftover, the next start removes it")?;
-    }
-    match &replay.torn {
-        None => writeln!(out, "sound")?,
-        Some(torn) => writeln!(
-            out,
-            "torn: {} at offset {} ({}): the next start cuts off {} bytes with {} intact records, \
-             none of which had been synced",
-            torn.file, torn.offset, torn.what, torn.bytes, torn.records
-        )?,
-    }
-    Ok(true)
+    let mut directories = vec![path.to_path_buf()];
+    directories.extend(ledger.is_dir().then_some(ledger));
+    directories
 }
 
 fn dump_one(path: &Path, out: &mut impl Write) -> io::Result<bool> {
@@ -220,7 +157,7 @@ fn dump_one(path: &Path, out: &mut impl Write) -> io::Result<bool> {
                 sound &= dump_notes(name, number, &bytes, out)?;
             }
             // Not records; `check` tells how many there are.
-            _ => match describe(name, &bytes) {
+            _ => match check::describe(name, &bytes) {
                 Ok(found) => writeln!(out, "{name}: {found}")?,
                 Err(error) => {
                     sound = false;

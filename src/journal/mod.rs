@@ -48,6 +48,8 @@
 
 mod accounts;
 mod books;
+mod check;
+mod copy;
 mod entry;
 mod head;
 pub mod history;
@@ -58,9 +60,11 @@ mod notes;
 mod outstanding;
 mod record;
 mod recover;
+mod salvage;
 mod segment;
 mod storage;
 mod sync;
+mod unfinished;
 mod writer;
 
 #[cfg(test)]
@@ -278,7 +282,7 @@ impl fmt::Display for JournalError {
                 f,
                 "journal: {file} is damaged at offset {offset}: {what}. Nothing was changed. Keep \
                  a copy of the directory, look with `galo journal check` and `dump`, and restore \
-                 the file or reconcile with the processors before starting"
+                 the file, or start with what `galo journal salvage` makes of it"
             ),
             JournalError::Missing { file } => {
                 write!(f, "journal: {file} is missing between others: restore it before starting")

@@ -69,7 +69,7 @@ pub struct Recovered {
 }
 
 /// Two URLs and some numbers: no identity is longer.
-const IDENTITY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const IDENTITY_BYTES_MAX: usize = 64 * 1024;
 
 /// So many keys are recovered at most.
 pub const KEYS_MAX: usize = 65_536;
@@ -448,6 +448,26 @@ fn judge(
     Ok(Some(Torn { file, offset, what, bytes: behind.bytes, records: behind.records }))
 }
 
+/// Whether a start could read the files: all are there, and every segment but the last has its end.
+/// Of a file at a time, and of what each holds by itself nothing is looked at but the records.
+///
+/// # Errors
+/// What a start would be refused for.
+pub fn check_complete(storage: &dyn Storage) -> Result<Option<Torn>, JournalError> {
+    let segments: Vec<u32> = Listing::new(storage)?.segments.into_iter().collect();
+    let mut bytes = Vec::new();
+    for (index, number) in segments.iter().enumerate() {
+        let name = Kind::Segment.file_name(*number);
+        storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
+        let contents = Contents::new(*number, &bytes)?;
+        let (offset, ending) = contents.walk(|_, _| Ok(()))?;
+        if ending != Ending::Sealed {
+            return judge(storage, &contents, offset, ending, &segments[index + 1..]);
+        }
+    }
+    Ok(None)
+}
+
 /// A journal that was read and not changed yet.
 pub struct Found {
     storage: Arc<dyn Storage>,
@@ -567,7 +587,7 @@ pub fn open(
     Found::new(storage, options)?.start()
 }
 
-fn read_identity(storage: &dyn Storage) -> Result<Option<Identity>, JournalError> {
+pub(super) fn read_identity(storage: &dyn Storage) -> Result<Option<Identity>, JournalError> {
     let mut bytes = Vec::new();
     match storage.read(identity::FILE_NAME, IDENTITY_BYTES_MAX, &mut bytes) {
         Ok(()) => Identity::decode(&bytes).map(Some),

@@ -110,6 +110,17 @@ pub enum Ending {
     Bad(&'static str),
 }
 
+/// What is found one behind the other in a segment that may be damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Record(Record),
+    /// So many bytes in which no record can be found.
+    Hole {
+        bytes: usize,
+        what: &'static str,
+    },
+}
+
 /// A segment as it was read.
 pub struct Contents<'a> {
     pub number: u32,
@@ -126,6 +137,11 @@ impl<'a> Contents<'a> {
         let mut boot = [0; 16];
         boot.copy_from_slice(&own[..16]);
         Ok(Contents { number, boot, seed: Seed::of_segment(number), bytes })
+    }
+
+    /// A segment whose head may be damaged: its records tell by themselves that they are of it.
+    pub fn without_head(number: u32, bytes: &'a [u8]) -> Contents<'a> {
+        Contents { number, boot: [0; 16], seed: Seed::of_segment(number), bytes }
     }
 
     /// Hands over each record with its offset, in order. Returns how the records end, and where:
@@ -156,6 +172,53 @@ impl<'a> Contents<'a> {
                 }
             }
         }
+    }
+
+    /// Like [`Contents::walk`], but goes on behind whatever is no record where there is one again.
+    /// What ends badly has been handed over as a hole, too.
+    ///
+    /// # Errors
+    /// What `each` answers, and [`JournalError::UnknownKind`].
+    pub fn walk_over_holes(
+        &self,
+        mut each: impl FnMut(usize, Piece) -> Result<(), JournalError>,
+    ) -> Result<(usize, Ending), JournalError> {
+        let mut offset = FILE_HEAD_BYTES;
+        let end = offset + self.used_from(offset);
+        loop {
+            let what = match Record::decode(self.seed, self.bytes, offset) {
+                Decoded::Record { record: Record::End, length } => {
+                    return Ok((offset + length, Ending::Sealed));
+                }
+                Decoded::Record { record, length } => {
+                    each(offset, Piece::Record(record))?;
+                    offset += length;
+                    continue;
+                }
+                Decoded::UnknownKind { kind, .. } => {
+                    let file = Kind::Segment.file_name(self.number);
+                    return Err(JournalError::UnknownKind { file, offset, kind });
+                }
+                Decoded::Blank if offset >= end => return Ok((offset, Ending::Blank)),
+                Decoded::Blank => "a gap",
+                Decoded::Bad(what) => what,
+            };
+            let begin = offset;
+            offset = self.next_intact(begin + ALIGNMENT, end);
+            each(begin, Piece::Hole { bytes: offset - begin, what })?;
+            if offset == end {
+                return Ok((begin, Ending::Bad(what)));
+            }
+        }
+    }
+
+    /// Where something intact begins, from an offset on, or the end.
+    fn next_intact(&self, offset: usize, end: usize) -> usize {
+        let is_intact = |offset: &usize| {
+            let decoded = Record::decode(self.seed, self.bytes, *offset);
+            matches!(decoded, Decoded::Record { .. } | Decoded::UnknownKind { .. })
+        };
+        (offset..end).step_by(ALIGNMENT).find(is_intact).unwrap_or(end)
     }
 
     /// The intact records from an offset on, wherever they start, and how far they say that the

@@ -137,14 +137,7 @@ impl Directory {
             .truncate(false)
             .open(&lock_path)
             .map_err(|error| JournalError::io("open", &lock_path, error))?;
-        let locked = uninterrupted(|| Ok(flock(&lock, FlockOperation::NonBlockingLockExclusive)?));
-        match locked {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(JournalError::Locked { path: path.into() });
-            }
-            Err(error) => return Err(JournalError::io("lock", &lock_path, error)),
-        }
+        take(&lock, path)?;
         let handle = File::open(path).map_err(failed("open"))?;
         // The directory itself may be new.
         let parent = path.parent().unwrap_or(Path::new("/"));
@@ -155,9 +148,38 @@ impl Directory {
         Ok(Directory { path: path.into(), handle, _lock: Some(lock) })
     }
 
+    /// For looking only, with every other process kept out: nothing in it is changed or made. One
+    /// without a lock has never been used.
+    ///
+    /// # Errors
+    /// [`JournalError::Locked`] if another process has it.
+    pub fn held(path: &Path) -> Result<Directory, JournalError> {
+        let lock_path = path.join(LOCK_NAME);
+        let lock = match File::open(&lock_path) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(JournalError::io("open", &lock_path, error)),
+        };
+        if let Some(lock) = &lock {
+            take(lock, path)?;
+        }
+        let handle = File::open(path).map_err(|error| JournalError::io("open", path, error))?;
+        Ok(Directory { path: path.into(), handle, _lock: lock })
+    }
+
     /// For looking only: neither locked nor made.
     pub fn read_only(path: &Path) -> io::Result<Directory> {
         Ok(Directory { path: path.into(), handle: File::open(path)?, _lock: None })
+    }
+}
+
+/// Takes the lock of that directory, or fails at once.
+fn take(lock: &File, path: &Path) -> Result<(), JournalError> {
+    match uninterrupted(|| Ok(flock(lock, FlockOperation::NonBlockingLockExclusive)?)) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(JournalError::Locked { path: path.into() })
+        }
+        result => result.map_err(|error| JournalError::io("lock", path.join(LOCK_NAME), error)),
     }
 }
 

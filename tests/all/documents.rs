@@ -5,6 +5,7 @@
 //! code in backticks, links in brackets.
 
 use crate::support::journals::Scratch;
+use crate::support::system::{Instance, Processor, addresses, id, pair_with};
 use std::collections::HashMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -215,8 +216,17 @@ fn every_command_and_flag_of_galo_that_is_named_exists() {
 
 /// Everything that takes flags or settings: galo's own help, and the scripts.
 fn known_words() -> String {
-    let commands =
-        ["serve", "processor", "rehearse", "demo", "judge", "journal check", "journal dump"];
+    let commands = [
+        "serve",
+        "processor",
+        "rehearse",
+        "demo",
+        "judge",
+        "journal check",
+        "journal dump",
+        "journal copy",
+        "journal salvage",
+    ];
     let mut known: String = commands.map(help).concat();
     for folder in [".ci", "perf", "perf/contest", "tests/all/support"] {
         for entry in fs::read_dir(folder).unwrap() {
@@ -253,6 +263,45 @@ fn block_under<'a>(text: &'a str, heading: &str) -> &'a str {
     block.split("```").next().unwrap()
 }
 
+/// The commands for backups and repairs, in the order they stand there, on the journals of a pair.
+#[test]
+fn the_backups_of_the_manual_do_what_they_say() {
+    let scratch = Scratch::new();
+    let processors = Processor::both();
+    let data = ["data/1", "data/2"].map(|name| scratch.join(name));
+    let args = data.each_ref().map(|data| ["--data", &**data]);
+    let mut pair = pair_with(addresses(&processors), args.each_ref().map(|it| &it[..]));
+    assert_eq!(pair[0].pay(&id(2), "19.90").status, 202);
+    pair.iter().for_each(Instance::settle);
+    pair.iter_mut().for_each(Instance::kill);
+    let manual = fs::read_to_string("docs/operating.md").unwrap();
+    let script = block_under(&manual, "\n## Backups and repairs");
+    let output = Command::new("bash")
+        .args(["-e", "-c", script])
+        .current_dir(scratch.path())
+        .env("PATH", path_with_galo())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let said = format!("{}\n{stdout}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    for expected in [
+        "data/1 and data/2 are a pair\n",
+        "backup-1: a copy of data/1, ",
+        "nothing is lost; a start with salvaged-1 asks before it pays, as with a copy\n",
+    ] {
+        assert!(stdout.contains(expected), "{expected}: {said}");
+    }
+    pair[0].start_again();
+    assert!(pair[0].galo.stderr().contains("it is a copy, or was restored"), "{said}");
+}
+
+/// Where commands are found, the binary first.
+fn path_with_galo() -> String {
+    let binary = Path::new(env!("CARGO_BIN_EXE_galo")).parent().unwrap();
+    format!("{}:{}", binary.display(), std::env::var("PATH").unwrap())
+}
+
 /// A loopback address that nobody else here uses, so that a port which was free on it stays free.
 fn own_address() -> Ipv4Addr {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
@@ -280,14 +329,12 @@ fn the_try_by_hand_of_the_readme_does_what_it_says() {
     let script = script.replace('\u{1}', "").replace("localhost", "127.0.0.1");
     let script = script.replace("127.0.0.1", &address.to_string());
     let directory = Scratch::new();
-    let binary = Path::new(env!("CARGO_BIN_EXE_galo")).parent().unwrap();
-    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
     // Whatever happens, nothing that it started stays behind.
     let script = format!("trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{script}\nwait");
     let output = Command::new("timeout")
         .args(["60", "bash", "-c", &script])
         .current_dir(directory.path())
-        .env("PATH", path)
+        .env("PATH", path_with_galo())
         .stdin(Stdio::null())
         .output()
         .unwrap();

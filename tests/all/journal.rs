@@ -188,7 +188,7 @@ fn a_torn_end_is_cut_off() {
 fn looking_at_what_is_not_there_is_refused() {
     let scratch = Scratch::new();
     assert_eq!(check(&scratch.join("missing")).0, Some(2));
-    assert_eq!(check(&scratch.join("")).0, Some(0), "an empty one holds nothing wrong");
+    assert_eq!(check(&scratch.join("")).0, Some(2), "an empty one is no journal");
 }
 
 /// Sends payments in batches, from this number on, until one is refused. Returns how many were

@@ -8,6 +8,7 @@ mod support;
 
 mod adoptions;
 mod answers;
+mod backups;
 mod demo;
 mod dependencies;
 mod documents;

@@ -442,7 +442,9 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
     if !done.wait().await {
         // A purge that is asked for twice does no harm.
         return Err(NotPurged::Unable(match is_done_there {
-            true => "The disk is full: nothing was purged here, but in the other instance. Try again.",
+            true => {
+                "The disk is full: nothing was purged here, but in the other instance. Try again."
+            }
             false => "The disk is full: nothing was purged.",
         }));
     }

@@ -6,7 +6,7 @@ use crate::journal::inspect;
 use crate::journal::storage::Storage;
 
 /// A journal with every kind of record over three segments, and what the model was after each.
-fn short_journal() -> (Simulated, Vec<Model>) {
+pub(super) fn short_journal() -> (Simulated, Vec<Model>) {
     let storage = Simulated::default();
     let (writer, _) = open(&storage, options(48 + 400)).unwrap();
     let mut model = Model::default();
@@ -231,7 +231,7 @@ fn check_and_dump_tell_what_is_there() {
         (sound, String::from_utf8(out).unwrap())
     };
     // The boot is another here, so this also is what a person sees who copied the directory.
-    let (sound, text) = print(inspect::check, &path.0);
+    let (sound, text) = print(checked, &path.0);
     assert!(sound, "{text}");
     assert!(text.contains("settled at fallback: 4, 39.90\n"), "{text}");
     assert!(text.contains("rejected: 2\n"), "{text}");
@@ -245,12 +245,12 @@ fn check_and_dump_tell_what_is_there() {
     let mut bytes = storage.bytes(name);
     bytes[100] ^= 4;
     put(name, &bytes);
-    let (sound, text) = print(inspect::check, &path.0.join(name));
+    let (sound, text) = print(checked, &path.0.join(name));
     assert!(sound && text.contains("at offset 72 a checksum that does not match"), "{text}");
     let (sound, text) = print(inspect::dump, &path.0.join(name));
     assert!(!sound && text.ends_with(" 72 a checksum that does not match\n"), "{text}");
     bytes[8] ^= 1;
     put(name, &bytes);
-    let (sound, text) = print(inspect::check, &path.0);
+    let (sound, text) = print(checked, &path.0);
     assert!(!sound && text.contains("is damaged at offset 0: a damaged head"), "{text}");
 }

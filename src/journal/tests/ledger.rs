@@ -12,8 +12,8 @@ use proptest::prelude::*;
 const SEGMENT: usize = 64 * 1024;
 
 /// A ledger, and the writer of its journal.
-struct Story {
-    storage: Simulated,
+pub(super) struct Story {
+    pub(super) storage: Simulated,
     writer: Writer,
     model: Model,
     random: Random,
@@ -51,7 +51,7 @@ impl Story {
 }
 
 /// With books, a file of accounts, and two segments of which one is full.
-fn a_ledger_in_use() -> Story {
+pub(super) fn a_ledger_in_use() -> Story {
     let options = Options { full_segments_kept: 1, ids_remembered: 0, ..options(1024) };
     let mut story = Story::begin(Simulated::default(), options);
     for _ in 0..100 {
@@ -397,7 +397,7 @@ fn a_ledger_beside_payments_is_not_purged_with_them() {
         assert!(print(&path.0, &mut out).unwrap());
         String::from_utf8(out).unwrap()
     };
-    let text = print(inspect::check);
+    let text = print(checked);
     assert!(text.contains(".accounts: 7 accounts, "), "{text}");
     assert!(text.contains("\naccounts: 7, 4000 entries, "), "{text}");
     assert_eq!(text.matches("\nsound\n").count(), 2, "{text}");

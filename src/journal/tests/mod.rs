@@ -2,6 +2,7 @@
 //! to it, it comes back as the model was after some prefix of the appends, and that prefix holds
 //! everything that had been promised.
 
+mod copy;
 mod crashes;
 mod damage;
 mod figures;
@@ -10,6 +11,7 @@ mod notes;
 mod owner;
 mod real;
 mod room;
+mod salvage;
 
 pub use real::temporary;
 
@@ -323,4 +325,9 @@ fn replayed(storage: &Simulated) -> Result<Model, JournalError> {
 
 fn open(storage: &Simulated, options: Options) -> Result<(Writer, Recovered), JournalError> {
     recover::open(Arc::new(storage.clone()), options)
+}
+
+/// What `galo journal check` says of one directory.
+fn checked(path: &std::path::Path, out: &mut Vec<u8>) -> std::io::Result<bool> {
+    super::check::run(path, None, out)
 }

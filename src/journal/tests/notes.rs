@@ -158,7 +158,7 @@ fn dump_lists_what_is_in_notes() {
     ] {
         assert!(text.contains(&line), "{line}{text}");
     }
-    assert!(crate::journal::inspect::check(&path.0, &mut out).unwrap());
+    assert!(crate::journal::check::run(&path.0, None, &mut out).unwrap());
     let text = String::from_utf8(out).unwrap();
     for line in ["0000000001.notes: 3 notes\n", "adopted, and to be told: 2\n", "rejected: 1\n"] {
         assert!(text.contains(line), "{line}{text}");

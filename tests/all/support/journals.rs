@@ -43,6 +43,14 @@ pub fn journal(action: &str, path: impl AsRef<Path>) -> Output {
         .expect("the binary starts")
 }
 
+/// `galo journal check|copy|salvage ONE OTHER`
+pub fn journal_of_two(action: &str, one: &str, other: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_galo"))
+        .args(["journal", action, one, other])
+        .output()
+        .expect("the binary starts")
+}
+
 /// A record as `galo journal dump` prints it.
 #[derive(Clone, Debug)]
 pub struct Line {

@@ -1,0 +1,249 @@
+//! `galo journal copy FROM TO`: a copy of a journal while an instance writes to it.
+//!
+//! Takes no lock and changes nothing in FROM. What is copied is what a start would have found at one
+//! moment after the copy had begun.
+//!
+//! # Why it is consistent
+//! Books, ids and accounts are written under other names and never change. A segment only grows, and
+//! no record is written into one before all of the segment before it is in its file. So segments are
+//! read from the newest to the oldest: what was read of one is the end of a history of which those
+//! before it, read later, have everything. (From the oldest on, one would be read before its end was
+//! written, and the next one with what came behind it.)
+//!
+//! The keeper may rewrite a segment meanwhile. To read its books instead would be wrong: a payment in
+//! it may have been carried over to a newer segment since that was read, and would be in neither. So
+//! when a file has gone, the pass begins again. And a list of a directory is of no one moment: of what
+//! comes and goes meanwhile it may have neither the old nor the new. So a second list must be the
+//! same, but for newer segments, or the pass begins again. What never changes is not read again, nor is
+//! a segment that was read to its end: a later pass is as short as what is new.
+//!
+//! A write may be under way while a segment is read, and its later part be seen before its earlier
+//! one. What lies before it was written earlier, and is read. So a segment whose records end badly
+//! is read a second time: if they go further then, it is cut where they end; if not, it is as it
+//! was left, torn or damaged.
+
+use super::accounts::States;
+use super::books;
+use super::head::{FIRST_NUMBER, Kind};
+use super::identity;
+use super::inspect;
+use super::record::END_BYTES;
+use super::recover;
+use super::segment::{Contents, Ending};
+use super::storage::{Directory, Storage};
+use super::unfinished::Unfinished;
+use super::{JournalError, LEDGER_DIRECTORY, notes};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+/// So often it begins again at most. Each time the keeper has to have rewritten a segment.
+const PASSES_MAX: usize = 100;
+
+/// Copies a journal with its ledger. Returns a line that says what it has done.
+///
+/// # Errors
+/// In one line; `to` is as it was then.
+pub fn run(from: &Path, to: &Path) -> Result<String, String> {
+    inspect::expect_journal(from)?;
+    let unfinished = Unfinished::new(from, to)?;
+    let failed = |error: JournalError| match error {
+        JournalError::Corrupt { .. } | JournalError::Missing { .. } => {
+            format!("{error}. For what is left of it there is `galo journal salvage`")
+        }
+        _ => error.to_string(),
+    };
+    let read_only = |path: &Path| {
+        Directory::read_only(path).map_err(|error| JournalError::io("open", path, error))
+    };
+    let source = read_only(from).map_err(failed)?;
+    let target = Directory::lock(unfinished.path()).map_err(failed)?;
+    let mut copied = copy(&source, &target).map_err(failed)?;
+    let ledger = from.join(LEDGER_DIRECTORY);
+    if ledger.is_dir() {
+        let target = Directory::lock(&unfinished.path().join(LEDGER_DIRECTORY)).map_err(failed)?;
+        copied += copy(&read_only(&ledger).map_err(failed)?, &target).map_err(failed)?;
+    }
+    copy_identity(&source, &target).map_err(failed)?;
+    drop(target);
+    unfinished.finish()?;
+    let Copied { files, bytes } = copied;
+    Ok(format!("{}: a copy of {}, {files} files, {bytes} bytes", to.display(), from.display()))
+}
+
+/// How much was copied. Of segments only what has been written to them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Copied {
+    files: usize,
+    bytes: usize,
+}
+
+impl std::ops::AddAssign for Copied {
+    fn add_assign(&mut self, other: Copied) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Those of a journal's files that are there, by kind and number.
+pub(super) type Files = BTreeSet<(Kind, u32)>;
+
+/// # Errors
+/// If the directory cannot be listed.
+pub(super) fn files(storage: &dyn Storage) -> Result<Files, JournalError> {
+    let failed = |error| JournalError::io("list", "the directory", error);
+    let names = storage.names().map_err(failed)?;
+    Ok(names.iter().filter_map(|name| Kind::of_file_name(name)).collect())
+}
+
+/// Whether nothing has come or gone between the two but newer segments.
+fn is_same(before: &Files, mut after: Files) -> bool {
+    let segments = before.iter().filter(|(kind, _)| *kind == Kind::Segment);
+    let newest = segments.map(|(_, number)| *number).max().unwrap_or(FIRST_NUMBER - 1);
+    after.retain(|(kind, number)| *kind != Kind::Segment || *number <= newest);
+    *before == after
+}
+
+/// Copies the files of one directory, all but the identity, and syncs them. See the module.
+///
+/// # Errors
+/// If a file is damaged or missing, or the directory changes faster than it can be copied.
+pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError> {
+    let mut copy = Copy { from, to, done: Files::new(), bytes: 0 };
+    let mut incomplete = None;
+    for _ in 0..PASSES_MAX {
+        let files_now = files(from)?;
+        if !copy.pass(&files_now)? || !is_same(&files_now, files(from)?) {
+            continue;
+        }
+        for (kind, number) in files(to)?.difference(&files_now) {
+            let name = kind.file_name(*number);
+            to.remove(&name).map_err(|error| JournalError::io("remove", &name, error))?;
+        }
+        to.sync_directory().map_err(|error| JournalError::io("sync", "the copy", error))?;
+        match recover::check_complete(to) {
+            Ok(_) => return Ok(Copied { files: files_now.len(), bytes: copy.bytes }),
+            Err(error) if incomplete.as_ref() == Some(&files_now) => return Err(error),
+            // Both lists may have lacked the same by chance: a third would not.
+            Err(_) => incomplete = Some(files_now),
+        }
+    }
+    let error = io::Error::other("it changes faster than it can be copied");
+    Err(JournalError::io("copy", "the directory", error))
+}
+
+struct Copy<'a> {
+    from: &'a dyn Storage,
+    to: &'a dyn Storage,
+    /// What never changes any more and has been copied.
+    done: Files,
+    bytes: usize,
+}
+
+impl Copy<'_> {
+    /// False if a file has gone.
+    fn pass(&mut self, files: &Files) -> Result<bool, JournalError> {
+        let mut bytes = Vec::new();
+        let (segments, others): (Vec<_>, Vec<_>) =
+            files.iter().partition(|(kind, _)| *kind == Kind::Segment);
+        for file in others.into_iter().chain(segments.into_iter().rev()) {
+            if !self.done.contains(file) && !self.copy_one(*file, &mut bytes)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn copy_one(&mut self, file: (Kind, u32), bytes: &mut Vec<u8>) -> Result<bool, JournalError> {
+        let (kind, number) = file;
+        let name = kind.file_name(number);
+        let is_final = match self.read(kind, number, &name, bytes) {
+            Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(false);
+            }
+            result => result?,
+        };
+        let write = || {
+            let file = self.to.create(&name)?;
+            file.write_at(bytes, 0)?;
+            file.sync()
+        };
+        write().map_err(|error| JournalError::io("write", &name, error))?;
+        self.bytes += bytes.len();
+        if is_final {
+            self.done.insert(file);
+        }
+        Ok(true)
+    }
+
+    /// Reads a file that is whole. Whether it will not change any more.
+    fn read(
+        &self,
+        kind: Kind,
+        number: u32,
+        name: &str,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, JournalError> {
+        let failed = |error| JournalError::io("read", name, error);
+        if kind != Kind::Segment {
+            self.from.read(name, usize::MAX, bytes).map_err(failed)?;
+        }
+        match kind {
+            Kind::Segment => {
+                self.from.read_records(name, bytes).map_err(failed)?;
+                let (end, ending) = Contents::new(number, bytes)?.walk(|_, _| Ok(()))?;
+                if matches!(ending, Ending::Bad(_)) {
+                    self.from.read_records(name, bytes).map_err(failed)?;
+                    cut_if_longer(number, end, bytes)?;
+                }
+                Ok(ending == Ending::Sealed)
+            }
+            Kind::Books => books::settlements(number, bytes).map(|_| true),
+            Kind::Ids => books::ids(number, bytes).map(|_| true),
+            Kind::Notes => notes::read(number, bytes).map(|_| true),
+            Kind::Accounts => {
+                States::new(number, bytes)?.try_for_each(|state| state.map(drop))?;
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// A segment that was being written to when its records ended before: if they end later now, there
+/// it is cut off, in case the next write is under way.
+fn cut_if_longer(number: u32, end: usize, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
+    let (later, ending) = Contents::new(number, bytes)?.walk(|_, _| Ok(()))?;
+    if later > end && ending != Ending::Sealed {
+        bytes.truncate(later);
+        bytes.resize(later + END_BYTES, 0);
+    }
+    Ok(())
+}
+
+/// The same journal, known as a copy wherever its files are put: with `cp` over those of before, too.
+fn copy_identity(from: &dyn Storage, to: &dyn Storage) -> Result<(), JournalError> {
+    match recover::read_identity(from)? {
+        Some(identity) => write_identity(to, identity.to_be_known_as_copy()),
+        // Without any file of payments there is nothing that could be paid twice.
+        None if files(to)?.is_empty() => Ok(()),
+        None => {
+            let what = "it has no file `identity` yet, by which a copy is known as one: start galo \
+                        with it once";
+            Err(JournalError::NotOurs { what: what.into() })
+        }
+    }
+}
+
+/// Writes the identity of a new directory.
+pub(super) fn write_identity(
+    to: &dyn Storage,
+    identity: identity::Identity,
+) -> Result<(), JournalError> {
+    let write = || {
+        let file = to.create(identity::FILE_NAME)?;
+        file.write_at(identity.encode().as_bytes(), 0)?;
+        file.sync()?;
+        to.sync_directory()
+    };
+    write().map_err(|error| JournalError::io("write", identity::FILE_NAME, error))
+}

@@ -1,0 +1,787 @@
+//! `galo journal salvage FROM TO`: a new journal of what is whole in a damaged one, and a report of
+//! what is not.
+//!
+//! # How
+//! File by file, in the order of their numbers, one in memory at a time. Books, ids and accounts are
+//! whole or lost. A segment is written anew with every record that is intact, under the same number,
+//! and so without its holes; a file that is lost is replaced by an empty one. So TO is a journal as
+//! any other, and means what is left of the history.
+//!
+//! # Why nothing is paid twice because of it
+//! What is left is a history with gaps: a payment may come back that is settled, one in doubt may
+//! since have been sent to the other processor, and one that was paid may be unknown. That is what
+//! an old copy is like, too, and TO is made known as one ([`Identity::to_be_known_as_copy`]): before
+//! a payment is paid at one processor, every other one must have said that it does not hold it, and
+//! one that it holds itself it refuses.
+//!
+//! # A ledger
+//! An entry that is lost cannot be asked for anywhere. The balance behind the next one is known, so
+//! an entry of its own stands for those that are lost (`bridge.rs`). Where there is no next one, the
+//! balance is that of before, and the report says from when on entries may be missing.
+
+mod bridge;
+mod report;
+
+use super::accounts::States;
+use super::books::{self, Flags, Remains};
+use super::check::{whole_ms, written_at};
+use super::copy::{Files, files, write_identity};
+use super::head::{self, FILE_HEAD_BYTES, FIRST_NUMBER, Kind, OWN_BYTES};
+use super::identity::{self, Identity};
+use super::inspect::expect_journal;
+use super::outstanding::{Open, Outstanding};
+use super::record::{END_BYTES, HEAD_BYTES, Record, Seed};
+use super::recover::{self, IDENTITY_BYTES_MAX};
+use super::segment::{Contents, Ending, Piece};
+use super::storage::{Directory, Storage, StoredFile, random};
+use super::unfinished::Unfinished;
+use super::{JournalError, LEDGER_DIRECTORY, notes};
+use crate::base::clock::Timestamp;
+use crate::ledger::Entry;
+use crate::payments::event::Event;
+use crate::payments::{PaymentId, Processor, Rejection};
+use bridge::{Bridge, Gap};
+use report::{Report, Window};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The file in TO that lists the payments to ask the processors about, one a line.
+pub const ASK_NAME: &str = "to-ask.txt";
+
+/// So many files in a row may be missing: an empty one takes the place of each.
+const MISSING_MAX: u32 = 65_536;
+
+/// Salvages a journal with its ledger. Whether nothing was lost.
+///
+/// # Errors
+/// In one line: if `from` is no journal, is in use, cannot be read or is of another version, or `to`
+/// cannot be made. Then `to` is as it was.
+pub fn run(from: &Path, to: &Path, out: &mut impl Write) -> Result<bool, String> {
+    expect_journal(from)?;
+    let unfinished = Unfinished::new(from, to)?;
+    let failed = |error: JournalError| error.to_string();
+    let unwritten = |error: io::Error| format!("the report cannot be written: {error}");
+    let source = Directory::held(from).map_err(failed)?;
+    let target = Directory::lock(unfinished.path()).map_err(failed)?;
+    let mut is_whole = salvage(&source, &target, "", out).map_err(failed)?;
+    let ledger = from.join(LEDGER_DIRECTORY);
+    if ledger.is_dir() {
+        let source = Directory::held(&ledger).map_err(failed)?;
+        let path = unfinished.path().join(LEDGER_DIRECTORY);
+        let target = Directory::lock(&path).map_err(failed)?;
+        is_whole &= salvage(&source, &target, "ledger/", out).map_err(failed)?;
+    } else {
+        is_whole = false;
+        writeln!(out, "lost: ledger/: it is missing, with every account").map_err(unwritten)?;
+    }
+    is_whole &= salvage_identity(&source, &target, out).map_err(failed)?;
+    let to = to.display();
+    let end = match is_whole {
+        true => format!("nothing is lost; a start with {to} asks before it pays, as with a copy"),
+        false => format!("{to} has what is left; a start with it asks before it pays"),
+    };
+    writeln!(out, "{end}").and_then(|()| out.flush()).map_err(unwritten)?;
+    unfinished.finish()?;
+    Ok(is_whole)
+}
+
+/// Salvages one directory: whether nothing was lost. What is in `to` is on the disk then.
+///
+/// # Errors
+/// If `from` cannot be read or is of another version, or `to` or the report cannot be written.
+pub fn salvage(
+    from: &dyn Storage,
+    to: &dyn Storage,
+    directory: &'static str,
+    out: &mut dyn Write,
+) -> Result<bool, JournalError> {
+    let report = Report::new(directory, out);
+    let mut salvage = Salvage {
+        from,
+        to,
+        report,
+        payments: Outstanding::default(),
+        attempted: BTreeMap::new(),
+        bridge: Bridge::default(),
+        bridged: Vec::new(),
+        kept: Kept::default(),
+        unended: None,
+        asked: None,
+    };
+    match salvage.plan()? {
+        Some(plan) => salvage.files(&plan)?,
+        None => salvage.report.lost("", 0, "every file is missing"),
+    }
+    let window = salvage.end()?;
+    to.sync_directory().map_err(|error| JournalError::io("sync", "the new directory", error))?;
+    recover::check_complete(to)?;
+    Ok(window.is_none())
+}
+
+/// Which files there are, and what each number is to be.
+#[derive(Debug)]
+struct Plan {
+    files: Files,
+    lowest: u32,
+    highest: u32,
+    /// Up to this one they are books, behind it segments. 0 if there are no books.
+    last_books: u32,
+    /// What was before the lowest is missing: nothing may look for it.
+    stands_alone: bool,
+}
+
+impl Plan {
+    fn has(&self, kind: Kind, number: u32) -> bool {
+        self.files.contains(&(kind, number))
+    }
+}
+
+/// What is in the new journal.
+#[derive(Debug, Default)]
+struct Kept {
+    records: usize,
+    settlements: [usize; 2],
+    accounts: usize,
+}
+
+/// A file that is used whole or not at all.
+enum File {
+    Whole,
+    Missing,
+    Damaged(String),
+}
+
+struct Salvage<'a> {
+    from: &'a dyn Storage,
+    to: &'a dyn Storage,
+    report: Report<'a>,
+    payments: Outstanding,
+    /// The last attempts of payments whose acceptance has not been found, and that are not over.
+    attempted: BTreeMap<PaymentId, (Processor, Timestamp)>,
+    bridge: Bridge,
+    bridged: Vec<Entry>,
+    kept: Kept,
+    /// A segment whose records ended without its end: the one in use, if no record comes behind it.
+    unended: Option<(u32, usize)>,
+    asked: Option<Asked>,
+}
+
+impl Salvage<'_> {
+    /// `None` if there is no file.
+    fn plan(&mut self) -> Result<Option<Plan>, JournalError> {
+        let files = files(self.from)?;
+        let numbers = || files.iter().map(|(_, number)| *number);
+        let (Some(lowest), Some(highest)) = (numbers().min(), numbers().max()) else {
+            return Ok(None);
+        };
+        let mut plan = Plan { files, lowest, highest, last_books: 0, stands_alone: false };
+        let mut first = None;
+        for (kind, number) in plan.files.iter().rev() {
+            // Of a segment that is still there they are not finished, or superseded by it.
+            let is_done = !plan.has(Kind::Segment, *number)
+                || *kind == Kind::Books && matches!(self.read(*kind, *number)?.1, File::Whole);
+            if *kind != Kind::Segment && is_done {
+                plan.last_books = plan.last_books.max(*number);
+            }
+            if self.is_first(*kind, *number)? {
+                first = first.max(Some(*number));
+            }
+        }
+        plan.lowest = first.unwrap_or(lowest);
+        if first.is_none() && lowest > FIRST_NUMBER {
+            plan.stands_alone = true;
+            let kind = if plan.last_books > 0 { Kind::Books } else { Kind::Segment };
+            let what =
+                "it is missing, with all before it, unless a purge behind it is what is lost";
+            self.report.lost(&kind.file_name(lowest - 1), 0, what);
+        }
+        let there = plan.files.iter().map(|(_, number)| *number).filter(|it| *it >= plan.lowest);
+        let there: std::collections::BTreeSet<u32> = there.collect();
+        let missing = (highest - plan.lowest) as usize + 1 - there.len();
+        if missing > MISSING_MAX as usize || highest == u32::MAX {
+            let file = Kind::Segment.file_name(highest);
+            let what = "its number is too far behind those of the others";
+            return Err(JournalError::Corrupt { file, offset: 0, what });
+        }
+        Ok(Some(plan))
+    }
+
+    /// Nothing in files of lower numbers counts.
+    fn is_first(&self, kind: Kind, number: u32) -> Result<bool, JournalError> {
+        let mut bytes = Vec::new();
+        let name = kind.file_name(number);
+        let read = self.from.read(&name, FILE_HEAD_BYTES + HEAD_BYTES, &mut bytes);
+        read.map_err(|error| JournalError::io("read", &name, error))?;
+        Ok(match kind {
+            Kind::Books => books::flags(number, &bytes).is_ok_and(|flags| flags.stands_alone),
+            Kind::Segment => Contents::without_head(number, &bytes).begins_with_purge(),
+            Kind::Ids | Kind::Accounts | Kind::Notes => false,
+        })
+    }
+
+    fn files(&mut self, plan: &Plan) -> Result<(), JournalError> {
+        for number in plan.lowest..=plan.highest {
+            match number <= plan.last_books {
+                true => self.books(number, plan)?,
+                false => self.segment(number, plan)?,
+            }
+        }
+        match plan.highest == plan.last_books {
+            true => self.next_is_missing(plan.highest),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads a file that is used whole or not at all.
+    fn read(&self, kind: Kind, number: u32) -> Result<(Vec<u8>, File), JournalError> {
+        let mut bytes = Vec::new();
+        let name = kind.file_name(number);
+        match self.from.read(&name, usize::MAX, &mut bytes) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((bytes, File::Missing));
+            }
+            // Most of it may be readable: whoever copies what is may lose less.
+            Err(error) => return Err(JournalError::io("read", &name, error)),
+        }
+        let checked = match kind {
+            Kind::Books => books::settlements(number, &bytes).map(drop),
+            Kind::Ids => books::ids(number, &bytes).map(drop),
+            Kind::Notes => notes::read(number, &bytes).map(drop),
+            Kind::Accounts => States::new(number, &bytes)
+                .and_then(|mut states| states.try_for_each(|state| state.map(drop))),
+            Kind::Segment => head::decode(Kind::Segment, number, &bytes).map(drop),
+        };
+        match checked {
+            Ok(()) => Ok((bytes, File::Whole)),
+            Err(JournalError::Corrupt { what, offset, .. }) => {
+                Ok((bytes, File::Damaged(format!("{what} at offset {offset}"))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        let write = || {
+            let file = self.to.create(name)?;
+            file.write_at(bytes, 0)?;
+            file.sync()
+        };
+        write().map_err(|error| JournalError::io("write", name, error))
+    }
+
+    /// What is left of a segment that was rewritten.
+    fn books(&mut self, number: u32, plan: &Plan) -> Result<(), JournalError> {
+        let (mut bytes, file) = self.read(Kind::Books, number)?;
+        let known = books::flags(number, &bytes).ok();
+        let has_accounts = match number == plan.last_books {
+            true => self.accounts(number, plan, known)?,
+            // Those of the last books count alone.
+            false => known.is_some_and(|flags| flags.has_accounts),
+        };
+        let stands_alone = known.is_some_and(|flags| flags.stands_alone)
+            || number == plan.lowest && plan.stands_alone;
+        let mut remains = None;
+        if !matches!(file, File::Whole) {
+            remains = self.instead_of_books(number, plan, &bytes, file)?;
+            bytes = remains.get_or_insert_default().encode(number);
+        }
+        let has_notes = number == plan.last_books && {
+            let newest = remains.as_mut().map(|remains| std::mem::take(&mut remains.notes));
+            self.notes(number, plan, known, newest.unwrap_or_default())?
+        };
+        let flags = Flags { stands_alone, has_accounts, notes: has_notes.then_some(number) };
+        self.ids(number, plan, remains.as_ref())?;
+        books::set_flags(number, flags, &mut bytes)?;
+        self.count(number, &bytes)?;
+        self.write(&Kind::Books.file_name(number), &bytes)
+    }
+
+    /// Counts what is in books, and takes note of their times.
+    fn count(&mut self, number: u32, bytes: &[u8]) -> Result<(), JournalError> {
+        let settled = books::settlements(number, bytes)?;
+        let mut bounds = Vec::new();
+        for (mut settled, kept) in settled.into_iter().zip(&mut self.kept.settlements) {
+            *kept += settled.len();
+            bounds.extend([settled.next(), settled.next_back()].into_iter().flatten());
+        }
+        bounds.sort_unstable();
+        bounds.iter().for_each(|(at, _)| self.report.at(*at));
+        Ok(())
+    }
+
+    /// For books that are lost: what the segment has that they were made of, if it is still there.
+    fn instead_of_books(
+        &mut self,
+        number: u32,
+        plan: &Plan,
+        damaged: &[u8],
+        file: File,
+    ) -> Result<Option<Remains>, JournalError> {
+        let name = Kind::Books.file_name(number);
+        let what = match file {
+            File::Damaged(what) => what,
+            File::Whole | File::Missing => "it is missing".into(),
+        };
+        if plan.has(Kind::Segment, number) {
+            self.report.line(format_args!("{name}: {what}: its segment is there instead"));
+            return self.remains(number).map(Some);
+        }
+        let counts = match books::counts_of_settlements(number, damaged) {
+            Ok([default, fallback]) => {
+                format!("{default} settlements at default, {fallback} at fallback")
+            }
+            Err(_) => "all settlements of a segment".into(),
+        };
+        let bytes = damaged.len();
+        self.report.lost(&name, bytes as u64, format_args!("{what}: {counts}, {bytes} bytes"));
+        Ok(None)
+    }
+
+    /// What there is left in a segment that is not needed for anything else.
+    fn remains(&mut self, number: u32) -> Result<Remains, JournalError> {
+        let name = Kind::Segment.file_name(number);
+        let mut bytes = Vec::new();
+        let read = self.from.read_records(&name, &mut bytes);
+        read.map_err(|error| JournalError::io("read", &name, error))?;
+        let mut remains = Remains::default();
+        let report = &mut self.report;
+        Contents::without_head(number, &bytes).walk_over_holes(|offset, piece| {
+            match piece {
+                Piece::Record(record) => remains.add(offset, &record),
+                Piece::Hole { bytes, what } => tell_hole(report, &name, offset, bytes, what),
+            }
+            Ok(())
+        })?;
+        remains.sort();
+        Ok(remains)
+    }
+
+    /// Writes the accounts that belong to the last books, if they are whole: whether they are.
+    fn accounts(
+        &mut self,
+        number: u32,
+        plan: &Plan,
+        known: Option<Flags>,
+    ) -> Result<bool, JournalError> {
+        if !known.map_or(plan.has(Kind::Accounts, number), |flags| flags.has_accounts) {
+            return Ok(false);
+        }
+        let name = Kind::Accounts.file_name(number);
+        let (bytes, file) = self.read(Kind::Accounts, number)?;
+        let what = match file {
+            File::Whole => {
+                let accounts = States::new(number, &bytes)?.collect()?;
+                let newest = accounts.values().filter_map(|it| it.newest.front());
+                if let Some((_, at)) = newest.max_by_key(|(_, at)| *at) {
+                    self.report.at(whole_ms(*at));
+                }
+                self.kept.accounts = accounts.len();
+                self.bridge.begin(&accounts);
+                self.write(&name, &bytes)?;
+                return Ok(true);
+            }
+            File::Missing => "it is missing".into(),
+            File::Damaged(what) => what,
+        };
+        let (length, rest) = (bytes.len(), "what is not told by later entries begins at nothing");
+        self.report.lost(
+            &name,
+            length as u64,
+            format_args!("{what}: every account's state, {length} bytes; {rest}"),
+        );
+        Ok(false)
+    }
+
+    /// Writes all notes that are left into one file, behind them those that only the segment has:
+    /// whether there are any. The last books that count, and each of the notes, name the ones before;
+    /// where such a name is lost, the next lower ones are taken.
+    fn notes(
+        &mut self,
+        number: u32,
+        plan: &Plan,
+        known: Option<Flags>,
+        newest: Vec<Event>,
+    ) -> Result<bool, JournalError> {
+        let below = |limit: u32| {
+            let numbers = plan.files.iter().filter(|(kind, _)| *kind == Kind::Notes);
+            numbers.map(|(_, number)| *number).filter(|number| *number < limit).max()
+        };
+        let mut next = known.map_or_else(|| below(number.saturating_add(1)), |flags| flags.notes);
+        let mut files = vec![newest];
+        while let Some(number) = next {
+            let (bytes, file) = self.read(Kind::Notes, number)?;
+            let before = notes::count_and_before(number, &bytes);
+            next = before.map_or_else(|_| below(number), |(_, before)| before);
+            let what = match file {
+                File::Whole => {
+                    files.push(notes::read(number, &bytes)?);
+                    continue;
+                }
+                File::Missing => "it is missing".into(),
+                File::Damaged(what) => what,
+            };
+            let (name, length) = (Kind::Notes.file_name(number), bytes.len());
+            let rest = "what was adopted and not told to the other instance, and rejections";
+            self.report.lost(&name, length as u64, format_args!("{what}: {rest}, {length} bytes"));
+        }
+        let all = files.into_iter().rev().flatten().collect();
+        let all = notes::condense(all, true);
+        if !all.is_empty() {
+            self.write(&Kind::Notes.file_name(number), &notes::encode(number, None, &all))?;
+        }
+        Ok(!all.is_empty())
+    }
+
+    /// The ids of a segment that was rewritten. Older ones than the first that is there are not
+    /// missed: the keeper removes them when the newer ones are enough.
+    fn ids(
+        &mut self,
+        number: u32,
+        plan: &Plan,
+        remains: Option<&Remains>,
+    ) -> Result<(), JournalError> {
+        let name = Kind::Ids.file_name(number);
+        let (bytes, file) = self.read(Kind::Ids, number)?;
+        let from_segment = remains.filter(|_| plan.has(Kind::Segment, number));
+        let is_expected = number == plan.last_books
+            || plan.files.iter().any(|(kind, older)| *kind == Kind::Ids && *older < number);
+        let what = match file {
+            File::Whole => {
+                if remains.is_some() && from_segment.is_none() {
+                    self.ask_about_all(number, &bytes)?;
+                }
+                return self.write(&name, &bytes);
+            }
+            _ if from_segment.is_some() => String::new(),
+            File::Missing if !is_expected => return Ok(()),
+            File::Missing => "it is missing".into(),
+            File::Damaged(what) => what,
+        };
+        if from_segment.is_none() {
+            let length = bytes.len();
+            let ids = "the ids accepted then, which count as new if they are sent again";
+            self.report.lost(&name, length as u64, format_args!("{what}: {ids}, {length} bytes"));
+        }
+        let none = Remains::default();
+        self.write(&name, &from_segment.unwrap_or(&none).encode_ids(number))
+    }
+
+    /// Whatever was accepted in the segment whose settlements are lost.
+    fn ask_about_all(&mut self, number: u32, bytes: &[u8]) -> Result<(), JournalError> {
+        let mut lines = String::new();
+        for (id, amount) in books::ids(number, bytes)? {
+            let _ = writeln!(lines, "{id} {amount} accepted, settled unless it is below again");
+        }
+        self.ask(&lines)
+    }
+
+    /// A segment without its holes, or an empty one in its place.
+    fn segment(&mut self, number: u32, plan: &Plan) -> Result<(), JournalError> {
+        let name = Kind::Segment.file_name(number);
+        let mut out = begin_segment(self.to, number);
+        if number == plan.lowest && plan.stands_alone {
+            put(number, Record::Event(Event::Purged), &mut out);
+        }
+        let ending = match plan.has(Kind::Segment, number) {
+            true => self.records(number, &name, &mut out)?,
+            false => {
+                self.end_is_missing();
+                self.report.lost(&name, 0, "it is missing, with all its records");
+                Ending::Blank
+            }
+        };
+        if number < plan.highest || ending == Ending::Sealed {
+            put(number, Record::End, &mut out);
+        } else {
+            // There was room for the end of the one in use, and so there is here.
+            out.resize(out.len() + END_BYTES, 0);
+        }
+        self.write(&name, &out)?;
+        match number == plan.highest && ending == Ending::Sealed {
+            true => self.next_is_missing(number),
+            false => Ok(()),
+        }
+    }
+
+    /// Behind a full segment, and behind its books, there has always been another one.
+    fn next_is_missing(&mut self, number: u32) -> Result<(), JournalError> {
+        let next = number + 1;
+        let name = Kind::Segment.file_name(next);
+        self.report.lost(&name, 0, "it is missing, and the one before it was full");
+        let mut out = begin_segment(self.to, next);
+        out.resize(out.len() + END_BYTES, 0);
+        self.write(&name, &out)
+    }
+
+    /// Hands on the records of a segment, and says how they end.
+    fn records(
+        &mut self,
+        number: u32,
+        name: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<Ending, JournalError> {
+        let mut bytes = Vec::new();
+        let read = self.from.read_records(name, &mut bytes);
+        read.map_err(|error| JournalError::io("read", name, error))?;
+        let head = match head::decode(Kind::Segment, number, &bytes) {
+            Ok(_) => None,
+            Err(JournalError::Corrupt { what, .. }) => Some(what),
+            Err(error) => return Err(error),
+        };
+        let mut count = 0_usize;
+        let contents = Contents::without_head(number, &bytes);
+        let (offset, ending) = contents.walk_over_holes(|offset, piece| {
+            match piece {
+                Piece::Record(record) => {
+                    count += 1;
+                    self.end_is_missing();
+                    self.take(number, name, offset, record, out);
+                }
+                Piece::Hole { bytes, what } => {
+                    tell_hole(&mut self.report, name, offset, bytes, what);
+                }
+            }
+            Ok(())
+        })?;
+        match head {
+            Some(what) if count == 0 && ending != Ending::Sealed => {
+                let length = bytes.len();
+                let what = format!("{what}, and no record behind it: {length} bytes");
+                self.report.lost(name, length as u64, what);
+                return Ok(Ending::Bad("a damaged head"));
+            }
+            Some(what) => self.report.line(format_args!("{name}: {what}: its records are used")),
+            None => {}
+        }
+        if ending == Ending::Blank && bytes.len() < offset + END_BYTES {
+            let what = format!("it is cut off at offset {offset}, with whatever was behind");
+            self.report.lost(name, 0, what);
+        } else if ending == Ending::Blank {
+            self.unended = Some((number, offset));
+        }
+        Ok(ending)
+    }
+
+    /// Something has come, or must have, behind a segment that looked like the one in use.
+    fn end_is_missing(&mut self) {
+        if let Some((number, offset)) = self.unended.take() {
+            let what = format!("its end from offset {offset} on is missing, and others follow");
+            self.report.lost(&Kind::Segment.file_name(number), 0, what);
+        }
+    }
+
+    /// Hands on one record.
+    fn take(&mut self, number: u32, name: &str, offset: usize, record: Record, out: &mut Vec<u8>) {
+        written_at(&record).into_iter().for_each(|at| self.report.at(at));
+        match record {
+            // All that is in the new segments is on the disk, and closed.
+            Record::Synced { .. } | Record::End => return,
+            Record::Entry(ref entry) => return self.take_entry(number, name, offset, entry, out),
+            Record::Event(ref event) => self.apply(number, event),
+            Record::Carried { id, amount, accepted_at, attempt } => {
+                self.attempted.remove(&id);
+                self.payments.carry(id, Open { amount, accepted_at, attempt, home: number });
+            }
+        }
+        self.kept.records += 1;
+        put(number, record, out);
+    }
+
+    fn apply(&mut self, number: u32, event: &Event) {
+        match *event {
+            Event::Attempted { id, processor, requested_at } if !self.payments.contains(id) => {
+                self.attempted.insert(id, (processor, requested_at));
+            }
+            Event::Accepted { id, .. }
+            | Event::Foreign { id }
+            | Event::Forwarded { id, .. }
+            | Event::Rejected(Rejection { id, .. }) => _ = self.attempted.remove(&id),
+            Event::Settled { id, settlement } => {
+                self.attempted.remove(&id);
+                self.kept.settlements[settlement.processor as usize] += 1;
+            }
+            Event::Purged => self.attempted.clear(),
+            Event::Attempted { .. }
+            | Event::Released { .. }
+            | Event::Adopted { .. }
+            | Event::Told { .. } => {}
+        }
+        self.payments.apply(number, event);
+    }
+
+    fn take_entry(
+        &mut self,
+        number: u32,
+        name: &str,
+        offset: usize,
+        entry: &Entry,
+        out: &mut Vec<u8>,
+    ) {
+        match self.bridge.take(entry, &mut self.bridged) {
+            Ok(None) => {}
+            Ok(Some(Gap { account, first, last, sum })) => {
+                let sum = crate::base::money::Total(sum);
+                let what = format!(
+                    "before offset {offset}: entries {first} to {last} of account {}, {sum} in all; \
+                     an entry \"{}\" stands for them",
+                    account.0,
+                    bridge::DESCRIPTION
+                );
+                self.report.lost(name, 0, what);
+                self.report.at(whole_ms(entry.at));
+            }
+            Err(what) => {
+                let bytes = Record::Entry(*entry).length();
+                return tell_hole(&mut self.report, name, offset, bytes, what);
+            }
+        }
+        self.kept.records += 1;
+        self.bridged.iter().for_each(|entry| put(number, Record::Entry(*entry), out));
+    }
+
+    /// Lists what is to be asked about, and says what is kept and what is lost.
+    fn end(mut self) -> Result<Option<Window>, JournalError> {
+        let has_lost = self.report.has_lost();
+        if has_lost {
+            self.ask_about_open()?;
+        }
+        let asked = match self.asked.take() {
+            Some(asked) => asked.end()?,
+            None => 0,
+        };
+        let Salvage { mut report, kept, payments, .. } = self;
+        let Kept { records, settlements: [default, fallback], accounts } = kept;
+        let directory = report.directory();
+        report.line(format_args!(
+            "{directory}kept: {records} records, {default} settlements at default, {fallback} at \
+             fallback, {} outstanding payments, {accounts} accounts as they were rewritten",
+            payments.len()
+        ));
+        let unwritten = |error| JournalError::io("write", "the report", error);
+        let Some(window) = report.window() else {
+            return report.end().map(|()| None).map_err(unwritten);
+        };
+        let Window { holes, bytes, from, to } = &window;
+        report.line(format_args!("{directory}lost: {holes} places, {bytes} bytes known of"));
+        if directory.is_empty() {
+            report.line(format_args!(
+                "ask the processors: settlements requested between {from} and {to} may be missing, \
+                 and of payments that had waited for long, older ones"
+            ));
+        } else {
+            report.line(format_args!(
+                "look into the accounts: entries between {from} and {to} may be missing"
+            ));
+        }
+        if asked > 0 {
+            report.line(format_args!("ask about: {asked} payments, which {ASK_NAME} lists"));
+        }
+        report.end().map_err(unwritten)?;
+        Ok(Some(window))
+    }
+
+    /// What a start asks about by itself, and what only people can ask about.
+    fn ask_about_open(&mut self) -> Result<(), JournalError> {
+        let mut lines = String::new();
+        for (id, Open { amount, accepted_at, attempt, .. }) in self.payments.iter() {
+            let _ = match attempt {
+                None => writeln!(lines, "{id} {amount} waiting, accepted {accepted_at}"),
+                Some((processor, at)) => {
+                    writeln!(
+                        lines,
+                        "{id} {amount} in doubt at {}, requested {at}",
+                        processor.name()
+                    )
+                }
+            };
+        }
+        for (id, (processor, at)) in &self.attempted {
+            let processor = processor.name();
+            let _ = writeln!(lines, "{id} ? attempted at {processor}, requested {at}; not known");
+        }
+        self.ask(&lines)
+    }
+
+    fn ask(&mut self, lines: &str) -> Result<(), JournalError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| JournalError::io("write", ASK_NAME, error);
+        if self.asked.is_none() {
+            let file = self.to.create(ASK_NAME).map_err(failed)?;
+            self.asked = Some(Asked { file, bytes: 0, lines: 0 });
+        }
+        let Some(asked) = &mut self.asked else { return Ok(()) };
+        asked.file.write_at(lines.as_bytes(), asked.bytes).map_err(failed)?;
+        asked.bytes += lines.len() as u64;
+        asked.lines += lines.lines().count();
+        Ok(())
+    }
+}
+
+/// The file of what is to be asked about.
+struct Asked {
+    file: Arc<dyn StoredFile>,
+    bytes: u64,
+    lines: usize,
+}
+
+impl Asked {
+    fn end(self) -> Result<usize, JournalError> {
+        let synced = self.file.sync();
+        synced.map_err(|error| JournalError::io("sync", ASK_NAME, error)).map(|()| self.lines)
+    }
+}
+
+fn tell_hole(report: &mut Report<'_>, name: &str, offset: usize, bytes: usize, what: &str) {
+    let end = offset + bytes;
+    let line = format!("{bytes} bytes from offset {offset} to {end}, {what}");
+    report.lost(name, bytes as u64, line);
+}
+
+/// The head of a new segment.
+fn begin_segment(to: &dyn Storage, number: u32) -> Vec<u8> {
+    let mut own = [0; OWN_BYTES];
+    own[..16].copy_from_slice(&to.boot());
+    head::encode(Kind::Segment, number, own).to_vec()
+}
+
+/// Puts a record behind the others of a segment.
+fn put(number: u32, record: Record, out: &mut Vec<u8>) {
+    record.encode(Seed::of_segment(number), out.len(), out);
+}
+
+/// Writes whose the new journal is, and that it is a copy: whether that was known for sure.
+fn salvage_identity(
+    from: &dyn Storage,
+    to: &dyn Storage,
+    out: &mut dyn Write,
+) -> Result<bool, JournalError> {
+    let mut bytes = Vec::new();
+    let name = identity::FILE_NAME;
+    let what = match from.read(name, IDENTITY_BYTES_MAX, &mut bytes) {
+        Ok(()) => match Identity::decode(&bytes) {
+            Ok(identity) => {
+                return write_identity(to, identity.to_be_known_as_copy()).map(|()| true);
+            }
+            Err(JournalError::Corrupt { what, .. }) => what,
+            Err(error) => return Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "it is missing",
+        Err(error) => return Err(JournalError::io("read", name, error)),
+    };
+    let guess = Identity::guess(&bytes, random());
+    let [default, fallback] = &guess.owner.processors;
+    let line = format!(
+        "lost: {name}: {what}: taken to be of instance {}, default {default}, fallback {fallback}; a \
+         start with other settings says which --accept-change it needs",
+        guess.owner.instance
+    );
+    let unwritten = |error| JournalError::io("write", "the report", error);
+    writeln!(out, "{line}").map_err(unwritten)?;
+    write_identity(to, guess).map(|()| false)
+}
