@@ -16,6 +16,7 @@ fuzz_target!(|document: &[u8]| {
         times.map_or(0, |at| document[at..].iter().filter(|it| it.is_ascii_digit()).count());
     let Some(mut script) = Script::read(document).filter(|_| digits < 5) else { return };
     let rules = script.rules();
+    let lines_max = 3 + headers_max(document);
     assert!(rules <= document.len() / r#"{"call":"pay"}"#.len() + 1);
     let calls = [ScriptedCall::Pay, ScriptedCall::Look, ScriptedCall::Health];
     for (call, id) in
@@ -32,6 +33,7 @@ fuzz_target!(|document: &[u8]| {
         let head = String::from_utf8_lossy(&answer[..head]).into_owned();
         assert!(head.starts_with("HTTP/1.1 "));
         assert!(!head.replace("\r\n", "").contains(['\r', '\n']), "{head:?}");
+        assert!(head.split("\r\n").count() <= lines_max, "{head:?}");
         let names = head.to_ascii_lowercase();
         let said = names.split("\r\n").filter_map(|line| line.strip_prefix("content-length: "));
         let is_framed = said.count() > 0 || names.contains("\r\ntransfer-encoding: ");
@@ -39,3 +41,11 @@ fuzz_target!(|document: &[u8]| {
     }
     assert_eq!(script.rules(), rules);
 });
+
+/// So many headers has the rule that has most.
+fn headers_max(script: &[u8]) -> usize {
+    let script: serde_json::Value = serde_json::from_slice(script).expect("JSON");
+    let rules = script["rules"].as_array().expect("rules");
+    let count = |rule: &serde_json::Value| rule["headers"].as_object().map_or(0, |it| it.len());
+    rules.iter().map(count).max().unwrap_or(0)
+}
