@@ -46,9 +46,20 @@ fuzz_target!(|body: &[u8]| {
         assert_eq!(intake::read(&[b"{\"other\":[],", rest].concat()), read);
     }
     let mut source = Source::new(body);
-    let attempt = source.attempt();
-    round_trip(attempt.payment.id, attempt.payment.amount);
+    check_amount(source.id(), Cents(source.i64()));
 });
+
+/// In either shape it has to be more than nothing.
+fn check_amount(id: PaymentId, amount: Cents) {
+    if amount > Cents(0) {
+        return round_trip(id, amount);
+    }
+    let refused = Err(Refused::Field("The field amount must be at least 0.01."));
+    let usual = format!(r#"{{"correlationId":"{id}","amount":{amount}}}"#);
+    assert_eq!(intake::read(usual.as_bytes()), refused);
+    let other = format!(r#"{{"amount":{amount},"correlationId":"{id}"}}"#);
+    assert_eq!(intake::read(other.as_bytes()), refused);
+}
 
 fn round_trip(id: PaymentId, amount: Cents) {
     let usual = format!(r#"{{"correlationId":"{id}","amount":{amount}}}"#);
