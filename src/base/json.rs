@@ -1,8 +1,8 @@
-//! JSON in: the one door to sonic-rs, behind which its three traps are kept.
+//! JSON in: the one door to sonic-rs, behind which its four traps are kept.
 //!
 //! It follows nesting without a limit (23 KiB of stack a level in a debug build), takes bytes that
-//! are not UTF-8 where it hands out raw text, and its typed reader cannot tell "not JSON" from "of
-//! another shape". The caller caps the size.
+//! are not UTF-8 where it hands out raw text, does not look into strings that nobody asks for, and
+//! its typed reader cannot tell "not JSON" from "of another shape". The caller caps the size.
 
 use serde::Deserialize;
 use sonic_rs::LazyValue;
@@ -27,7 +27,7 @@ pub enum JsonError {
 /// See [`JsonError`].
 pub fn read<'a, T: Deserialize<'a>>(document: &'a [u8]) -> Result<T, JsonError> {
     let text = std::str::from_utf8(document).map_err(|_| JsonError::NotJson)?;
-    if depth(document) > DEPTH_MAX {
+    if depth(document).ok_or(JsonError::NotJson)? > DEPTH_MAX {
         return Err(JsonError::TooDeep);
     }
     sonic_rs::from_str(text).map_err(|_| match sonic_rs::from_str::<LazyValue>(text) {
@@ -42,22 +42,41 @@ pub fn skip_space(text: &[u8]) -> &[u8] {
     &text[text.iter().take_while(blank).count()..]
 }
 
-/// How deep the brackets outside of strings are nested, at the deepest. Right for any JSON, and no
-/// less than what a parser would follow in anything else.
-fn depth(document: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in document {
+/// How deep the brackets outside of strings are nested, at the deepest; `None` if a string is none.
+/// Right for any JSON, and no less than what a parser would follow in anything else.
+fn depth(document: &[u8]) -> Option<usize> {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut rest = document;
+    while let [byte, after @ ..] = rest {
+        rest = after;
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => depth += 1,
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b'"' => rest = after_string(after)?,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
         deepest = deepest.max(depth);
     }
-    deepest
+    Some(deepest)
+}
+
+/// What follows the string (RFC 8259, 7) whose first quotation mark was taken; `None` if it does not
+/// end, or has a control character or an escape that is none.
+fn after_string(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = text;
+    loop {
+        let special = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..=0x1f))?;
+        rest = match &rest[special..] {
+            [b'"', after @ ..] => return Some(after),
+            [b'\\', b'u', a, b, c, d, after @ ..]
+                if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) =>
+            {
+                after
+            }
+            [b'\\', escaped, after @ ..] if b"\"\\/bfnrt".contains(escaped) => after,
+            _ => return None,
+        };
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +108,18 @@ mod tests {
         for (document, expected) in cases {
             let read = read::<Document>(document).map(|document| document.field);
             assert_eq!(read, *expected, "{}", String::from_utf8_lossy(document));
+        }
+    }
+
+    #[test]
+    fn strings_that_nobody_asks_for_are_strings_too() {
+        let with = |text: &str| format!(r#"{{"other":"{text}","field":7}}"#);
+        for text in ["", r#"\"\\\/\b\f\n\r\t"#, r"\u0041\uD83D\ude00", r"\ud83d", "\u{7f}"] {
+            assert_eq!(read(with(text).as_bytes()), Ok(Document { field: 7 }), "{text}");
+        }
+        for text in [r"\u00g1", r"\u004", r"\ud8.3", r"\x41", r"\'", "\n", "\0", r"\U0041"] {
+            let refused = read::<Document>(with(text).as_bytes());
+            assert_eq!(refused, Err(JsonError::NotJson), "{text:?}");
         }
     }
 

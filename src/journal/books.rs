@@ -244,7 +244,8 @@ pub fn add_to(
 /// If the head is not whole.
 pub fn set_flags(number: u32, flags: Flags, bytes: &mut [u8]) -> Result<(), JournalError> {
     let (own, _) = Own::read(&head::decode(Kind::Books, number, bytes)?);
-    Own { flags: flags.encode(), ..own }.finish(Kind::Books, number, bytes);
+    let own = Own { flags: flags.encode(), notes: flags.notes, ..own };
+    own.finish(Kind::Books, number, bytes);
     Ok(())
 }
 

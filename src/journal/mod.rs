@@ -46,23 +46,23 @@
 //! A journal that failed once is not trusted again: any failed write or sync ends the process with
 //! one line and exit code [`EXIT_FAILED`]. Log lines name files and offsets, never payments.
 
-mod accounts;
-mod books;
+pub mod accounts;
+pub mod books;
 mod check;
 mod copy;
 mod entry;
-mod head;
+pub mod head;
 pub mod history;
 pub mod identity;
 pub mod inspect;
 mod keeper;
 mod notes;
 mod outstanding;
-mod record;
+pub mod record;
 mod recover;
 mod salvage;
 mod segment;
-mod storage;
+pub mod storage;
 mod sync;
 mod unfinished;
 mod writer;
@@ -107,7 +107,8 @@ pub struct Position(u64);
 impl Position {
     pub const NONE: Position = Position(0);
 
-    fn new(segment: u32, offset: usize) -> Position {
+    /// An offset in a segment. Offsets have 32 bits.
+    pub fn new(segment: u32, offset: usize) -> Position {
         Position(u64::from(segment) << 32 | offset as u64)
     }
 

@@ -289,10 +289,8 @@ impl Salvage<'_> {
             remains = self.instead_of_books(number, plan, &bytes, file)?;
             bytes = remains.get_or_insert_default().encode(number);
         }
-        let has_notes = number == plan.last_books && {
-            let newest = remains.as_mut().map(|remains| std::mem::take(&mut remains.notes));
-            self.notes(number, plan, known, newest.unwrap_or_default())?
-        };
+        // Those that the last books name count.
+        let has_notes = number == plan.last_books && self.notes(number, plan, known)?;
         let flags = Flags { stands_alone, has_accounts, notes: has_notes.then_some(number) };
         self.ids(number, plan, remains.as_ref())?;
         books::set_flags(number, flags, &mut bytes)?;
@@ -396,22 +394,20 @@ impl Salvage<'_> {
         Ok(false)
     }
 
-    /// Writes all notes that are left into one file, behind them those that only the segment has:
-    /// whether there are any. The last books that count, and each of the notes, name the ones before;
-    /// where such a name is lost, the next lower ones are taken.
+    /// Writes all notes that are left into one file: whether there are any. The last books and each
+    /// of the notes name the ones before; where that is lost, the next lower ones are taken.
     fn notes(
         &mut self,
         number: u32,
         plan: &Plan,
         known: Option<Flags>,
-        newest: Vec<Event>,
     ) -> Result<bool, JournalError> {
         let below = |limit: u32| {
             let numbers = plan.files.iter().filter(|(kind, _)| *kind == Kind::Notes);
             numbers.map(|(_, number)| *number).filter(|number| *number < limit).max()
         };
         let mut next = known.map_or_else(|| below(number.saturating_add(1)), |flags| flags.notes);
-        let mut files = vec![newest];
+        let mut files = Vec::new();
         while let Some(number) = next {
             let (bytes, file) = self.read(Kind::Notes, number)?;
             let before = notes::count_and_before(number, &bytes);

@@ -43,7 +43,11 @@ pub fn digest(limits: &Limits) -> u64 {
     })
 }
 
-fn parse(text: &str) -> Result<Limits, String> {
+/// The accounts that a file's text names.
+///
+/// # Errors
+/// One line that names the line in it.
+pub fn parse(text: &str) -> Result<Limits, String> {
     let mut limits = Limits::new();
     for (line, number) in text.lines().zip(1..) {
         let account = line.split('#').next().unwrap_or_default().trim();

@@ -13,7 +13,7 @@ fn modules() -> Vec<String> {
 
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from("src"), PathBuf::from("tests")];
+    let mut folders = ["src", "tests", "fuzz/src", "fuzz/targets"].map(PathBuf::from).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -5,7 +5,7 @@
 //! other instance and for whoever watches this one. Nothing of the second is known at the first.
 
 mod ledger;
-mod query;
+pub mod query;
 
 use crate::base::json;
 use crate::base::limits::RETRY_AFTER_S;

@@ -3,11 +3,11 @@
 use super::*;
 use crate::journal::storage::Storage;
 
-fn adopted(id: u128) -> (PaymentId, Cents) {
+pub(super) fn adopted(id: u128) -> (PaymentId, Cents) {
     (PaymentId(id), Cents(id as i64 + 1))
 }
 
-fn adopt(writer: &Writer, ids: std::ops::Range<u128>) {
+pub(super) fn adopt(writer: &Writer, ids: std::ops::Range<u128>) {
     append(writer, ids.map(adopted).map(|(id, amount)| Event::Adopted { id, amount }));
 }
 
@@ -25,13 +25,13 @@ fn append(writer: &Writer, events: impl Iterator<Item = Event>) {
     }
 }
 
-fn reject(writer: &Writer, id: u128) {
+pub(super) fn reject(writer: &Writer, id: u128) {
     writer.append_accepted(PaymentId(id), Cents(7), Timestamp(0)).unwrap();
     writer.append(&Event::Rejected(rejection(PaymentId(id))));
 }
 
 /// Settles payments until all that was appended before is in full segments.
-fn fill(writer: &Writer, next: &mut u128) {
+pub(super) fn fill(writer: &Writer, next: &mut u128) {
     let until = writer.appended().segment() + 2;
     while writer.appended().segment() < until {
         let id = PaymentId(1 << 100 | *next);

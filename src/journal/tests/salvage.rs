@@ -327,6 +327,55 @@ fn several_files_may_be_gone() {
     assert!(refused.to_string().contains("too far behind"), "{refused}");
 }
 
+/// Of notes in several files each is damaged, and gone: the others count on, and it is named.
+#[test]
+fn notes_that_are_lost_are_named_and_the_others_kept() {
+    use super::notes::{adopt, adopted, fill, reject};
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(4096)).unwrap();
+    let mut others = 0;
+    // Each less than half of the one before: none takes in another.
+    for ids in [0..600, 600..720, 720..730] {
+        adopt(&writer, ids);
+        fill(&writer, &mut others);
+    }
+    reject(&writer, 1 << 64);
+    fill(&writer, &mut others);
+    drop(writer);
+    let all: Vec<_> = (0..730).map(adopted).collect();
+    let adopted_in = |storage: &Simulated| {
+        let (_, recovered) = open(storage, options(4096)).unwrap();
+        (recovered.books.adopted, recovered.books.rejected.len())
+    };
+    let (is_whole, to, told) = salvaged(&storage);
+    assert!(is_whole, "{told}");
+    assert_eq!(adopted_in(&to), (all.clone(), 1));
+    let names = storage.names().unwrap();
+    let notes: Vec<_> = names.iter().filter(|name| name.ends_with(".notes")).collect();
+    assert!(notes.len() > 1, "{names:?}");
+    for name in notes {
+        let bytes = storage.bytes(name);
+        for at in [Some(8), Some(FILE_HEAD_BYTES + 8), None] {
+            let damaged = storage.copy();
+            match at {
+                Some(at) => {
+                    let mut flipped = bytes.clone();
+                    flipped[at] ^= 1;
+                    damaged.set_bytes(name, flipped);
+                }
+                None => damaged.remove(name).unwrap(),
+            }
+            let (is_whole, to, told) = salvaged(&damaged);
+            assert!(!is_whole && told.contains(&format!("lost: {name}: ")), "{name}: {told}");
+            let (found, rejected) = adopted_in(&to);
+            let (_, number) = FileKind::of_file_name(name).unwrap();
+            let gone = crate::journal::notes::read(number, &bytes).unwrap();
+            assert_eq!(found.len() + rejected + gone.len(), all.len() + 1, "{name}: {told}");
+            assert!(found.iter().all(|it| all.contains(it)));
+        }
+    }
+}
+
 /// Nothing but zeros from a record on, in a full segment: those behind it tell that there was more.
 #[test]
 fn a_segment_without_its_end_is_named() {

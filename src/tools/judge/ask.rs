@@ -148,7 +148,10 @@ fn refused(status: u16) -> io::Error {
 }
 
 /// The bookings in a chunked 200, which is how a processor lists its books.
-fn read_books(mut stream: impl BufRead) -> io::Result<Vec<Booking>> {
+///
+/// # Errors
+/// If the answer ends too early, is another one, or has a line that cannot be read.
+pub fn read_books(mut stream: impl BufRead) -> io::Result<Vec<Booking>> {
     let status = head_line(&mut stream)?;
     match status.strip_prefix("http/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()) {
         Some(200) => {}

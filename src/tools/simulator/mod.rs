@@ -21,8 +21,8 @@ mod books;
 mod connection;
 mod faults;
 mod limits;
-mod script;
-mod units;
+pub mod script;
+pub mod units;
 
 use crate::base::money::Fee;
 use crate::net::runtime::Driver;

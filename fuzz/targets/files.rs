@@ -1,0 +1,165 @@
+//! The other files of a journal: books, ids, accounts and the identity. Each is used whole, as it was
+//! written, or refused in one line that names it.
+
+#![no_main]
+
+use galo::base::clock::{Micros, Timestamp};
+use galo::base::instance::Instance;
+use galo::base::money::Cents;
+use galo::journal::JournalError;
+use galo::journal::accounts::{States, rewrite};
+use galo::journal::books::{self, Remains};
+use galo::journal::head::{self, Kind};
+use galo::journal::identity::{Identity, Owner, Place};
+use galo::payments::summary::SummaryIndex;
+use galo::payments::{Totals, Window};
+use galo_fuzz::records::Accounts;
+use galo_fuzz::{Source, fuzz_target};
+
+const NUMBER: u32 = 7;
+
+fuzz_target!(|data: &[u8]| {
+    let mut source = Source::new(data);
+    match source.below(4) {
+        0 => check_books(&mut source),
+        1 => check_accounts(&mut source),
+        2 => check_identity(&mut source),
+        _ => check_anything(&mut source),
+    }
+});
+
+fn check_books(source: &mut Source) {
+    let mut remains =
+        Remains { stands_alone: source.bool(), has_accounts: source.bool(), ..Remains::default() };
+    let mut expected = [Totals::default(); 2];
+    let window = Window { from: Some(Timestamp(source.i64())), to: Some(Timestamp(source.i64())) };
+    while !source.is_empty() {
+        let (which, at, amount) = (source.below(2), Timestamp(source.i64()), Cents(source.i64()));
+        remains.settled[which].push((at, amount));
+        if window.from <= Some(at) && Some(at) <= window.to {
+            expected[which].count += 1;
+            expected[which].amount.0 += i128::from(amount.0);
+        }
+        remains.ids.push((source.id(), amount));
+    }
+    remains.sort();
+    let bytes = remains.encode(NUMBER);
+    let mut summary = SummaryIndex::new();
+    let added = books::add_to(&mut summary, NUMBER, &bytes).expect("books");
+    assert_eq!(added, remains.settled.each_ref().map(Vec::len));
+    assert_eq!(summary.totals(window), expected);
+    let flags = books::flags(NUMBER, &bytes).expect("flags");
+    assert_eq!(
+        (flags.stands_alone, flags.has_accounts),
+        (remains.stands_alone, remains.has_accounts)
+    );
+    let ids = remains.encode_ids(NUMBER);
+    assert_eq!(books::ids(NUMBER, &ids).expect("ids").collect::<Vec<_>>(), remains.ids);
+    assert_eq!(books::count_of_ids(NUMBER, &ids).expect("a head"), remains.ids.len());
+    let place = source.below(256);
+    let mut summary = SummaryIndex::new();
+    refuse_damage(&bytes, place, Kind::Books, |it| {
+        books::add_to(&mut summary, NUMBER, it).map(drop)
+    });
+    assert_eq!(summary.totals(Window::default()), [Totals::default(); 2], "nothing was added");
+    refuse_damage(&ids, place, Kind::Ids, |it| books::ids(NUMBER, it).map(drop));
+}
+
+fn check_accounts(source: &mut Source) {
+    let (mut accounts, mut files) = (Accounts::new(), vec![None::<Vec<u8>>]);
+    for _ in 0..2 {
+        let count = source.below(16);
+        let mut entries = Vec::new();
+        for at in 0..count {
+            let before = accounts.clone();
+            let entry = source.entry(&mut accounts);
+            // Only what follows: another one refuses the file.
+            match before.get(&entry.account).map_or(0, |it| it.sequence) + 1 == entry.sequence
+                && accounts[&entry.account].sequence == entry.sequence
+            {
+                true => entries.push((at, entry)),
+                false => accounts = before,
+            }
+        }
+        let before = files.last().and_then(Option::as_deref);
+        let states = before.map(|it| States::new(NUMBER, it).expect("the file before"));
+        let file = rewrite(NUMBER, states, &mut entries).expect("entries that follow");
+        files.push(Some(file));
+    }
+    accounts.retain(|_, history| history.sequence > 0);
+    let file = files.pop().flatten().expect("two were made");
+    let read = States::new(NUMBER, &file).and_then(States::collect).expect("accounts");
+    assert_eq!(read.len(), accounts.len());
+    assert!(read.iter().all(|(id, history)| accounts.get(id) == Some(history)));
+    let place = source.below(256);
+    refuse_damage(&file, place, Kind::Accounts, |it| {
+        States::new(NUMBER, it).and_then(States::collect).map(drop)
+    });
+}
+
+fn check_identity(source: &mut Source) {
+    let mut line = || source.text(64).replace(['\n', '\r'], " ");
+    let processors = [line(), line()];
+    let identity = Identity {
+        id: u128::from(source.u64()) << 64 | u128::from(source.u64()),
+        owner: Owner { instance: Instance(source.u8()), is_paired: source.bool(), processors },
+        place: Place { file: source.u64(), directory: source.u64(), made_at: Micros(source.i64()) },
+        copied_at: source.bool().then(|| Timestamp(source.i64())),
+    };
+    let text = identity.encode();
+    assert_eq!(Identity::decode(text.as_bytes()).expect("an identity"), identity);
+    let mut bytes = text.into_bytes();
+    let place = source.below(256) % bytes.len();
+    assert!(Identity::decode(&bytes[..place]).is_err());
+    bytes[place] ^= 1 << source.below(8);
+    assert!(Identity::decode(&bytes).is_err());
+    // Whatever is in the lines, with a checksum that is right.
+    let lines = source.bytes(512);
+    let sealed = [lines, format!("crc={:08x}\n", crc32c::crc32c(lines)).as_bytes()].concat();
+    if let Ok(read) = Identity::decode(&sealed) {
+        assert_eq!(Identity::decode(read.encode().as_bytes()).expect("an identity"), read);
+    }
+}
+
+/// Files with a head and a checksum that are right, and whatever in them.
+fn check_anything(source: &mut Source) {
+    let kind = [Kind::Books, Kind::Ids, Kind::Accounts][source.below(3)];
+    let counts = [source.i64(), source.i64()];
+    let flags = source.u8();
+    let body = source.bytes(4096);
+    let mut own = [0; head::OWN_BYTES];
+    own[0] = flags;
+    own[4..8].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    own[8..16].copy_from_slice(&counts[0].to_le_bytes());
+    own[16..24].copy_from_slice(&counts[1].to_le_bytes());
+    let file = [&head::encode(kind, NUMBER, own), body].concat();
+    let result = match kind {
+        Kind::Books => {
+            books::add_to(&mut SummaryIndex::new(), NUMBER, &file).map(|it| it[0] + it[1])
+        }
+        Kind::Ids => books::ids(NUMBER, &file).map(|it| it.count()),
+        _ => States::new(NUMBER, &file).and_then(States::collect).map(|it| it.len()),
+    };
+    match result {
+        Ok(count) => assert!(count <= body.len() / 16, "{count} in {} bytes", body.len()),
+        Err(error) => check_named(&error, kind),
+    }
+}
+
+fn refuse_damage(
+    bytes: &[u8],
+    place: usize,
+    kind: Kind,
+    mut read: impl FnMut(&[u8]) -> Result<(), JournalError>,
+) {
+    let mut damaged = bytes.to_vec();
+    let place = place * 7 % damaged.len();
+    damaged[place] ^= 0x10;
+    check_named(&read(&damaged).expect_err("a flipped bit"), kind);
+    check_named(&read(&bytes[..place]).expect_err("a part of a file"), kind);
+}
+
+fn check_named(error: &JournalError, kind: Kind) {
+    let line = error.to_string();
+    assert!(line.contains(&kind.file_name(NUMBER)) && !line.contains('\n'), "{line}");
+}

@@ -1,0 +1,59 @@
+//! The command line of `galo serve`: refused in words, or settings that hang together; and addresses,
+//! URLs and fees are shown as what they are.
+
+#![no_main]
+
+use clap::Parser;
+use galo::instance::config::{Config, ListenAddress, ServeArgs};
+use galo::net::client::Url;
+use galo_fuzz::fuzz_target;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+fuzz_target!(|text: &str| {
+    check_values(text);
+    let words: Vec<&str> = text.split(['\n', ' ']).collect();
+    // A value is tried without the cost of a whole command line.
+    if !text.starts_with("--") {
+        return;
+    }
+    let parsed = Command::try_parse_from(std::iter::once("galo").chain(words));
+    let Ok(Command { serve }) = parsed else { return };
+    if serve.accounts.is_some() {
+        return; // a file of this machine
+    }
+    match Config::new(serve) {
+        Ok(config) => check(&config),
+        Err(reason) => assert!(reason.contains("--") && !reason.contains('\n'), "{reason}"),
+    }
+});
+
+fn check(config: &Config) {
+    assert!((1..=64).contains(&config.threads));
+    assert!(config.queue_capacity <= config.ids_remembered);
+    assert!(config.processor_timeout > config.policy.attempt_latency_max);
+    assert!(config.peer.is_none() || config.peer_token.len() >= 8);
+    assert!(config.peer.is_none() || config.peer_listen.is_some());
+    assert!(!config.connect_timeout.is_zero() && !config.request_timeout.is_zero());
+    let cheaper = config.fees[config.policy.cheaper as usize];
+    assert!(config.fees.iter().all(|fee| cheaper <= *fee));
+    for address in &config.listen {
+        config.leaves_v4(address);
+    }
+}
+
+fn check_values(text: &str) {
+    if let Ok(address) = text.parse::<ListenAddress>() {
+        assert_eq!(address.to_string().parse(), Ok(address));
+    }
+    if let Ok(url) = text.parse::<Url>() {
+        let shown = url.to_string();
+        assert_eq!(format!("http://{shown}").parse(), Ok(url));
+        // It goes into a header.
+        assert!(shown.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
+}
