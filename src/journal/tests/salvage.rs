@@ -216,13 +216,19 @@ fn files_that_are_used_whole_are_lost_whole() {
                 }
             }
         }
+        let mut rejected = original.rejected.clone();
+        if kind == FileKind::Notes {
+            let there = crate::journal::notes::read(number, &bytes).unwrap();
+            rejected.retain(|it| !there.contains(&Event::Rejected(*it)));
+            assert!(rejected.len() < original.rejected.len());
+        }
         let check = |damaged: &Simulated, context: &str| {
             let (is_whole, to, told) = salvaged(damaged);
             let found = replayed(&to).unwrap_or_else(|error| panic!("{context}{error}"));
             assert!(!is_whole && told.contains(&format!("lost: {name}")), "{context}: {told}");
             assert_eq!(found.settled, settled, "{context}");
             assert_eq!(found.open, original.open, "{context}");
-            assert_eq!(found.rejected, original.rejected, "{context}");
+            assert_eq!(found.rejected, rejected, "{context}");
             if kind == FileKind::Books {
                 assert_eq!(found.ids, original.ids, "{context}");
                 let asked = String::from_utf8(to.bytes(salvage::ASK_NAME)).unwrap();
