@@ -41,6 +41,9 @@ fuzz_target!(|document: &[u8]| {
         }
         Err(_) => assert!(theirs.is_err() || ours == Err(JsonError::TooDeep)),
     }
+    let object = json::read_object::<Document>(document);
+    let is_object = json::skip_space(document).starts_with(b"{");
+    assert_eq!(object.is_ok(), ours.is_ok() && is_object);
     // A document in brackets ends with the last of them, and not before.
     let start = json::skip_space(document);
     if matches!(start.first(), Some(b'{' | b'[')) && json::read::<IgnoredAny>(document).is_ok() {

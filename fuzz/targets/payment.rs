@@ -22,6 +22,7 @@ fuzz_target!(|body: &[u8]| {
     match read {
         Ok((id, amount)) => {
             assert!(amount > Cents(0));
+            assert!(body.trim_ascii_start().starts_with(b"{"), "no object");
             let theirs: Fields = serde_json::from_slice(body).expect("JSON with both fields");
             assert_eq!(PaymentId::parse(theirs.id.as_bytes()), Some(id));
             assert_eq!(Cents::parse(theirs.amount.get().as_bytes()), Ok(amount));

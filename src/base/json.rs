@@ -1,8 +1,9 @@
-//! JSON in: the one door to sonic-rs, behind which its four traps are kept.
+//! JSON in: the one door to sonic-rs, behind which its traps are kept.
 //!
 //! It follows nesting without a limit (23 KiB of stack a level in a debug build), takes bytes that
 //! are not UTF-8 where it hands out raw text, does not look into strings that nobody asks for, and
-//! its typed reader cannot tell "not JSON" from "of another shape". The caller caps the size.
+//! its typed reader cannot tell "not JSON" from "of another shape". And whatever reads a struct takes an
+//! array of its fields for one. The caller caps the size.
 
 use serde::Deserialize;
 use sonic_rs::LazyValue;
@@ -34,6 +35,17 @@ pub fn read<'a, T: Deserialize<'a>>(document: &'a [u8]) -> Result<T, JsonError> 
         Ok(_) => JsonError::Shape,
         Err(_) => JsonError::NotJson,
     })
+}
+
+/// Reads a document likewise that has to be an object, as every message is.
+///
+/// # Errors
+/// See [`JsonError`]; an array is of another shape, whatever it holds.
+pub fn read_object<'a, T: Deserialize<'a>>(document: &'a [u8]) -> Result<T, JsonError> {
+    match skip_space(document).first() {
+        Some(b'{') => read(document),
+        _ => Err(read::<LazyValue>(document).err().unwrap_or(JsonError::Shape)),
+    }
 }
 
 /// Without leading JSON white space (RFC 8259, 2).
@@ -121,6 +133,19 @@ mod tests {
             let refused = read::<Document>(with(text).as_bytes());
             assert_eq!(refused, Err(JsonError::NotJson), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_array_is_no_object() {
+        assert_eq!(read::<Document>(b"[7]"), Ok(Document { field: 7 }), "sonic-rs has changed");
+        assert_eq!(read_object(b" {\"field\":7}"), Ok(Document { field: 7 }));
+        for document in ["[7]", "\n[{\"field\":7}]", "7", "null"] {
+            let refused = read_object::<Document>(document.as_bytes());
+            assert_eq!(refused, Err(JsonError::Shape), "{document}");
+        }
+        assert_eq!(read_object::<Document>(b"[7"), Err(JsonError::NotJson));
+        assert_eq!(read_object::<Document>(b""), Err(JsonError::NotJson));
+        assert_eq!(read_object::<Document>("[".repeat(99).as_bytes()), Err(JsonError::TooDeep));
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Peer {
         }
         let line = format_args!("GET /peer/totals{query}");
         let body = self.call(Topic::Totals, PEER_TIMEOUT, line, b"").await?;
-        let message: TotalsMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
+        let message: TotalsMessage = json::read_object(&body).map_err(|_| BAD_ANSWER)?;
         message.read().ok_or(BAD_ANSWER)
     }
 
@@ -262,7 +262,7 @@ impl Peer {
         let line = format_args!("POST /peer/hello");
         let body = self.call(Topic::Greetings, GREETING_PATIENCE, line, &body).await?;
         let now = clock::moment();
-        let hello: Hello = json::read(&body).map_err(|_| BAD_ANSWER)?;
+        let hello: Hello = json::read_object(&body).map_err(|_| BAD_ANSWER)?;
         let ahead_us = hello.now_us.wrapping_sub(now.0) as i64;
         let known = PeerClock { process: hello.process, ahead_us };
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = known;
@@ -276,7 +276,7 @@ impl Peer {
     pub async fn adopted(&self, from: u64) -> Result<AdoptedPage, PeerError> {
         let line = format_args!("GET /peer/adopted?from={from}");
         let body = self.call(Topic::Greetings, PEER_PATIENCE, line, b"").await?;
-        let page: AdoptedMessage = json::read(&body).map_err(|_| BAD_ANSWER)?;
+        let page: AdoptedMessage = json::read_object(&body).map_err(|_| BAD_ANSWER)?;
         let read = |(id, cents): (String, i64)| {
             PaymentId::parse(id.as_bytes()).map(|id| (id, Cents(cents)))
         };
@@ -293,7 +293,7 @@ impl Peer {
         let body = sonic_rs::to_vec(&message).map_err(|_| BAD_ANSWER)?;
         let line = format_args!("POST /peer/payments");
         let answer = self.call(Topic::Payments, PEER_PATIENCE, line, &body).await?;
-        let answer: OfferedMessage = json::read(&answer).map_err(|_| BAD_ANSWER)?;
+        let answer: OfferedMessage = json::read_object(&answer).map_err(|_| BAD_ANSWER)?;
         Accepted::by_name(&answer.accepted).ok_or(BAD_ANSWER)
     }
 

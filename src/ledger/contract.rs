@@ -65,7 +65,7 @@ fn read_any(body: &[u8]) -> Result<Transaction, &'static str> {
         #[serde(borrow)]
         descricao: Option<LazyValue<'a>>,
     }
-    let fields: Fields = json::read(body).map_err(|error| match error {
+    let fields: Fields = json::read_object(body).map_err(|error| match error {
         JsonError::NotJson => "The body is not JSON.",
         JsonError::TooDeep => "The body is nested too deeply.",
         JsonError::Shape => "The body must be an object with one valor, one tipo, one descricao.",
@@ -233,6 +233,7 @@ mod tests {
             "{",
             "null",
             "[]",
+            r#"[1,"c","a"]"#,
             "7",
             "\"\"",
             "{}",

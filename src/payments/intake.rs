@@ -54,7 +54,7 @@ fn read_any(body: &[u8]) -> Result<(PaymentId, Cents), Refused> {
         #[serde(borrow)]
         amount: Option<LazyValue<'a>>,
     }
-    let fields: Fields = json::read(body).map_err(|error| match error {
+    let fields: Fields = json::read_object(body).map_err(|error| match error {
         JsonError::NotJson => Refused::NotJson,
         JsonError::TooDeep => Refused::TooDeep,
         JsonError::Shape => {
@@ -138,6 +138,7 @@ mod tests {
         let twice = format!(r#"{{"correlationId":{quoted},"amount":1,"amount":2}}"#);
         let cases = [
             ("[]", "object"),
+            (&format!("[{quoted},1]"), "object"),
             ("7", "object"),
             ("null", "object"),
             ("\"text\"", "object"),

@@ -129,8 +129,7 @@ fn has_message(body: &[u8]) -> bool {
         #[serde(borrow, rename = "message")]
         _message: Cow<'a, str>,
     }
-    // Derived readers take an array for an object, too.
-    json::skip_space(body).first() == Some(&b'{') && json::read::<Said>(body).is_ok()
+    json::read_object::<Said>(body).is_ok()
 }
 
 /// What the answer to `GET /payments/{id}` means; the table above says why.
@@ -162,8 +161,7 @@ fn read_booking(body: &[u8], attempt: &Attempt, paired: bool) -> Option<Outcome>
         requested_at: Cow<'a, str>,
     }
     let payment = &attempt.payment;
-    let is_object = json::skip_space(body).first() == Some(&b'{');
-    let booked = json::read::<Booked>(body).ok().filter(|_| is_object)?;
+    let booked = json::read_object::<Booked>(body).ok()?;
     if PaymentId::parse(booked.correlation_id.as_bytes()) != Some(payment.id) {
         return None;
     }
@@ -223,7 +221,7 @@ pub fn read_health(status: u16, body: &[u8]) -> Option<Report> {
         #[serde(rename = "minResponseTime")]
         min_response_time: u32,
     }
-    let health = json::read::<Health>(body).ok().filter(|_| status == 200)?;
+    let health = json::read_object::<Health>(body).ok().filter(|_| status == 200)?;
     let response_min = Duration::from_millis(u64::from(health.min_response_time));
     Some(Report { failing: health.failing, response_min })
 }
@@ -412,6 +410,7 @@ mod tests {
         let read = |body: &str| read_health(200, body.as_bytes());
         let report = Report { failing: true, response_min: Duration::from_millis(120) };
         assert_eq!(read(r#"{"failing":true,"minResponseTime":120}"#), Some(report));
+        assert_eq!(read("[true,120]"), None);
         assert_eq!(read(r#"{"failing":true}"#), None);
         assert_eq!(read(r#"{"failing":true,"minResponseTime":-1}"#), None);
         assert_eq!(read_health(429, br#"{"failing":true,"minResponseTime":1}"#), None);

@@ -304,7 +304,7 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
 
 /// Somebody says that it is the other instance.
 fn greeted(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) {
-    let Ok(theirs) = json::read::<Hello>(body) else {
+    let Ok(theirs) = json::read_object::<Hello>(body) else {
         return error(out, frame, 400, None, "The body is not a greeting.");
     };
     message(out, frame, &node.cluster.heard(&theirs));
@@ -312,7 +312,7 @@ fn greeted(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) {
 
 /// A payment that the peer's client has sent there, and whose home we are.
 fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then {
-    let offer: Option<OfferMessage> = json::read(body).ok();
+    let offer: Option<OfferMessage> = json::read_object(body).ok();
     let payment = offer.and_then(|offer| {
         let id = PaymentId::parse(offer.id.as_bytes())?;
         (offer.cents > 0).then_some((id, Cents(offer.cents)))
@@ -340,7 +340,7 @@ fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
 }
 
 fn read_health(body: &[u8]) -> Option<(Processor, Report)> {
-    let message: HealthMessage = json::read(body).ok()?;
+    let message: HealthMessage = json::read_object(body).ok()?;
     let which = processor::by_name(&message.processor)?;
     let response_min = Duration::from_millis(message.response_min_ms);
     Some((which, Report { failing: message.failing, response_min }))

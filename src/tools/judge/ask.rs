@@ -241,7 +241,7 @@ fn read_booking(line: &[u8]) -> Option<Booking> {
         #[serde(rename = "requestedAt")]
         requested_at: &'a str,
     }
-    let row: Row = json::read(line).ok()?;
+    let row: Row = json::read_object(line).ok()?;
     Some(Booking {
         id: PaymentId::parse(row.id.as_bytes())?,
         amount: Cents::parse(row.amount.as_raw_str().as_bytes()).ok()?,
@@ -266,7 +266,7 @@ impl TotalsDocument<'_> {
 
 /// A processor's `GET /admin/payments-summary`.
 pub fn read_totals(body: &[u8]) -> Option<Totals> {
-    json::read::<TotalsDocument>(body).ok()?.read()
+    json::read_object::<TotalsDocument>(body).ok()?.read()
 }
 
 /// The backend's `GET /payments-summary`.
@@ -278,7 +278,7 @@ pub fn read_summary(body: &[u8]) -> Option<[Totals; 2]> {
         #[serde(borrow)]
         fallback: TotalsDocument<'a>,
     }
-    let document: Document = json::read(body).ok()?;
+    let document: Document = json::read_object(body).ok()?;
     Some([document.default.read()?, document.fallback.read()?])
 }
 

@@ -105,7 +105,7 @@ impl Sheet {
     /// # Errors
     /// What is wrong with it, in a few words.
     pub fn read(document: &[u8]) -> Result<Sheet, String> {
-        let read: Document<'_> = json::read(document).map_err(|error| match error {
+        let read: Document<'_> = json::read_object(document).map_err(|error| match error {
             JsonError::Shape => "no score sheet: it is JSON of another shape",
             JsonError::NotJson | JsonError::TooDeep => "no score sheet: it is not JSON",
         })?;

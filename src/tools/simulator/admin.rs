@@ -144,7 +144,7 @@ fn was_is(config: &str, was: impl std::fmt::Display, is: impl std::fmt::Display)
 }
 
 fn set_delay(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let DelayDocument { delay } = json::read(body).ok()?;
+    let DelayDocument { delay } = json::read_object(body).ok()?;
     if delay > DELAY_MS_MAX {
         return None;
     }
@@ -153,13 +153,13 @@ fn set_delay(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
 }
 
 fn set_failure(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let FailureDocument { failure } = json::read(body).ok()?;
+    let FailureDocument { failure } = json::read_object(body).ok()?;
     let was = std::mem::replace(&mut settings.failing, failure);
     Some(was_is("failure", was, failure))
 }
 
 fn set_token(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let TokenDocument { token } = json::read(body).ok()?;
+    let TokenDocument { token } = json::read_object(body).ok()?;
     if token.len() > TOKEN_BYTES_MAX {
         return None;
     }
@@ -168,7 +168,7 @@ fn set_token(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
 }
 
 fn set_fault(settings: &mut Settings, body: &[u8]) -> Option<Answer> {
-    let FaultDocument { fault, count, lateness_ms } = json::read(body).ok()?;
+    let FaultDocument { fault, count, lateness_ms } = json::read_object(body).ok()?;
     if lateness_ms > DELAY_MS_MAX {
         return None;
     }

@@ -326,7 +326,7 @@ struct PaymentDocument<'a> {
 }
 
 fn parse_payment(body: &[u8]) -> Option<Booking> {
-    let document: PaymentDocument = json::read(body).ok()?;
+    let document: PaymentDocument = json::read_object(body).ok()?;
     Some(Booking {
         id: PaymentId::parse(document.correlation_id.as_bytes())?,
         amount: Cents::parse(document.amount.as_raw_str().as_bytes()).ok()?,

@@ -89,7 +89,7 @@ pub struct Scripted {
 impl Script {
     /// `None` if it is no script, or asks for what cannot be.
     pub fn read(document: &[u8]) -> Option<Script> {
-        let script: Script = json::read(document).ok()?;
+        let script: Script = json::read_object(document).ok()?;
         script.rules.iter().all(Rule::is_sound).then_some(script)
     }
 
