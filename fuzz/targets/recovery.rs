@@ -139,7 +139,6 @@ fn segments(records: &[Record], per_segment: usize) -> Files {
     while let Some(chunk) = chunks.next() {
         let mut bytes = empty_segment(number);
         for record in chunk {
-            record.encode(Seed::of_segment(number), bytes.len(), &mut bytes.clone());
             let offset = bytes.len();
             record.encode(Seed::of_segment(number), offset, &mut bytes);
         }
