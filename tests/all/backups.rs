@@ -99,7 +99,7 @@ fn a_check_says_what_it_has_looked_at() {
         "files: ",
         "\nfrom 20",
         "settled at default: 10, 199.00\nsettled at fallback: 0, 0.00\n",
-        "outstanding: 0 waiting, 0 in doubt\nrejected: 0\nids: 10\n",
+        "outstanding: 0 waiting, 0 in doubt\nadopted, and to be told: 0\nrejected: 0\nids: 10\n",
         "accounts: 0, 0 entries, 0 with a key\n",
     ] {
         assert!(told.contains(line), "{line:?}\n{told}");
