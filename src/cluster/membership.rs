@@ -143,6 +143,8 @@ pub struct Membership {
     open: HashSet<PaymentId>,
     /// Behind the last that the peer has written down.
     told: u64,
+    /// The process of the peer that has said so.
+    told_to: u64,
 }
 
 impl Membership {
@@ -182,6 +184,7 @@ impl Membership {
             adopted: adopted.into(),
             open,
             told: 0,
+            told_to: 0,
         }
     }
 
@@ -417,6 +420,10 @@ impl Membership {
     pub fn heard(&mut self, theirs: &Hello, ours: &mut Hello, now: Moment) {
         if theirs.instance != self.own.0 {
             self.heard_at = now;
+            if theirs.process != self.told_to {
+                // It may be on an old copy of its journal.
+                (self.told_to, self.told) = (theirs.process, self.adopted_first);
+            }
             if theirs.learned_of == self.process && theirs.journal.is_some() {
                 let end = self.adopted_first + self.adopted.len() as u64;
                 self.told = self.told.max(theirs.learned.min(end));

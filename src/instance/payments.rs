@@ -97,8 +97,8 @@ impl Payments {
         }
     }
 
-    /// The other instance drives this payment: a repeat of it is not ours to pay. Whether it was
-    /// known here; if it was, it has been pushed to the queue by now, if it ever is.
+    /// The other instance drives this payment: a repeat of it is not ours to pay. Says what was
+    /// known of it here; if anything was, it has been pushed to the queue by now, if it ever is.
     pub fn remember(&self, id: PaymentId, amount: Cents) -> Admission {
         self.ids.admit(id, amount)
     }

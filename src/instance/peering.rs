@@ -135,7 +135,8 @@ impl Peering {
         let Some(position) = journal.append_learned(&learned) else {
             return cluster.with(|membership| membership.missed(clock::moment()));
         };
-        journal.wait(position).await;
+        // The peer may forget it then, for good.
+        journal.wait_on_disk(position).await;
         cluster.with(|membership| membership.learned(from, page.len()));
         self.tell_conflicts(conflicts);
     }
@@ -187,7 +188,8 @@ impl Peering {
         let Some(position) = self.node.payments.journal.append_adopted(&batch) else {
             return cluster.with(|membership| membership.not_adopted(clock::moment()));
         };
-        self.node.payments.journal.wait(position).await;
+        // And on the disk: the home may know it for longer than a loss of power takes.
+        self.node.payments.journal.wait_on_disk(position).await;
         let ours = cluster.with(|membership| membership.adopted(&batch));
         self.engine.submit(ours);
     }

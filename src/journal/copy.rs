@@ -57,9 +57,15 @@ pub fn run(from: &Path, to: &Path) -> Result<String, String> {
         Directory::read_only(path).map_err(|error| JournalError::io("open", path, error))
     };
     let source = read_only(from).map_err(failed)?;
+    let ledger = from.join(LEDGER_DIRECTORY);
+    if from.join(identity::FILE_NAME).exists() && !ledger.is_dir() {
+        return Err(format!(
+            "{} lacks {LEDGER_DIRECTORY}/, and so every account: it was restored by halves",
+            from.display()
+        ));
+    }
     let target = Directory::lock(unfinished.path()).map_err(failed)?;
     let mut copied = copy(&source, &target).map_err(failed)?;
-    let ledger = from.join(LEDGER_DIRECTORY);
     if ledger.is_dir() {
         let target = Directory::lock(&unfinished.path().join(LEDGER_DIRECTORY)).map_err(failed)?;
         copied += copy(&read_only(&ledger).map_err(failed)?, &target).map_err(failed)?;

@@ -28,6 +28,8 @@ const CARRIED_MAX: usize = 4096;
 pub struct Keeping {
     /// The oldest segment that is not rewritten yet.
     pub oldest: u32,
+    /// The last purge that was seen to: what was before it is gone.
+    pub purged: u32,
     /// Files of ids, oldest first, with how many are in each.
     pub ids: VecDeque<(u32, usize)>,
     /// The file of accounts that belongs to the last books.
@@ -50,7 +52,7 @@ impl Writer {
         let withheld = (!self.has_room_for_attempt()).then(|| self.lack());
         tell(&mut keeping.lacks[2], withheld, "attempts, which wait");
         let census = self.census(keeping.oldest);
-        if census.purged > keeping.oldest {
+        if census.purged > keeping.purged {
             self.remove_purged(&mut keeping, census.purged);
             return true;
         }
@@ -252,7 +254,7 @@ impl Writer {
                 self.remove(&name);
             }
         }
-        keeping.oldest = purged;
+        (keeping.oldest, keeping.purged) = (purged, purged);
         keeping.ids.clear();
         keeping.accounts = None;
         keeping.notes.clear();

@@ -80,7 +80,7 @@ use crate::base::clock::{Moment, Timestamp, Until};
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
-use crate::payments::{Attempt, PaymentId, Rejection};
+use crate::payments::{Attempt, PaymentId};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -404,6 +404,12 @@ impl Journal {
         self.open.as_ref().is_none_or(|open| open.writer.has_room())
     }
 
+    /// Whether everything may be forgotten: if not, the disk is full. Blocks for the making of a file if
+    /// none is ready.
+    pub fn has_room_to_purge(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.writer.has_room_to_purge())
+    }
+
     /// Whether an attempt may be started. Only false when a disk has been full for long; what has
     /// been attempted can always be settled.
     pub fn has_room_for_attempt(&self) -> bool {
@@ -463,11 +469,6 @@ impl Journal {
         open.writer.append_all(payments.iter().map(|(id, amount)| event(*id, *amount)))
     }
 
-    /// No processor takes the payment: it is over, and kept for people to decide about.
-    pub fn append_rejected(&self, rejection: &Rejection) -> Position {
-        self.append(&Event::Rejected(*rejection))
-    }
-
     /// A transaction was carried out on an account of the ledger. Call it under the account's lock,
     /// after [`Journal::has_room`]: the journal keeps the order of the calls, and a start refuses
     /// entries of one account that do not follow each other.
@@ -477,9 +478,9 @@ impl Journal {
 
     /// Forgets everything. Call it after the payments have been taken out of the queue: one that is
     /// accepted in between is then taken up again by its attempt. Blocks for the making of a file
-    /// if none is ready. `None` if the disk is full: then nothing was done.
-    pub fn append_purged(&self) -> Option<Position> {
-        let Some(open) = &self.open else { return Some(Position::NONE) };
+    /// if none is ready. Ask first whether it [has room](Journal::has_room_to_purge).
+    pub fn append_purged(&self) -> Position {
+        let Some(open) = &self.open else { return Position::NONE };
         let position = open.writer.append_purged();
         open.keeper.unpark();
         position
@@ -507,6 +508,18 @@ impl Journal {
     /// Whether everything up to there is as safe as was asked for.
     pub fn is_durable(&self, position: Position) -> bool {
         self.open.as_ref().is_none_or(|open| open.writer.is_durable(position))
+    }
+
+    /// Ends when everything up to there is on the disk, whatever was asked for: for what somebody
+    /// else is told for good, and cannot be told once more after a loss of power.
+    pub async fn wait_on_disk(&self, position: Position) {
+        self.flush();
+        if let Some(open) = &self.open {
+            // Of `Durability::Process` it is the keeper who syncs.
+            open.syncer.unpark();
+            open.keeper.unpark();
+            std::future::poll_fn(|context| open.writer.poll_synced(position, context)).await;
+        }
     }
 
     /// Ends when everything up to there is as safe as was asked for. With `Process` that is at

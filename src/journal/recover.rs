@@ -547,7 +547,8 @@ impl Found {
         let (accounts, notes) = (replay.listing.accounts, replay.listing.notes.clone());
         let only_accounts =
             replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
-        let keeping = Keeping { oldest, ids, accounts, notes, only_accounts, lacks: [None; 3] };
+        let keeping =
+            Keeping { oldest, purged: 0, ids, accounts, notes, only_accounts, lacks: [None; 3] };
         // A new journal is not begun where there is no space for it.
         let (bytes, needed) = (options.segment_bytes, writer::room_to_start(replay.payments.len()));
         let created = match replay.end.is_some() || replay.settled_in_books > 0 {

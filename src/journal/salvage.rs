@@ -421,7 +421,8 @@ impl Salvage<'_> {
                 File::Damaged(what) => what,
             };
             let (name, length) = (Kind::Notes.file_name(number), bytes.len());
-            let rest = "what was adopted and not told to the other instance, and rejections";
+            let rest = "what was adopted and is not over or not told, and rejections; of payments of \
+                        the other instance that wait here, some may be paid by nobody";
             self.report.lost(&name, length as u64, format_args!("{what}: {rest}, {length} bytes"));
         }
         let all = files.into_iter().rev().flatten().collect();

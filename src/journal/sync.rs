@@ -55,12 +55,19 @@ impl Writer {
     }
 
     pub fn poll_durable(&self, position: Position, context: &mut Context<'_>) -> Poll<()> {
-        if self.is_durable(position) {
+        match self.is_durable(position) {
+            true => Poll::Ready(()),
+            false => self.poll_synced(position, context),
+        }
+    }
+
+    pub fn poll_synced(&self, position: Position, context: &mut Context<'_>) -> Poll<()> {
+        if self.synced() >= position {
             return Poll::Ready(());
         }
         let mut waiting = locked(&self.waiting);
         // Looked at again under the lock: a sync that has ended since has woken nobody.
-        if self.is_durable(position) {
+        if self.synced() >= position {
             return Poll::Ready(());
         }
         waiting.push((position, context.waker().clone()));

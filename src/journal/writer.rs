@@ -280,17 +280,26 @@ impl Writer {
         Some(appending.position())
     }
 
-    pub fn append_purged(&self) -> Option<Position> {
+    /// Whether a purge can be written now: it is the first record of a segment.
+    pub fn has_room_to_purge(&self) -> bool {
+        let appending = &mut locked(&self.appending);
+        appending.offset == FILE_HEAD_BYTES || self.is_next_ready() || self.prepare_next()
+    }
+
+    /// Call it after [`Writer::has_room_to_purge`]. Should another thread have filled a segment since
+    /// and the disk be full, the process ends: what is forgotten in memory must not be left in the
+    /// journal.
+    pub fn append_purged(&self) -> Position {
         let appending = &mut locked(&self.appending);
         if appending.offset > FILE_HEAD_BYTES && !self.roll(appending) {
-            return None;
+            self.fail("the disk is full: a purge that has begun cannot be written");
         }
         let position = appending.encode(Record::Event(Event::Purged));
         let home = position.segment();
         appending.purged = home;
         appending.payments.apply(home, &Event::Purged);
         self.publish(appending);
-        Some(position)
+        position
     }
 
     /// Writes a payment again, whole, into the segment in use.

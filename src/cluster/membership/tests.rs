@@ -74,9 +74,9 @@ fn what_is_adopted_is_told_to_each_process_of_its_home_until_it_is_over() {
     assert_eq!(told(&mut membership, &hello(22, 0)), ids, "to another process as well");
     membership.over(ids[0]);
     membership.over(ids[2]);
-    assert_eq!(told(&mut membership, &hello(22, 0)), ids[1..], "in their order");
+    assert_eq!(told(&mut membership, &hello(22, 3)), ids[1..], "in their order");
     membership.over(ids[1]);
-    assert_eq!(told(&mut membership, &hello(22, 0)), []);
+    assert_eq!(told(&mut membership, &hello(22, 3)), []);
 }
 
 /// Greets in vain if need be, and returns what else is to be done, once.
@@ -127,6 +127,18 @@ fn nothing_is_forgotten_that_was_not_told() {
     membership.over(later);
     assert_eq!(told(&mut membership, &hello(21, 1)), [later]);
     assert_eq!(told(&mut membership, &hello(21, 2)), []);
+}
+
+/// A process of the home has learned it and died; the next one is on an older copy of its journal.
+#[test]
+fn what_one_process_has_learned_the_next_is_told_again() {
+    let mut membership = first_instance();
+    membership.take_in(guest(0));
+    let first = adopt_all(&mut membership)[0].id;
+    assert_eq!(told(&mut membership, &hello(21, 1)), [first], "it is not over");
+    membership.over(first);
+    assert_eq!(told(&mut membership, &hello(22, 0)), [first]);
+    assert_eq!(told(&mut membership, &hello(22, 1)), []);
 }
 
 #[test]

@@ -373,7 +373,7 @@ impl Call {
                     let reason = "The other instance does not allow a purge: nothing was purged.";
                     error(out, frame, 403, None, reason);
                 }
-                Err(NotPurged::Unable(reason)) => turn_away(out, frame, reason),
+                Err(NotPurged::Unable(reason)) => turn_away(out, frame, &reason),
             },
         }
         Then::Answered
@@ -420,33 +420,32 @@ async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerEr
 enum NotPurged {
     /// The other instance does not allow it.
     Refused,
-    Unable(&'static str),
+    Unable(String),
 }
 
 /// Forgets all payments, in the other instance first: it may not allow it.
 async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
     let other = node.cluster.peer().filter(|_| pass_on);
-    let is_done_there = other.is_some();
+    // A purge that is asked for twice does no harm.
+    let again = match other.is_some() {
+        true => "nothing was purged here, but in the other instance. Try again.",
+        false => "nothing was purged.",
+    };
     if let Some(peer) = other {
         peer.purge().await.map_err(|error| match error {
             PurgeError::Refused => NotPurged::Refused,
             PurgeError::Unknown => NotPurged::Unable(
-                "The other instance has not said whether it has purged; here nothing was. Try again.",
+                "The other instance has not said whether it has purged; here nothing was. Try again."
+                    .into(),
             ),
         })?;
     }
     let done = Arc::new(Done::default());
     if !node.control(Control::Purge(done.clone())) {
-        return Err(NotPurged::Unable("Too many purges at once."));
+        return Err(NotPurged::Unable(format!("Too many purges at once: {again}")));
     }
     if !done.wait().await {
-        // A purge that is asked for twice does no harm.
-        return Err(NotPurged::Unable(match is_done_there {
-            true => {
-                "The disk is full: nothing was purged here, but in the other instance. Try again."
-            }
-            false => "The disk is full: nothing was purged.",
-        }));
+        return Err(NotPurged::Unable(format!("The disk is full: {again}")));
     }
     let journal = &node.payments.journal;
     journal.wait(journal.appended()).await;

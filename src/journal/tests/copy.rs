@@ -130,7 +130,7 @@ fn play(seed: u64) {
     let storage = Simulated::default();
     let segment_bytes = [1024, 2048, 8192][random.below(3)];
     let (writer, _) = open(&storage, options(segment_bytes)).unwrap();
-    let traffic = Traffic::ALL[seed as usize % 3];
+    let traffic = Traffic::ALL[seed as usize % Traffic::ALL.len()];
     let states = vec![Model::default()];
     let model = Model::default();
     let mut work = Work { writer, traffic, random, clock: 0, model, states };

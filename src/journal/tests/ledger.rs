@@ -384,7 +384,7 @@ fn a_ledger_beside_payments_is_not_purged_with_them() {
             super::real::block_on(ledger.wait(position));
         }
     }
-    payments.append_purged().unwrap();
+    payments.append_purged();
     drop((payments, ledger));
     let (payments, recovered) =
         Journal::open(&path.0, Options::new(Durability::Disk, 10, 10)).unwrap();

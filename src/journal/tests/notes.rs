@@ -130,9 +130,34 @@ fn what_was_told_is_forgotten() {
     let expected = [ADOPTED - 3, ADOPTED - 2, ADOPTED - 1, 7].map(adopted);
     assert_eq!(recovered.books.adopted, expected);
     assert_eq!(recovered.books.rejected, [rejection(PaymentId(1 << 64))]);
-    writer.append_purged().unwrap();
+    writer.append_purged();
     fill(&writer, &mut others);
     assert_eq!(files(&storage, ".notes"), 0);
+}
+
+/// The segment in use is the oldest one, and empty, when the purge becomes its first record.
+#[test]
+fn what_is_purged_at_once_after_a_start_does_not_come_back() {
+    let storage = Simulated::default();
+    let mut others = 0;
+    let (writer, _) = open(&storage, options(1024)).unwrap();
+    adopt(&writer, 0..20);
+    reject(&writer, 1 << 64);
+    fill(&writer, &mut others);
+    drop(writer);
+    let kept_none = || Options { full_segments_kept: 0, ..options(1024) };
+    let (writer, _) = open(&storage, kept_none()).unwrap();
+    while writer.keep() {}
+    assert!(files(&storage, ".notes") > 0);
+    assert!(writer.has_room_to_purge());
+    writer.append_purged();
+    writer.flush();
+    while writer.keep() {}
+    assert_eq!(files(&storage, ".notes"), 0);
+    fill(&writer, &mut others);
+    drop(writer);
+    let (_, recovered) = open(&storage, options(1024)).unwrap();
+    assert_eq!((recovered.books.adopted, recovered.books.rejected), (vec![], vec![]));
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn an_attempt_brings_an_acceptance_that_was_purged() {
     let storage = Simulated::default();
     let (writer, _) = open(&storage, options(4096)).unwrap();
     writer.append_accepted(PaymentId(2), Cents(2), Timestamp(0)).unwrap();
-    writer.append_purged().unwrap();
+    writer.append_purged();
     writer.append_attempted(&attempt(2));
     writer.flush();
     while writer.keep() {}
@@ -243,11 +243,29 @@ fn what_was_adopted_or_rejected_outlives_its_segment() {
         (&adopted[..], &[rejected][..])
     );
     assert!(recovered.waiting.is_empty(), "it is not to be paid");
-    writer.append_purged().unwrap();
+    writer.append_purged();
     writer.flush();
     drop(writer);
     let (_, recovered) = open(&storage, options(SEGMENT)).unwrap();
     assert_eq!((recovered.books.adopted, recovered.books.rejected), (vec![], vec![]));
+}
+
+/// It is the first record of a segment: room left in the one in use is no help.
+#[test]
+fn a_purge_needs_a_segment_of_its_own() {
+    const SEGMENT: usize = 64 * 1024;
+    let storage = Simulated::default();
+    storage.set_capacity(Some(SEGMENT + SEGMENT / 2));
+    let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
+    assert!(writer.has_room_to_purge(), "the segment is empty");
+    writer.append_accepted(PaymentId(1), Cents(1), Timestamp(0)).unwrap();
+    assert!(writer.has_room(), "there is room for payments");
+    assert!(!writer.has_room_to_purge());
+    storage.set_capacity(None);
+    assert!(writer.has_room_to_purge());
+    writer.append_purged();
+    writer.flush();
+    assert!(replayed(&storage).unwrap().open.is_empty());
 }
 
 /// The disk is as full as it can be, and the process is started anew, again and again: it goes on in
@@ -338,4 +356,19 @@ fn a_start_on_a_full_disk_gives_space_back() {
     let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
     while writer.keep() {}
     assert!(writer.is_next_ready() && writer.has_room());
+}
+
+/// Whatever was promised to clients: what another instance is told for good must be on the disk.
+#[test]
+fn who_waits_for_the_disk_is_woken_by_a_sync() {
+    let storage = Simulated::default();
+    let durability = crate::journal::Durability::Process;
+    let (writer, _) = open(&storage, Options { durability, ..options(4096) }).unwrap();
+    let position = writer.append_accepted(PaymentId(1), Cents(1), Timestamp(0)).unwrap();
+    writer.flush();
+    let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(writer.poll_durable(position, context).is_ready(), "written is enough for that");
+    assert!(writer.poll_synced(position, context).is_pending());
+    assert!(writer.sync());
+    assert!(writer.poll_synced(position, context).is_ready());
 }
