@@ -163,5 +163,7 @@ fn do_duty(
             assert!(membership.adopted(&batch).iter().all(|it| it.verify && it.guest));
         }
         Some(Duty::Adopt(_)) => membership.not_adopted(now),
+        Some(Duty::Forget(told)) if source.bool() => membership.forgot(&told),
+        Some(Duty::Forget(_)) => membership.not_forgot(now),
     }
 }
