@@ -19,7 +19,7 @@ pub const READ_SIZE_MAX: usize = 16 * 1024;
 /// holds whoever else comes. Each is told in a moment, and looked after for [`LINGER`].
 pub const TURNED_AWAY_MAX: usize = 16;
 /// After a start, so long at most the totals wait for what became of the attempts of the process
-/// before. Processors answer such a question at once.
+/// before. Processors answer such a question at once, but may yet book what they do not hold.
 pub const PAST_KNOWN_WITHIN: Duration = Duration::from_secs(2);
 /// A listener that cannot accept says so no more often than this.
 pub const ACCEPT_COMPLAINT_EVERY: Duration = Duration::from_secs(10);

@@ -243,8 +243,8 @@ pub struct Dispatcher {
     flights: Vec<Option<Flight>>,
     free_slots: Vec<u32>,
     in_flight: usize,
-    /// Attempts of an earlier process that were not asked about yet, and how long that is waited for.
-    unasked: HashSet<PaymentId>,
+    /// Attempts of an earlier process whose outcome is not known yet, and how long that is waited for.
+    unknown: HashSet<PaymentId>,
     past_known_by: Moment,
     /// Per processor and kind.
     looks: [[usize; 3]; 2],
@@ -286,7 +286,7 @@ impl Dispatcher {
             flights: Vec::new(),
             free_slots: Vec::new(),
             in_flight: 0,
-            unasked: HashSet::new(),
+            unknown: HashSet::new(),
             past_known_by: Moment::default(),
             looks: Default::default(),
             held: 0,
@@ -355,7 +355,7 @@ impl Dispatcher {
     /// once: its processor may have answered long ago.
     pub fn submit_doubt(&mut self, attempt: Attempt, now: Moment) {
         self.held += 1;
-        self.unasked.insert(attempt.payment.id);
+        self.unknown.insert(attempt.payment.id);
         self.past_known_by = now + PAST_KNOWN_WITHIN;
         let Attempt { payment, processor, requested_at } = attempt;
         // When it was posted is not known any more, but before now it was.
@@ -364,11 +364,12 @@ impl Dispatcher {
         self.doubts[processor as usize].push(now, (Case::new(payment), open));
     }
 
-    /// Whether an earlier process may have settled what nobody has counted yet: until each attempt
-    /// it left open has been asked about, or for [`PAST_KNOWN_WITHIN`] if a processor does not say.
-    /// Totals that were told meanwhile would be wrong.
+    /// Whether an earlier process may have settled what nobody has counted yet: until it is known what
+    /// became of each attempt that it left open, or for [`PAST_KNOWN_WITHIN`]. That a processor does
+    /// not hold one is not enough: it may book it a moment later. Totals that were told meanwhile
+    /// would be wrong.
     pub fn is_unsure(&self, now: Moment) -> bool {
-        !self.unasked.is_empty() && now < self.past_known_by
+        !self.unknown.is_empty() && now < self.past_known_by
     }
 
     /// Payments waiting for an attempt.
@@ -484,7 +485,7 @@ impl Dispatcher {
             places.iter_mut().for_each(Agenda::clear);
         }
         self.disowned.clear();
-        self.unasked.clear();
+        self.unknown.clear();
         for flight in self.flights.iter_mut().flatten() {
             flight.purged = true;
         }

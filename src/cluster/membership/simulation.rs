@@ -53,6 +53,8 @@ const CALM: u64 = 240 * SECOND;
 /// and only long pauses are left.
 const POLL: u64 = 80 * MS;
 const POLL_LATE: u64 = 400 * MS;
+/// What is adopted is told in pages of so many, so that a list is not all told when something happens.
+const PAGE_MAX: usize = 2;
 /// A purge of which it is not known whether it was done is asked for again after so long.
 const PURGE_AGAIN: u64 = 2 * SECOND;
 /// So many payments there can be, half of them before a purge and half after.
@@ -94,8 +96,8 @@ enum LeftOut {
     Told,
     /// … or when its home has, although it is not over.
     Over,
-    /// Totals are told before it has been asked what an earlier process had paid.
-    Unasked,
+    /// Totals are told before it is known what became of what an earlier process had sent.
+    Unknown,
     /// The rules of before, with which payments were paid twice on the real binary: no lease, only
     /// what was adopted is looked for and it is paid anywhere, and what is learned is only
     /// remembered.
@@ -120,7 +122,7 @@ impl LeftOut {
         LeftOut::Unwritten,
         LeftOut::Told,
         LeftOut::Over,
-        LeftOut::Unasked,
+        LeftOut::Unknown,
     ];
 
     /// What `GALO_LEFT_OUT` names.
@@ -137,7 +139,7 @@ impl LeftOut {
                 matches!(wrong, Wrong::Lost(_))
             }
             LeftOut::Purge => matches!(wrong, Wrong::Back(_)),
-            LeftOut::Unasked => matches!(wrong, Wrong::Untold(_)),
+            LeftOut::Unknown => matches!(wrong, Wrong::Untold(_)),
             _ => matches!(wrong, Wrong::Twice(_)),
         }
     }
@@ -163,7 +165,7 @@ impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Wrong::Twice(id) => write!(f, "{} is booked twice", id.0),
-            Wrong::Rejected(id) => write!(f, "{} is rejected, and need not be", id.0),
+            Wrong::Rejected(id) => write!(f, "{} is rejected, and need not or must not be", id.0),
             Wrong::Lost(id) => write!(f, "{} was promised, and is not booked", id.0),
             Wrong::Counted(id) => write!(f, "{} is not counted as it is booked", id.0),
             Wrong::Untold(id) => write!(f, "{} is left out of the totals", id.0),
@@ -220,9 +222,8 @@ struct Process {
     ids: Ids,
     serves: bool,
     counted: Vec<Counted>,
-    /// What an earlier process had paid without living to count it, and what was asked about since.
-    left_paid: Vec<PaymentId>,
-    asked: Ids,
+    /// The attempts whose outcome an earlier process did not live to see.
+    left: Vec<Attempt>,
     started: Moment,
     /// Requests decided on and not ended, and until when each waits.
     flights: Vec<(FlightId, Attempt, u64)>,

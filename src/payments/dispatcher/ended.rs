@@ -16,14 +16,16 @@ impl Dispatcher {
         self.in_flight -= 1;
         self.drop_ended(flight.processor);
         self.learn(&flight, outcome, now);
-        if !self.unasked.is_empty() {
-            self.unasked.remove(&flight.case.payment.id);
-        }
         if flight.purged {
             return End::Purged;
         }
+        let payment = flight.case.payment.id;
         let outcome = self.unless_disowned(&flight, outcome);
         let end = self.after(flight, outcome, now);
+        // What its processor does not hold yet it may still be working at.
+        if !self.unknown.is_empty() && end != End::InDoubt {
+            self.unknown.remove(&payment);
+        }
         self.held -= usize::from(end.is_over());
         end
     }

@@ -256,6 +256,28 @@ fn a_doubt_is_paid_again_only_after_the_processor_said_it_has_nothing() {
     assert!(matches!(bench.finish(pay, recorded(pay)), End::Settled(_)));
 }
 
+/// It may be working at the request of the process before: an auditor would find it booked a moment
+/// later, and left out of the totals.
+#[test]
+fn that_a_processor_does_not_hold_an_earlier_attempt_is_not_known_for_good() {
+    let mut earlier = Bench::with_payments(1);
+    let Start { attempt, .. } = earlier.next().unwrap();
+    for is_booked in [true, false] {
+        let mut bench = Bench::new();
+        bench.dispatcher.submit_doubt(attempt, bench.now());
+        let until = bench.now() + PAST_KNOWN_WITHIN;
+        let look = bench.wait_for_next();
+        assert_eq!(look.question, Question::Look);
+        bench.finish(look, Outcome::Absent);
+        assert!(bench.dispatcher.is_unsure(bench.now()));
+        let pay = bench.wait_for_next();
+        assert_eq!((pay.question, pay.attempt), (Question::Pay, attempt));
+        bench.finish(pay, if is_booked { recorded(pay) } else { Outcome::Unknown });
+        assert_eq!(bench.dispatcher.is_unsure(bench.now()), !is_booked);
+        assert!(!bench.dispatcher.is_unsure(until), "not for ever");
+    }
+}
+
 #[test]
 fn doubts_are_asked_about_with_growing_pauses() {
     let mut bench = Bench::with_payments(1);

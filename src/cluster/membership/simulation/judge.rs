@@ -55,10 +55,10 @@ impl Simulation {
             && (is_in_doubt_there || (is_guest && failing == policy().cheaper))
     }
 
-    /// At any moment: what is told is booked, and counted by one of the two only; and nothing is left
-    /// out because nobody has asked yet.
+    /// At any moment: what is told is booked, and counted by one of the two only; and just after a
+    /// start nothing is left out that a request of the process before has led to, however late.
     pub fn audit(&mut self) {
-        let (now, tells_all) = (Moment(self.now), self.left_out == LeftOut::Unasked);
+        let (now, tells_all) = (Moment(self.now), self.left_out == LeftOut::Unknown);
         let told = self.members.each_ref().map(|member| {
             let process = member.process.as_ref().filter(|_| !member.stopped);
             process.filter(|it| tells_all || !it.dispatcher.is_unsure(now))
@@ -69,13 +69,13 @@ impl Simulation {
         };
         let wrong = [0, 1].into_iter().find_map(|index| {
             let untold = told[index].and_then(|process| {
-                let since = process.started;
-                let is_untold = |id: &&PaymentId| {
-                    process.counted.iter().all(|counted| counted.0 != **id)
-                        && !process.asked.contains(**id)
-                        && now.since(since) < PAST_KNOWN_WITHIN
+                let is_fresh = now.since(process.started) < PAST_KNOWN_WITHIN;
+                let is_untold = |left: &&Attempt| {
+                    process.counted.iter().all(|counted| counted.0 != left.payment.id)
+                        && self.processors.shows(left, self.now)
                 };
-                process.left_paid.iter().find(is_untold).map(|id| Wrong::Untold(*id))
+                let untold = process.left.iter().find(is_untold).filter(|_| is_fresh);
+                untold.map(|left| Wrong::Untold(left.payment.id))
             });
             let wrong = counted[index].iter().find(|it| is_wrong(index, it));
             untold.or_else(|| wrong.map(|it| Wrong::Counted(it.0)))
@@ -94,6 +94,10 @@ impl Simulation {
         };
         let was_adopted =
             |id| self.members.iter().any(|member| member.journal.contains(&Kept::Adopted(id)));
+        // People may pay by hand what is listed as rejected.
+        if let Some(both) = booked.iter().find(|it| self.rejected.contains(it.0)) {
+            return Some(Wrong::Rejected(both.0));
+        }
         for booking in &booked {
             let count = counted(booking);
             // Its home lets go of what it has found open, and has forgotten that it paid, when it

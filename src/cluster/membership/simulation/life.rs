@@ -41,11 +41,7 @@ impl Simulation {
             TakenUp::new(&replay, member.instance, member.is_copy, self.left_out, now);
         let mut dispatcher = Dispatcher::new(policy(), true, self.random.next());
         free.into_iter().for_each(|payment| dispatcher.submit(payment));
-        let is_paid = |it: &&Attempt| {
-            let Attempt { payment, processor, requested_at } = **it;
-            self.processors.find(processor, payment.id) == Some(requested_at)
-        };
-        let left_paid = doubts.iter().filter(is_paid).map(|it| it.payment.id).collect();
+        let left = doubts.clone();
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, now));
         let process = u64::from(member.life) << 8 | index as u64;
         let membership = Membership::new(member.instance, process, ADOPT_AFTER, of_the_peer, now);
@@ -55,8 +51,7 @@ impl Simulation {
             ids: replay.ids,
             serves: false,
             counted: replay.counted,
-            left_paid,
-            asked: Ids::default(),
+            left,
             started: now,
             flights: Vec::new(),
             asking: None,

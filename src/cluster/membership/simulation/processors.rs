@@ -94,6 +94,12 @@ impl Processors {
         self.booking(processor, id).map(|it| it.requested_at)
     }
 
+    /// Whether anybody who looks now finds it booked by this very attempt.
+    pub fn shows(&self, attempt: &Attempt, now: u64) -> bool {
+        let booking = self.booking(attempt.processor, attempt.payment.id);
+        booking.is_some_and(|it| it.requested_at == attempt.requested_at && it.shown_at <= now)
+    }
+
     fn booking(&self, processor: Processor, id: PaymentId) -> Option<&Booking> {
         self.held[processor as usize].iter().find(|it| it.id == id)
     }

@@ -73,7 +73,6 @@ impl Simulation {
         let Some(place) = process.flights.iter().position(|it| it.0 == flight) else { return };
         process.flights.swap_remove(place);
         let id = attempt.payment.id;
-        process.asked.insert(id);
         let outcome = match (outcome, self.left_out) {
             (Outcome::Declined { .. }, LeftOut::Doubt) => Outcome::NotRecorded(Refusal::Failing),
             (Outcome::Declined { .. }, LeftOut::Refusal) => Outcome::Unknown,

@@ -92,7 +92,8 @@ impl Simulation {
                 Reply::Hello(ours.into())
             }
             Asked::Learn(from) => {
-                let (from, page) = process.membership.adopted_page(from);
+                let (from, mut page) = process.membership.adopted_page(from);
+                page.truncate(PAGE_MAX);
                 Reply::Page(from, page)
             }
             Asked::Offer(ids) => {
@@ -268,7 +269,7 @@ impl Simulation {
         process.membership.purge();
         process.ids = Ids::default();
         process.counted.clear();
-        process.left_paid.clear();
+        process.left.clear();
         self.tell(Tale::Purges(index));
         if self.left_out != LeftOut::Purge {
             self.write(index, Kept::Purged);
