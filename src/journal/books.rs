@@ -90,8 +90,7 @@ impl Remains {
             bytes.extend_from_slice(&amount.0.to_le_bytes());
         }
         let notes = if self.notes.is_empty() { self.notes_before } else { Some(number) };
-        let Remains { stands_alone, has_accounts, .. } = *self;
-        let flags = Flags { stands_alone, has_accounts, notes }.encode();
+        let flags = flag_bits(self.stands_alone, self.has_accounts);
         let own = Own { flags, counts: [default.len() as u64, fallback.len() as u64], notes };
         own.finish(Kind::Books, number, &mut bytes);
         bytes
@@ -185,11 +184,9 @@ pub struct Flags {
     pub notes: Option<u32>,
 }
 
-impl Flags {
-    fn encode(self) -> u32 {
-        let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
-        alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 }
-    }
+fn flag_bits(stands_alone: bool, has_accounts: bool) -> u32 {
+    let alone = if stands_alone { STANDS_ALONE } else { 0 };
+    alone | if has_accounts { HAS_ACCOUNTS } else { 0 }
 }
 
 /// # Errors
@@ -244,7 +241,8 @@ pub fn add_to(
 /// If the head is not whole.
 pub fn set_flags(number: u32, flags: Flags, bytes: &mut [u8]) -> Result<(), JournalError> {
     let (own, _) = Own::read(&head::decode(Kind::Books, number, bytes)?);
-    let own = Own { flags: flags.encode(), notes: flags.notes, ..own };
+    let Flags { stands_alone, has_accounts, notes } = flags;
+    let own = Own { flags: flag_bits(stands_alone, has_accounts), notes, ..own };
     own.finish(Kind::Books, number, bytes);
     Ok(())
 }

@@ -19,40 +19,38 @@
 //! an entry of its own stands for those that are lost (`bridge.rs`). Where there is no next one, the
 //! balance is that of before, and the report says from when on entries may be missing.
 
+mod asked;
 mod bridge;
+mod plan;
 mod report;
 
 use super::accounts::States;
 use super::books::{self, Flags, Remains};
 use super::check::{whole_ms, written_at};
-use super::copy::{Files, files, write_identity};
-use super::head::{self, FILE_HEAD_BYTES, FIRST_NUMBER, Kind, OWN_BYTES};
+use super::copy::write_identity;
+use super::head::{self, Kind, OWN_BYTES};
 use super::identity::{self, Identity};
 use super::inspect::expect_journal;
 use super::outstanding::{Open, Outstanding};
-use super::record::{END_BYTES, HEAD_BYTES, Record, Seed};
+use super::record::{END_BYTES, Record, Seed};
 use super::recover::{self, IDENTITY_BYTES_MAX};
 use super::segment::{Contents, Ending, Piece};
-use super::storage::{Directory, Storage, StoredFile, random};
+use super::storage::{Directory, Storage, random};
 use super::unfinished::Unfinished;
 use super::{JournalError, LEDGER_DIRECTORY, notes};
 use crate::base::clock::Timestamp;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use crate::payments::{PaymentId, Processor, Rejection};
+pub use asked::ASK_NAME;
+use asked::Asked;
 use bridge::{Bridge, Gap};
+use plan::{File, Plan};
 use report::{Report, Window};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
-
-/// The file in TO that lists the payments to ask the processors about, one a line.
-pub const ASK_NAME: &str = "to-ask.txt";
-
-/// So many files in a row may be missing: an empty one takes the place of each.
-const MISSING_MAX: u32 = 65_536;
 
 /// Salvages a journal with its ledger. Whether nothing was lost.
 ///
@@ -109,9 +107,9 @@ pub fn salvage(
         bridged: Vec::new(),
         kept: Kept::default(),
         unended: None,
-        asked: None,
+        asked: Asked::default(),
     };
-    match salvage.plan()? {
+    match Plan::of(from)? {
         Some(plan) => salvage.files(&plan)?,
         None => salvage.report.lost("", 0, "every file is missing"),
     }
@@ -121,37 +119,12 @@ pub fn salvage(
     Ok(window.is_none())
 }
 
-/// Which files there are, and what each number is to be.
-#[derive(Debug)]
-struct Plan {
-    files: Files,
-    lowest: u32,
-    highest: u32,
-    /// Up to this one they are books, behind it segments. 0 if there are no books.
-    last_books: u32,
-    /// What was before the lowest is missing: nothing may look for it.
-    stands_alone: bool,
-}
-
-impl Plan {
-    fn has(&self, kind: Kind, number: u32) -> bool {
-        self.files.contains(&(kind, number))
-    }
-}
-
 /// What is in the new journal.
 #[derive(Debug, Default)]
 struct Kept {
     records: usize,
     settlements: [usize; 2],
     accounts: usize,
-}
-
-/// A file that is used whole or not at all.
-enum File {
-    Whole,
-    Missing,
-    Damaged(String),
 }
 
 struct Salvage<'a> {
@@ -166,63 +139,17 @@ struct Salvage<'a> {
     kept: Kept,
     /// A segment whose records ended without its end: the one in use, if no record comes behind it.
     unended: Option<(u32, usize)>,
-    asked: Option<Asked>,
+    asked: Asked,
 }
 
 impl Salvage<'_> {
-    /// `None` if there is no file.
-    fn plan(&mut self) -> Result<Option<Plan>, JournalError> {
-        let files = files(self.from)?;
-        let numbers = || files.iter().map(|(_, number)| *number);
-        let (Some(lowest), Some(highest)) = (numbers().min(), numbers().max()) else {
-            return Ok(None);
-        };
-        let mut plan = Plan { files, lowest, highest, last_books: 0, stands_alone: false };
-        let mut first = None;
-        for (kind, number) in plan.files.iter().rev() {
-            // Of a segment that is still there they are not finished, or superseded by it.
-            let is_done = !plan.has(Kind::Segment, *number)
-                || *kind == Kind::Books && matches!(self.read(*kind, *number)?.1, File::Whole);
-            if *kind != Kind::Segment && is_done {
-                plan.last_books = plan.last_books.max(*number);
-            }
-            if self.is_first(*kind, *number)? {
-                first = first.max(Some(*number));
-            }
-        }
-        plan.lowest = first.unwrap_or(lowest);
-        if first.is_none() && lowest > FIRST_NUMBER {
-            plan.stands_alone = true;
+    fn files(&mut self, plan: &Plan) -> Result<(), JournalError> {
+        if plan.stands_alone {
             let kind = if plan.last_books > 0 { Kind::Books } else { Kind::Segment };
             let what =
                 "it is missing, with all before it, unless a purge behind it is what is lost";
-            self.report.lost(&kind.file_name(lowest - 1), 0, what);
+            self.report.lost(&kind.file_name(plan.lowest - 1), 0, what);
         }
-        let there = plan.files.iter().map(|(_, number)| *number).filter(|it| *it >= plan.lowest);
-        let there: std::collections::BTreeSet<u32> = there.collect();
-        let missing = (highest - plan.lowest) as usize + 1 - there.len();
-        if missing > MISSING_MAX as usize || highest == u32::MAX {
-            let file = Kind::Segment.file_name(highest);
-            let what = "its number is too far behind those of the others";
-            return Err(JournalError::Corrupt { file, offset: 0, what });
-        }
-        Ok(Some(plan))
-    }
-
-    /// Nothing in files of lower numbers counts.
-    fn is_first(&self, kind: Kind, number: u32) -> Result<bool, JournalError> {
-        let mut bytes = Vec::new();
-        let name = kind.file_name(number);
-        let read = self.from.read(&name, FILE_HEAD_BYTES + HEAD_BYTES, &mut bytes);
-        read.map_err(|error| JournalError::io("read", &name, error))?;
-        Ok(match kind {
-            Kind::Books => books::flags(number, &bytes).is_ok_and(|flags| flags.stands_alone),
-            Kind::Segment => Contents::without_head(number, &bytes).begins_with_purge(),
-            Kind::Ids | Kind::Accounts | Kind::Notes => false,
-        })
-    }
-
-    fn files(&mut self, plan: &Plan) -> Result<(), JournalError> {
         for number in plan.lowest..=plan.highest {
             match number <= plan.last_books {
                 true => self.books(number, plan)?,
@@ -232,35 +159,6 @@ impl Salvage<'_> {
         match plan.highest == plan.last_books {
             true => self.next_is_missing(plan.highest),
             false => Ok(()),
-        }
-    }
-
-    /// Reads a file that is used whole or not at all.
-    fn read(&self, kind: Kind, number: u32) -> Result<(Vec<u8>, File), JournalError> {
-        let mut bytes = Vec::new();
-        let name = kind.file_name(number);
-        match self.from.read(&name, usize::MAX, &mut bytes) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((bytes, File::Missing));
-            }
-            // Most of it may be readable: whoever copies what is may lose less.
-            Err(error) => return Err(JournalError::io("read", &name, error)),
-        }
-        let checked = match kind {
-            Kind::Books => books::settlements(number, &bytes).map(drop),
-            Kind::Ids => books::ids(number, &bytes).map(drop),
-            Kind::Notes => notes::read(number, &bytes).map(drop),
-            Kind::Accounts => States::new(number, &bytes)
-                .and_then(|mut states| states.try_for_each(|state| state.map(drop))),
-            Kind::Segment => head::decode(Kind::Segment, number, &bytes).map(drop),
-        };
-        match checked {
-            Ok(()) => Ok((bytes, File::Whole)),
-            Err(JournalError::Corrupt { what, offset, .. }) => {
-                Ok((bytes, File::Damaged(format!("{what} at offset {offset}"))))
-            }
-            Err(error) => Err(error),
         }
     }
 
@@ -275,7 +173,7 @@ impl Salvage<'_> {
 
     /// What is left of a segment that was rewritten.
     fn books(&mut self, number: u32, plan: &Plan) -> Result<(), JournalError> {
-        let (mut bytes, file) = self.read(Kind::Books, number)?;
+        let (mut bytes, file) = plan::read(self.from, Kind::Books, number)?;
         let known = books::flags(number, &bytes).ok();
         let has_accounts = match number == plan.last_books {
             true => self.accounts(number, plan, known)?,
@@ -369,7 +267,7 @@ impl Salvage<'_> {
             return Ok(false);
         }
         let name = Kind::Accounts.file_name(number);
-        let (bytes, file) = self.read(Kind::Accounts, number)?;
+        let (bytes, file) = plan::read(self.from, Kind::Accounts, number)?;
         let what = match file {
             File::Whole => {
                 let accounts = States::new(number, &bytes)?.collect()?;
@@ -409,7 +307,7 @@ impl Salvage<'_> {
         let mut next = known.map_or_else(|| below(number.saturating_add(1)), |flags| flags.notes);
         let mut files = Vec::new();
         while let Some(number) = next {
-            let (bytes, file) = self.read(Kind::Notes, number)?;
+            let (bytes, file) = plan::read(self.from, Kind::Notes, number)?;
             let before = notes::count_and_before(number, &bytes);
             next = before.map_or_else(|_| below(number), |(_, before)| before);
             let what = match file {
@@ -442,7 +340,7 @@ impl Salvage<'_> {
         remains: Option<&Remains>,
     ) -> Result<(), JournalError> {
         let name = Kind::Ids.file_name(number);
-        let (bytes, file) = self.read(Kind::Ids, number)?;
+        let (bytes, file) = plan::read(self.from, Kind::Ids, number)?;
         let from_segment = remains.filter(|_| plan.has(Kind::Segment, number));
         let is_expected = number == plan.last_books
             || plan.files.iter().any(|(kind, older)| *kind == Kind::Ids && *older < number);
@@ -473,7 +371,7 @@ impl Salvage<'_> {
         for (id, amount) in books::ids(number, bytes)? {
             let _ = writeln!(lines, "{id} {amount} accepted, settled unless it is below again");
         }
-        self.ask(&lines)
+        self.asked.add(self.to, &lines)
     }
 
     /// A segment without its holes, or an empty one in its place.
@@ -646,11 +544,8 @@ impl Salvage<'_> {
         if has_lost {
             self.ask_about_open()?;
         }
-        let asked = match self.asked.take() {
-            Some(asked) => asked.end()?,
-            None => 0,
-        };
-        let Salvage { mut report, kept, payments, .. } = self;
+        let Salvage { mut report, kept, payments, asked, .. } = self;
+        let asked = asked.end()?;
         let Kept { records, settlements: [default, fallback], accounts } = kept;
         let directory = report.directory();
         report.line(format_args!(
@@ -700,37 +595,7 @@ impl Salvage<'_> {
             let processor = processor.name();
             let _ = writeln!(lines, "{id} ? attempted at {processor}, requested {at}; not known");
         }
-        self.ask(&lines)
-    }
-
-    fn ask(&mut self, lines: &str) -> Result<(), JournalError> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let failed = |error| JournalError::io("write", ASK_NAME, error);
-        if self.asked.is_none() {
-            let file = self.to.create(ASK_NAME).map_err(failed)?;
-            self.asked = Some(Asked { file, bytes: 0, lines: 0 });
-        }
-        let Some(asked) = &mut self.asked else { return Ok(()) };
-        asked.file.write_at(lines.as_bytes(), asked.bytes).map_err(failed)?;
-        asked.bytes += lines.len() as u64;
-        asked.lines += lines.lines().count();
-        Ok(())
-    }
-}
-
-/// The file of what is to be asked about.
-struct Asked {
-    file: Arc<dyn StoredFile>,
-    bytes: u64,
-    lines: usize,
-}
-
-impl Asked {
-    fn end(self) -> Result<usize, JournalError> {
-        let synced = self.file.sync();
-        synced.map_err(|error| JournalError::io("sync", ASK_NAME, error)).map(|()| self.lines)
+        self.asked.add(self.to, &lines)
     }
 }
 

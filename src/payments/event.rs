@@ -65,7 +65,7 @@ impl Books {
         match *event {
             Event::Settled { settlement, .. } => self.summary.record(settlement),
             Event::Adopted { id, amount } => self.adopted.push((id, amount)),
-            // A start has taken out what was told before it comes here: this is seldom long.
+            // One by one: a start, which may have very many, takes them out by itself.
             Event::Told { id } => self.adopted.retain(|(adopted, _)| *adopted != id),
             Event::Rejected(rejection) => self.rejected.push(rejection),
             Event::Purged => *self = Books::default(),

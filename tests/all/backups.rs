@@ -162,6 +162,16 @@ fn under_load<T>(instance: &Instance, seed: u64, act: impl FnOnce() -> T) -> (T,
     (done, clients.sent.into_inner().unwrap())
 }
 
+/// The clients do not know what became of what they sent, and send all of it again.
+fn send_again(restored: &Instance, sent: &Sent) {
+    let mut client = restored.client();
+    for (id, cents) in &sent.cents {
+        let amount = crate::support::system::decimal(*cents);
+        assert_eq!(client.call(payment(id, &amount)).status, 202);
+    }
+    restored.settle();
+}
+
 /// Everything that was settled before the copy is in the totals of a start with it; what has happened
 /// since is asked about; and nothing is paid twice, also what the clients send again.
 #[test]
@@ -204,13 +214,7 @@ fn a_copy_under_load_is_started_from_and_nothing_is_paid_twice() {
     let restored = Instance::start(addresses, &[&flags[..], &[&copy]].concat());
     assert!(restored.galo.stderr().contains("it is a copy, or was restored"));
     assert!(restored.summary("").count() >= before);
-    // The clients do not know what became of it, and send all of it again.
-    let mut client = restored.client();
-    for (id, cents) in &sent.cents {
-        let amount = crate::support::system::decimal(*cents);
-        assert_eq!(client.call(payment(id, &amount)).status, 202);
-    }
-    restored.settle();
+    send_again(&restored, &sent);
     let booked = booked_once(&mut processors);
     for id in &sent.accepted {
         assert_eq!(booked.get(id).map(|row| row.cents), Some(sent.cents[id]), "{id} is paid");
@@ -290,12 +294,7 @@ fn a_damaged_journal_is_salvaged_and_nothing_is_paid_twice() {
 
     let restored = Instance::start(addresses, &[&flags[..], &[&new]].concat());
     assert!(restored.galo.stderr().contains("it is a copy, or was restored"));
-    let mut client = restored.client();
-    for (id, cents) in &sent.cents {
-        let amount = crate::support::system::decimal(*cents);
-        assert_eq!(client.call(payment(id, &amount)).status, 202);
-    }
-    restored.settle();
+    send_again(&restored, &sent);
     let booked = booked_once(&mut processors);
     for id in &sent.accepted {
         assert!(booked.contains_key(id), "{id} is paid");
