@@ -161,7 +161,8 @@ fn damage_in_the_middle_stops_the_start_and_names_the_place() {
 
 #[test]
 fn a_torn_end_is_cut_off() {
-    for cut_to in [9, 1] {
+    // Of a checksum so much is left that it cannot well be taken for zeros.
+    for cut_to in [9, 3] {
         let mut killed = killed();
         let lines = records(&killed.data);
         let last = lines.last().expect("records");
