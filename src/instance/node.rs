@@ -84,9 +84,12 @@ impl Node {
     pub fn new(config: Config) -> Result<Arc<Node>, String> {
         let found = find_journal(&config).map_err(|error| error.to_string())?;
         let lifecycle = Arc::<Lifecycle>::default();
-        // The smaller one first: once open, a journal takes space ahead, which the other may need.
-        let (ledger, ledger_journal) = open_ledger(&config)?;
-        let (journal, mut recovered) = open_journal(&config, found).map_err(|it| it.to_string())?;
+        let (ledger, mut ledger_journal) = open_ledger(&config)?;
+        let (mut journal, mut recovered) =
+            open_journal(&config, found).map_err(|it| it.to_string())?;
+        for started in [&mut ledger_journal, &mut journal] {
+            started.keep().map_err(|error| error.to_string())?;
+        }
         let of_the_peer = take_guests(&mut recovered);
         let guest_count = of_the_peer.guests.len();
         let process = peer::random();
@@ -255,7 +258,8 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
     let (mut journal, mut past) = (Journal::none(), Past::default());
     if let Some((directory, durability)) = &config.journal {
         let options = Options::of_ledger(*durability, config.accounts.len());
-        let opened = Journal::open(&directory.join(journal::LEDGER_DIRECTORY), options);
+        let found = Journal::find(&directory.join(journal::LEDGER_DIRECTORY), options);
+        let opened = found.and_then(Journal::start);
         let (opened, recovered) = opened.map_err(|error| error.to_string())?;
         journal = opened;
         past = Past { histories: recovered.accounts, keys: recovered.keys };

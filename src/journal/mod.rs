@@ -2,8 +2,8 @@
 //! [`Durability::Disk`] the loss of power.
 //!
 //! # In use
-//! [`Journal::open`] replays what is there and starts two threads: one that syncs, one that keeps
-//! the directory in order. `append_…` only puts a record into a buffer, from any thread;
+//! [`Journal::start`] replays what is there, [`Journal::keep`] starts two threads: one that syncs,
+//! one that keeps the directory in order. `append_…` only puts a record into a buffer, from any thread;
 //! [`Journal::flush`] writes everything appended so far with one write(2), once an event-loop
 //! turn; [`Journal::wait`] ends when a record is as safe as was asked for. An answer that promises
 //! something, and the first byte of an attempt, go out only after that:
@@ -86,7 +86,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::Directory;
 use writer::Writer;
@@ -305,10 +305,23 @@ struct Open {
     /// When it was last found to be a copy.
     copied_at: Option<Timestamp>,
     writer: Arc<Writer>,
+    threads: Option<Threads>,
+}
+
+struct Threads {
     stop: Arc<AtomicBool>,
-    syncer: Thread,
-    keeper: Thread,
-    threads: Vec<JoinHandle<()>>,
+    syncer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+}
+
+impl Open {
+    fn wake_syncer(&self) {
+        self.threads.iter().for_each(|threads| threads.syncer.thread().unpark());
+    }
+
+    fn wake_keeper(&self) {
+        self.threads.iter().for_each(|threads| threads.keeper.thread().unpark());
+    }
 }
 
 /// How often the keeper looks whether there is anything to do, besides being told, and syncs what
@@ -329,15 +342,18 @@ impl Journal {
         Found::new(Arc::new(Directory::lock(path)?), options)
     }
 
-    /// [`Journal::find`] and [`Journal::start`], whoever the journal belongs to.
+    /// [`Journal::find`], [`Journal::start`] and [`Journal::keep`], whoever the journal belongs to.
     ///
     /// # Errors
     /// See [`JournalError`].
     pub fn open(path: &Path, options: Options) -> Result<(Journal, Recovered), JournalError> {
-        Journal::start(Journal::find(path, options)?)
+        let (mut journal, recovered) = Journal::start(Journal::find(path, options)?)?;
+        journal.keep()?;
+        Ok((journal, recovered))
     }
 
-    /// Repairs what was found, and starts the two threads. Blocking.
+    /// Repairs what was found. Nothing is synced, and no space is taken ahead, before
+    /// [`Journal::keep`]. Blocking.
     ///
     /// # Errors
     /// See [`JournalError`]; it can be tried again.
@@ -351,10 +367,26 @@ impl Journal {
         }
         let identity = recovered.identity.as_ref();
         let copied_at = identity.and_then(|it| it.copied_at);
-        let writer = Arc::new(writer);
+        let open = Open {
+            id: identity.map(|it| it.id),
+            copied_at,
+            writer: Arc::new(writer),
+            threads: None,
+        };
+        Ok((Journal { open: Some(open) }, recovered))
+    }
+
+    /// Starts the two threads. Where two journals share a disk, both are to be
+    /// [started](Journal::start) before: a full disk has only what a start gives back, and the keeper
+    /// of the one would take it from the other.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn keep(&mut self) -> Result<(), JournalError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, step: fn(&Writer) -> bool, pause: Option<Duration>| {
-            let (writer, stop) = (writer.clone(), stop.clone());
+            let (writer, stop) = (open.writer.clone(), stop.clone());
             let run = move || {
                 while !stop.load(Ordering::Acquire) {
                     if !step(&writer) {
@@ -369,16 +401,8 @@ impl Journal {
         };
         let syncer = spawn("galo-sync", Writer::sync_if_promised, None)?;
         let keeper = spawn("galo-keeper", Writer::keep_or_sync, Some(KEEP_EVERY))?;
-        let open = Open {
-            id: identity.map(|it| it.id),
-            copied_at,
-            writer,
-            stop,
-            syncer: syncer.thread().clone(),
-            keeper: keeper.thread().clone(),
-            threads: vec![syncer, keeper],
-        };
-        Ok((Journal { open: Some(open) }, recovered))
+        open.threads = Some(Threads { stop, syncer, keeper });
+        Ok(())
     }
 
     /// Which journal this is, in every copy of it.
@@ -482,7 +506,7 @@ impl Journal {
     pub fn append_purged(&self) -> Position {
         let Some(open) = &self.open else { return Position::NONE };
         let position = open.writer.append_purged();
-        open.keeper.unpark();
+        open.wake_keeper();
         position
     }
 
@@ -492,10 +516,10 @@ impl Journal {
         let Some(open) = &self.open else { return };
         let flushed = open.writer.flush();
         if flushed.wrote && open.writer.options.durability == Durability::Disk {
-            open.syncer.unpark();
+            open.wake_syncer();
         }
         if flushed.new_segment {
-            open.keeper.unpark();
+            open.wake_keeper();
         }
     }
 
@@ -516,8 +540,8 @@ impl Journal {
         self.flush();
         if let Some(open) = &self.open {
             // Of `Durability::Process` it is the keeper who syncs.
-            open.syncer.unpark();
-            open.keeper.unpark();
+            open.wake_syncer();
+            open.wake_keeper();
             std::future::poll_fn(|context| open.writer.poll_synced(position, context)).await;
         }
     }
@@ -536,10 +560,12 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         let Some(open) = &mut self.open else { return };
-        open.stop.store(true, Ordering::Release);
-        open.syncer.unpark();
-        open.keeper.unpark();
-        for thread in open.threads.drain(..) {
+        if let Some(threads) = &open.threads {
+            threads.stop.store(true, Ordering::Release);
+        }
+        open.wake_syncer();
+        open.wake_keeper();
+        for thread in open.threads.take().into_iter().flat_map(|it| [it.syncer, it.keeper]) {
             // A thread that panicked has said so.
             let _ = thread.join();
         }

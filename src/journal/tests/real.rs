@@ -168,3 +168,19 @@ fn threads_share_writes_and_syncs() {
     assert_eq!(u128::from(totals[0].count), THREADS * (PER_THREAD - 1));
     assert!(!replay.listing.books.is_empty());
 }
+
+/// What a start gives back on a full disk may be all there is for another journal's start.
+#[test]
+fn no_space_is_taken_ahead_before_the_threads_are_started() {
+    let path = temporary("ahead");
+    let found = Journal::find(&path.0, Options::new(Durability::Disk, 1, 1)).unwrap();
+    let (mut journal, _) = Journal::start(found).unwrap();
+    let Some(open) = &journal.open else { panic!("a journal that keeps nothing") };
+    assert!(open.threads.is_none());
+    assert!(!open.writer.is_next_ready());
+    journal.keep().unwrap();
+    let Some(open) = &journal.open else { panic!("a journal that keeps nothing") };
+    while !open.writer.is_next_ready() {
+        thread::yield_now();
+    }
+}
