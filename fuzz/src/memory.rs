@@ -56,6 +56,10 @@ impl Storage for Memory {
         Ok(Arc::new(File(self.find(name)?)))
     }
 
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        self.open(name)
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let bytes = self.find(from)?;
         let mut files = locked(&self.files);
@@ -83,6 +87,17 @@ impl Storage for Memory {
 }
 
 impl StoredFile for File {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let own = locked(&self.0);
+        let there = own.get(offset as usize..).and_then(|bytes| bytes.get(..into.len()));
+        into.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(locked(&self.0).len() as u64)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut own = locked(&self.0);
         let (start, end) = (offset as usize, offset as usize + bytes.len());

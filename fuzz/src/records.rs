@@ -8,7 +8,7 @@ use galo::journal::Position;
 use galo::journal::record::Record;
 use galo::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
 use galo::payments::event::Event;
-use galo::payments::{Rejection, Settlement};
+use galo::payments::{Attempts, Rejection, Settlement};
 use std::collections::HashMap;
 
 /// The accounts as the entries that were made up leave them.
@@ -27,6 +27,7 @@ impl Source<'_> {
                 Event::Settled {
                     id,
                     settlement: Settlement { processor, amount, requested_at: at },
+                    attempts: Attempts(self.below(16) as u8),
                 }
             }
             5 => Event::Foreign { id },
@@ -70,6 +71,7 @@ impl Source<'_> {
                 amount: Cents(self.i64()),
                 accepted_at: Timestamp(self.i64()),
                 attempt: self.bool().then(|| (self.processor(), Timestamp(self.i64()))),
+                attempts: Attempts(self.below(16) as u8),
             },
             1 => Record::Synced { until: Position::new(self.below(5) as u32, self.below(256)) },
             2 | 3 => Record::Entry(self.entry(accounts)),

@@ -11,8 +11,8 @@ use galo::journal::accounts::{States, rewrite};
 use galo::journal::books::{self, Remains};
 use galo::journal::head::{self, Kind};
 use galo::journal::identity::{Identity, Owner, Place};
-use galo::payments::summary::SummaryIndex;
-use galo::payments::{Totals, Window};
+use galo::journal::volume::Volume;
+use galo::payments::{Attempts, Line, Processor, Settlement, Totals, Window};
 use galo_fuzz::records::Accounts;
 use galo_fuzz::{Source, fuzz_target};
 
@@ -34,20 +34,27 @@ fn check_books(source: &mut Source) {
     let mut expected = [Totals::default(); 2];
     let window = Window { from: Some(Timestamp(source.i64())), to: Some(Timestamp(source.i64())) };
     while !source.is_empty() {
-        let (which, at, amount) = (source.below(2), Timestamp(source.i64()), Cents(source.i64()));
-        remains.settled[which].push((at, amount));
-        if window.from <= Some(at) && Some(at) <= window.to {
-            expected[which].count += 1;
-            expected[which].amount.0 += i128::from(amount.0);
+        let processor = Processor::ALL[source.below(2)];
+        let (requested_at, amount) = (Timestamp(source.i64()), Cents(source.i64()));
+        let settlement = Settlement { processor, amount, requested_at };
+        let id = source.id();
+        remains.settled.push(Line { id: Some(id), settlement, attempts: Attempts(source.u8()) });
+        if window.from <= Some(requested_at) && Some(requested_at) <= window.to {
+            expected[processor as usize].count += 1;
+            expected[processor as usize].amount.0 += i128::from(amount.0);
         }
-        remains.ids.push((source.id(), amount));
+        remains.ids.push((id, amount));
     }
     remains.sort();
     let bytes = remains.encode(NUMBER);
-    let mut summary = SummaryIndex::new();
-    let added = books::add_to(&mut summary, NUMBER, &bytes).expect("books");
-    assert_eq!(added, remains.settled.each_ref().map(Vec::len));
-    assert_eq!(summary.totals(window), expected);
+    let volume = Volume::of_bytes(NUMBER, bytes.clone()).expect("a volume");
+    volume.check().expect("a whole volume");
+    assert!(volume.lines().map(|it| it.expect("a line")).eq(remains.settled.iter().copied()));
+    assert_eq!(volume.totals(window).expect("totals"), expected);
+    for (id, _) in &remains.ids {
+        let found = volume.find(*id).expect("places").expect("a line");
+        assert!(found.id == Some(*id) && remains.settled.contains(&found));
+    }
     let flags = books::flags(NUMBER, &bytes).expect("flags");
     assert_eq!(
         (flags.stands_alone, flags.has_accounts),
@@ -57,11 +64,7 @@ fn check_books(source: &mut Source) {
     assert_eq!(books::ids(NUMBER, &ids).expect("ids").collect::<Vec<_>>(), remains.ids);
     assert_eq!(books::count_of_ids(NUMBER, &ids).expect("a head"), remains.ids.len());
     let place = source.below(256);
-    let mut summary = SummaryIndex::new();
-    refuse_damage(&bytes, place, Kind::Books, |it| {
-        books::add_to(&mut summary, NUMBER, it).map(drop)
-    });
-    assert_eq!(summary.totals(Window::default()), [Totals::default(); 2], "nothing was added");
+    refuse_damage(&bytes, place, Kind::Books, |it| books::check(NUMBER, it).map(drop));
     refuse_damage(&ids, place, Kind::Ids, |it| books::ids(NUMBER, it).map(drop));
 }
 
@@ -132,11 +135,12 @@ fn check_anything(source: &mut Source) {
     own[4..8].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
     own[8..16].copy_from_slice(&counts[0].to_le_bytes());
     own[16..24].copy_from_slice(&counts[1].to_le_bytes());
-    let file = [&head::encode(kind, NUMBER, own), body].concat();
+    let mut file = [&head::encode(kind, NUMBER, own), body].concat();
+    if kind == Kind::Books && source.bool() {
+        head::set_version(&mut file, 2);
+    }
     let result = match kind {
-        Kind::Books => {
-            books::add_to(&mut SummaryIndex::new(), NUMBER, &file).map(|it| it[0] + it[1])
-        }
+        Kind::Books => books::check(NUMBER, &file).map(|it| it.settled[0] + it.settled[1]),
         Kind::Ids => books::ids(NUMBER, &file).map(|it| it.count()),
         _ => States::new(NUMBER, &file).and_then(States::collect).map(|it| it.len()),
     };

@@ -46,7 +46,7 @@ struct Meaning {
 }
 
 impl Meaning {
-    fn of(recovered: &Recovered) -> Meaning {
+    fn of(recovered: &Recovered, settled: [Totals; 2]) -> Meaning {
         let Recovered { waiting, doubts, ids, books, accounts, .. } = recovered;
         let waiting = waiting.iter().map(|it| (it.id, it.amount, it.accepted_at.0));
         let doubts = doubts.iter().map(|it| {
@@ -57,7 +57,7 @@ impl Meaning {
             waiting: waiting.collect(),
             doubts: doubts.collect(),
             ids: ids.clone(),
-            settled: books.summary.totals(Window::default()),
+            settled,
             adopted: books.adopted.clone(),
             rejected: books.rejected.clone(),
             accounts: accounts.iter().map(|(id, history)| (id.0, history.clone())).collect(),
@@ -77,14 +77,16 @@ fn options() -> Options {
 }
 
 /// Starts, and starts again on what that has left.
-fn start(files: &Files, boot: u8) -> Result<Recovered, JournalError> {
+fn start(files: &Files, boot: u8) -> Result<(Recovered, Meaning), JournalError> {
     let memory = Arc::new(Memory::of(files.clone(), boot));
-    let (_, first) = Found::new(memory.clone(), options())?.start()?;
+    let (writer, first) = Found::new(memory.clone(), options())?.start()?;
+    let meaning = Meaning::of(&first, writer.totals(Window::default()).expect("totals"));
     let again = Found::new(memory, options()).and_then(Found::start);
-    let (_, again) = again.expect("what a start has left can be started");
-    assert_eq!(Meaning::of(&first), Meaning::of(&again));
+    let (writer, again) = again.expect("what a start has left can be started");
+    let totals = writer.totals(Window::default()).expect("totals");
+    assert_eq!(meaning, Meaning::of(&again, totals));
     assert_eq!(again.torn, None, "it was repaired");
-    Ok(first)
+    Ok((first, meaning))
 }
 
 fn check_damage(source: &mut Source) {
@@ -108,7 +110,7 @@ fn check_damage(source: &mut Source) {
         });
     }
     let original = segments(&records, per_segment);
-    let Ok(whole) = start(&original, BOOT) else {
+    let Ok((whole, _)) = start(&original, BOOT) else {
         // An entry that does not follow.
         return;
     };
@@ -119,11 +121,10 @@ fn check_damage(source: &mut Source) {
         damage(&mut damaged, source);
     }
     match start(&damaged, boot) {
-        Ok(recovered) => {
-            let found = Meaning::of(&recovered);
+        Ok((_, found)) => {
             let is_prefix = (0..=records.len()).rev().any(|length| {
                 let part = start(&segments(&records[..length], per_segment), BOOT);
-                part.is_ok_and(|part| Meaning::of(&part) == found)
+                part.is_ok_and(|(_, part)| part == found)
             });
             assert!(is_prefix, "{found:#?} of {records:#?}");
         }

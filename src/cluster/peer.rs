@@ -19,6 +19,7 @@ use crate::ledger::{AccountId, Key, Transaction, contract};
 use crate::net::client::Target;
 use crate::net::pipelined::{Pipe, Reason, Reply, Unheard};
 use crate::payments::observed::Report;
+use crate::payments::story::StoryMessage;
 use crate::payments::{Accepted, PaymentId, Processor, Totals, Window};
 use std::cell::RefCell;
 use std::fmt;
@@ -138,6 +139,20 @@ impl Peer {
         let body = self.call(Topic::Totals, PEER_TIMEOUT, line, b"").await?;
         let message: TotalsMessage = json::read_object(&body).map_err(|_| BAD_ANSWER)?;
         message.read().ok_or(BAD_ANSWER)
+    }
+
+    /// What the peer knows of a payment, if anything.
+    ///
+    /// # Errors
+    /// After [`PEER_TIMEOUT`] at the latest.
+    pub async fn story(&self, id: PaymentId) -> Result<Option<StoryMessage>, PeerError> {
+        let line = format_args!("GET /peer/payments/{id}");
+        match self.ask(Topic::Totals, PEER_TIMEOUT, line, b"").await {
+            Ok((200, body)) => json::read_object(&body).map(Some).map_err(|_| BAD_ANSWER),
+            Ok((404, _)) => Ok(None),
+            Ok(_) => Err(BAD_ANSWER),
+            Err(_) => Err(NO_ANSWER),
+        }
     }
 
     /// Makes the peer forget all payments.

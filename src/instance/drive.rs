@@ -19,7 +19,8 @@ use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY}
 use crate::payments::event::Event;
 use crate::payments::observed::State;
 use crate::payments::{
-    Attempt, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection, processor,
+    Attempt, Attempts, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection,
+    processor,
 };
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -310,7 +311,8 @@ impl Engine {
         let is_guest_over = end.is_over() && start.attempt.payment.guest;
         match end {
             End::Settled(settlement) => {
-                self.node.payments.happened(&Event::Settled { id, settlement });
+                let attempts = Attempts::default();
+                self.node.payments.happened(&Event::Settled { id, settlement, attempts });
                 self.node.payments.queue.release(1);
                 stats.settled[processor as usize].fetch_add(1, Ordering::Relaxed);
             }

@@ -203,9 +203,10 @@ impl Node {
     /// `GET /metrics`.
     pub fn metrics(&self) -> String {
         let all = Window { from: None, to: None };
-        let books = self.payments.books();
-        let (settled, summary_bytes) = (books.summary.totals(all), books.summary.memory_bytes());
-        drop(books);
+        let journal = &self.payments.journal;
+        // Of everything: nothing has to be read for it.
+        let settled = journal.totals(all).unwrap_or_default();
+        let summary_bytes = journal.settled_memory_bytes();
         self.stats.write(&Surroundings {
             now_us: clock::moment().0,
             outstanding: self.payments.queue.outstanding(),

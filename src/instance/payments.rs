@@ -8,10 +8,11 @@ use crate::base::limits::RING_CAPACITY;
 use crate::base::money::Cents;
 use crate::instance::lifecycle::Lifecycle;
 use crate::instance::turn;
-use crate::journal::{Journal, Recovered};
+use crate::journal::{Journal, JournalError, Recovered};
 use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
+use crate::payments::story::Story;
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,7 +109,7 @@ impl Payments {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down what became of a payment, and counts it.
+    /// Writes down what became of a payment.
     pub fn happened(&self, event: &Event) {
         self.journal.append(event);
         self.books().apply(event);
@@ -123,12 +124,32 @@ impl Payments {
 
     /// What this instance has settled in a window. `None` just after a start, while it does not know
     /// what an earlier process has settled without living to see the answer.
-    pub fn totals(&self, window: Window) -> Option<[Totals; 2]> {
+    ///
+    /// # Errors
+    /// If the books cannot be read.
+    pub fn totals(&self, window: Window) -> Result<Option<[Totals; 2]>, JournalError> {
         let is_unsure = self.is_unsure.load(Ordering::Acquire);
-        (!is_unsure).then(|| self.books().summary.totals(window))
+        (!is_unsure).then(|| self.journal.totals(window)).transpose()
     }
 
-    /// Forgets ids and books. On the dispatcher's thread, after it has forgotten its payments.
+    /// What this instance knows of a payment, if anything.
+    ///
+    /// # Errors
+    /// If the books cannot be read.
+    pub fn story_of(&self, id: PaymentId) -> Result<Option<Story>, JournalError> {
+        // Before what is over: a payment may get there meanwhile, and never comes back from it.
+        let open = self.journal.open_story_of(id);
+        if let Some(line) = self.journal.find_settled(id)? {
+            return Ok(Some(Story::Settled(line)));
+        }
+        let books = self.books();
+        let rejected = books.rejected.iter().rev().find(|it| it.id == id).copied();
+        drop(books);
+        let known = || self.ids.amount_of(id).map(|amount| Story::Known { amount });
+        Ok(rejected.map(Story::Rejected).or(open).or_else(known))
+    }
+
+    /// Forgets ids and books, but for what the journal has on its shelf. On the dispatcher's thread, after it has forgotten its payments.
     pub fn forget_all(&self) {
         self.ids.clear();
         self.books().apply(&Event::Purged);

@@ -1,29 +1,30 @@
 //! What is kept of a segment whose payments are all over: the settlements in the order of their
-//! time, for the summary, and the ids that were accepted, to know repetitions by.
+//! time (`volume.rs`), and the ids that were accepted, to know repetitions by.
 //!
 //! ```text
-//! books: head, then for each processor its settlements: requested at (ms) 8, cents 8
 //! ids:   head, then in the order of acceptance: id 16, cents 8
 //! ```
 //!
 //! The entries of a ledger leave nothing here: they are in the accounts (`accounts.rs`). Adoptions
-//! and rejections are in the notes (`notes.rs`).
+//! and rejections are in the notes (`notes.rs`). Books as they were before version 3 of the layout
+//! (`head.rs`) are read here, too.
 //!
 //! Knows nothing of files. The invariant: such a file is used whole or not at all; its head has
 //! the checksum of the rest (`head.rs`).
 
 use super::JournalError;
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
-use super::notes;
 use super::record::Record;
+use super::volume::Volume;
+use super::{notes, volume};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
-use crate::payments::summary::SummaryIndex;
-use crate::payments::{PaymentId, Processor, Settlement};
+use crate::payments::{Attempts, Line, PaymentId, Processor, Settlement};
 
-pub const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
+/// Before version 3 of the layout.
+const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
 pub const ID_BYTES: usize = size_of::<u128>() + size_of::<i64>();
 const STANDS_ALONE: u32 = 1;
 const HAS_ACCOUNTS: u32 = 2;
@@ -36,7 +37,7 @@ pub struct Remains {
     pub stands_alone: bool,
     /// A file of accounts of the same number belongs to these books.
     pub has_accounts: bool,
-    pub settled: [Vec<(Timestamp, Cents)>; 2],
+    pub settled: Vec<Line>,
     pub ids: Vec<(PaymentId, Cents)>,
     /// What the notes of this number say, if anything, and the notes before them that count.
     pub notes: Vec<Event>,
@@ -57,10 +58,8 @@ impl Remains {
     fn add_event(&mut self, event: &Event) {
         self.ids.extend(event.makes_known());
         match *event {
-            Event::Settled {
-                settlement: Settlement { processor, amount, requested_at }, ..
-            } => {
-                self.settled[processor as usize].push((requested_at, amount));
+            Event::Settled { id, settlement, attempts } => {
+                self.settled.push(Line { id: Some(id), settlement, attempts });
             }
             Event::Adopted { .. } | Event::Told { .. } | Event::Rejected(_) => {
                 self.notes.push(*event);
@@ -76,40 +75,38 @@ impl Remains {
     }
 
     pub fn sort(&mut self) {
-        for settled in &mut self.settled {
-            settled.sort_unstable();
-        }
+        self.settled.sort_unstable_by_key(volume::order);
     }
 
+    /// A volume.
     pub fn encode(&self, number: u32) -> Vec<u8> {
-        let [default, fallback] = &self.settled;
-        let settlements = default.len() + fallback.len();
-        let mut bytes = with_room_for_head(settlements * SETTLEMENT_BYTES);
-        for (at, amount) in default.iter().chain(fallback) {
-            bytes.extend_from_slice(&at.0.to_le_bytes());
-            bytes.extend_from_slice(&amount.0.to_le_bytes());
-        }
+        volume::encode(number, number, self.flags(number), &self.settled)
+    }
+
+    fn flags(&self, number: u32) -> Flags {
         let notes = if self.notes.is_empty() { self.notes_before } else { Some(number) };
-        let flags = flag_bits(self.stands_alone, self.has_accounts);
-        let own = Own { flags, counts: [default.len() as u64, fallback.len() as u64], notes };
-        own.finish(Kind::Books, number, &mut bytes);
-        bytes
+        Flags { stands_alone: self.stands_alone, has_accounts: self.has_accounts, notes }
     }
 
     pub fn encode_ids(&self, number: u32) -> Vec<u8> {
-        let mut bytes = with_room_for_head(self.ids.len() * ID_BYTES);
-        for (id, amount) in &self.ids {
-            bytes.extend_from_slice(&id.0.to_le_bytes());
-            bytes.extend_from_slice(&amount.0.to_le_bytes());
-        }
-        let own = Own { flags: 0, counts: [self.ids.len() as u64, 0], notes: None };
-        own.finish(Kind::Ids, number, &mut bytes);
-        bytes
+        encode_ids(number, number, &self.ids)
     }
 
     pub fn encode_notes(&self, number: u32) -> Vec<u8> {
         notes::encode(number, self.notes_before, &self.notes)
     }
+}
+
+/// The ids that were accepted in these segments, in that order.
+pub fn encode_ids(first: u32, last: u32, ids: &[(PaymentId, Cents)]) -> Vec<u8> {
+    let mut bytes = with_room_for_head(ids.len() * ID_BYTES);
+    for (id, amount) in ids {
+        bytes.extend_from_slice(&id.0.to_le_bytes());
+        bytes.extend_from_slice(&amount.0.to_le_bytes());
+    }
+    let own = Own { flags: 0, counts: [ids.len() as u64, first.into()], notes: None };
+    own.finish(Kind::Ids, last, &mut bytes);
+    bytes
 }
 
 pub(super) fn with_room_for_head(body: usize) -> Vec<u8> {
@@ -128,14 +125,20 @@ pub(super) struct Own {
 }
 
 impl Own {
+    /// Fills in the head of a file whose rest is there.
     pub fn finish(&self, kind: Kind, number: u32, bytes: &mut [u8]) {
+        let head = self.head(kind, number, crc32c::crc32c(&bytes[FILE_HEAD_BYTES..]));
+        bytes[..FILE_HEAD_BYTES].copy_from_slice(&head);
+    }
+
+    pub fn head(&self, kind: Kind, number: u32, checksum: u32) -> [u8; FILE_HEAD_BYTES] {
         let mut own = [0; OWN_BYTES];
         own[..4].copy_from_slice(&self.flags.to_le_bytes());
-        own[4..8].copy_from_slice(&crc32c::crc32c(&bytes[FILE_HEAD_BYTES..]).to_le_bytes());
+        own[4..8].copy_from_slice(&checksum.to_le_bytes());
         own[8..16].copy_from_slice(&self.counts[0].to_le_bytes());
         own[16..24].copy_from_slice(&self.counts[1].to_le_bytes());
         own[24..].copy_from_slice(&self.notes.unwrap_or(0).to_le_bytes());
-        bytes[..FILE_HEAD_BYTES].copy_from_slice(&head::encode(kind, number, own));
+        head::encode(kind, number, own)
     }
 
     pub fn read(own: &[u8; OWN_BYTES]) -> (Own, u32) {
@@ -148,12 +151,13 @@ impl Own {
     }
 }
 
-/// The checked body of a file, and what its head says of it.
+/// The checked body of a file of so many entries.
 fn open(
     kind: Kind,
     number: u32,
     bytes: &[u8],
     entry_bytes: usize,
+    count: impl FnOnce(&Own) -> u128,
 ) -> Result<(Own, &[u8]), JournalError> {
     let (own, checksum) = Own::read(&head::decode(kind, number, bytes)?);
     let body = bytes.get(FILE_HEAD_BYTES..).unwrap_or_default();
@@ -161,8 +165,7 @@ fn open(
         let file = kind.file_name(number);
         Err(JournalError::Corrupt { file, offset: FILE_HEAD_BYTES, what })
     };
-    let length = u128::from(own.counts[0]) + u128::from(own.counts[1]);
-    if length * entry_bytes as u128 != body.len() as u128 {
+    if count(&own) * entry_bytes as u128 != body.len() as u128 {
         return corrupt("a length that differs from what its head says");
     }
     if crc32c::crc32c(body) != checksum {
@@ -184,76 +187,120 @@ pub struct Flags {
     pub notes: Option<u32>,
 }
 
-fn flag_bits(stands_alone: bool, has_accounts: bool) -> u32 {
-    let alone = if stands_alone { STANDS_ALONE } else { 0 };
-    alone | if has_accounts { HAS_ACCOUNTS } else { 0 }
+impl Flags {
+    pub(super) fn of(own: &Own) -> Flags {
+        let has = |flag: u32| own.flags & flag != 0;
+        Flags { stands_alone: has(STANDS_ALONE), has_accounts: has(HAS_ACCOUNTS), notes: own.notes }
+    }
+
+    pub(super) fn bits(self) -> u32 {
+        let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
+        alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 }
+    }
 }
 
 /// # Errors
 /// If the head (all that is needed of the file) is not whole.
 pub fn flags(number: u32, head: &[u8]) -> Result<Flags, JournalError> {
-    let (Own { flags, notes, .. }, _) = Own::read(&head::decode(Kind::Books, number, head)?);
-    let (alone, accounts) = (flags & STANDS_ALONE, flags & HAS_ACCOUNTS);
-    Ok(Flags { stands_alone: alone != 0, has_accounts: accounts != 0, notes })
+    let (own, _) = Own::read(&head::decode(Kind::Books, number, head)?);
+    Ok(Flags::of(&own))
 }
 
-/// The settlements of books, of each processor in the order of their time.
+/// Whether these are books as they were before version 3 of the layout.
+pub fn are_old(head: &[u8]) -> bool {
+    head::version_of(head) < head::VERSION_OF_VOLUMES
+}
+
+/// The settlements of such books, in the order of their time.
 ///
 /// # Errors
 /// If the books are not whole.
-pub fn settlements(
-    number: u32,
-    bytes: &[u8],
-) -> Result<
-    [impl DoubleEndedIterator<Item = (Timestamp, Cents)> + ExactSizeIterator; 2],
-    JournalError,
-> {
-    let (own, body) = open(Kind::Books, number, bytes, SETTLEMENT_BYTES)?;
-    // Fits: the body has that length.
-    let (default, fallback) = body.split_at(own.counts[0] as usize * SETTLEMENT_BYTES);
-    Ok([default, fallback].map(|settled| {
-        settled
-            .chunks_exact(SETTLEMENT_BYTES)
-            .map(|entry| (Timestamp(number_at(entry, 0)), Cents(number_at(entry, 8))))
-    }))
+pub fn old_lines(number: u32, bytes: &[u8]) -> Result<Vec<Line>, JournalError> {
+    let count = |own: &Own| u128::from(own.counts[0]) + u128::from(own.counts[1]);
+    let (own, body) = open(Kind::Books, number, bytes, SETTLEMENT_BYTES, count)?;
+    let of_default = own.counts[0] as usize;
+    let line = |(index, entry): (usize, &[u8])| {
+        let processor = Processor::ALL[usize::from(index >= of_default)];
+        let (requested_at, amount) = (Timestamp(number_at(entry, 0)), Cents(number_at(entry, 8)));
+        let settlement = Settlement { processor, amount, requested_at };
+        Line { id: None, settlement, attempts: Attempts::default() }
+    };
+    let mut lines: Vec<Line> = body.chunks_exact(SETTLEMENT_BYTES).enumerate().map(line).collect();
+    lines.sort_unstable_by_key(volume::order);
+    Ok(lines)
 }
 
-/// Adds the settlements of books to a summary; returns how many per processor.
+/// Such books, as a version of before wrote them.
+#[cfg(test)]
+pub fn encode_old(number: u32, flags: Flags, settled: &[Vec<(Timestamp, Cents)>; 2]) -> Vec<u8> {
+    let mut bytes = with_room_for_head(0);
+    for (at, amount) in settled.iter().flatten() {
+        bytes.extend_from_slice(&at.0.to_le_bytes());
+        bytes.extend_from_slice(&amount.0.to_le_bytes());
+    }
+    let counts = settled.each_ref().map(|it| it.len() as u64);
+    Own { flags: flags.bits(), counts, notes: flags.notes }.finish(Kind::Books, number, &mut bytes);
+    head::set_version(&mut bytes, 2);
+    bytes
+}
+
+/// The first segment that a file of ids is of.
 ///
 /// # Errors
-/// If the books are not whole. Nothing was added then.
-pub fn add_to(
-    summary: &mut SummaryIndex,
-    number: u32,
-    bytes: &[u8],
-) -> Result<[usize; 2], JournalError> {
-    let settled = settlements(number, bytes)?;
-    let counts = settled.each_ref().map(ExactSizeIterator::len);
-    for (processor, entries) in Processor::ALL.into_iter().zip(settled) {
-        summary.record_run(processor, entries);
-    }
-    Ok(counts)
+/// If the head is not whole.
+pub fn first_of_ids(number: u32, head: &[u8]) -> Result<u32, JournalError> {
+    let (own, _) = Own::read(&head::decode(Kind::Ids, number, head)?);
+    Ok(match u32::try_from(own.counts[1]) {
+        Ok(first) if (1..=number).contains(&first) => first,
+        _ => number,
+    })
 }
 
-/// Replaces what the head of whole books says besides.
+/// Whether books of either layout are whole.
+///
+/// # Errors
+/// If they are not.
+pub fn check(number: u32, bytes: &[u8]) -> Result<Contents, JournalError> {
+    let mut contents = Contents::default();
+    if are_old(bytes) {
+        old_lines(number, bytes)?.iter().for_each(|line| contents.add(line));
+    } else {
+        let volume = Volume::of_bytes(number, bytes.to_vec())?;
+        volume.check()?;
+        for line in volume.lines() {
+            contents.add(&line?);
+        }
+    }
+    Ok(contents)
+}
+
+/// What is in books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Settlements per processor.
+    pub settled: [usize; 2],
+    /// The times of the first and the last.
+    pub bounds: Option<(Timestamp, Timestamp)>,
+}
+
+impl Contents {
+    pub fn add(&mut self, line: &Line) {
+        let Settlement { processor, requested_at: at, .. } = line.settlement;
+        self.settled[processor as usize] += 1;
+        let (first, last) = self.bounds.unwrap_or((at, at));
+        self.bounds = Some((first.min(at), last.max(at)));
+    }
+}
+
+/// Replaces what the head of a whole volume says besides.
 ///
 /// # Errors
 /// If the head is not whole.
 pub fn set_flags(number: u32, flags: Flags, bytes: &mut [u8]) -> Result<(), JournalError> {
-    let (own, _) = Own::read(&head::decode(Kind::Books, number, bytes)?);
-    let Flags { stands_alone, has_accounts, notes } = flags;
-    let own = Own { flags: flag_bits(stands_alone, has_accounts), notes, ..own };
-    own.finish(Kind::Books, number, bytes);
+    let (own, checksum) = Own::read(&head::decode(Kind::Books, number, bytes)?);
+    let own = Own { flags: flags.bits(), notes: flags.notes, ..own };
+    bytes[..FILE_HEAD_BYTES].copy_from_slice(&own.head(Kind::Books, number, checksum));
     Ok(())
-}
-
-/// How many settlements the head of books tells of, per processor.
-///
-/// # Errors
-/// If the head is not whole.
-pub fn counts_of_settlements(number: u32, head: &[u8]) -> Result<[u64; 2], JournalError> {
-    let (own, _) = Own::read(&head::decode(Kind::Books, number, head)?);
-    Ok(own.counts)
 }
 
 /// The ids of a file, in the order of acceptance.
@@ -264,7 +311,7 @@ pub fn ids(
     number: u32,
     bytes: &[u8],
 ) -> Result<impl DoubleEndedIterator<Item = (PaymentId, Cents)> + ExactSizeIterator, JournalError> {
-    let (_, body) = open(Kind::Ids, number, bytes, ID_BYTES)?;
+    let (_, body) = open(Kind::Ids, number, bytes, ID_BYTES, |own| own.counts[0].into())?;
     Ok(body.chunks_exact(ID_BYTES).map(|entry| {
         let id = entry.first_chunk().copied().map_or(0, u128::from_le_bytes);
         (PaymentId(id), Cents(number_at(entry, size_of::<u128>())))

@@ -11,6 +11,7 @@ use super::record::Record;
 use super::recover::{Replay, read_identity};
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
+use super::volume::{self, Span};
 use super::{JournalError, books, notes};
 use crate::base::clock::{Micros, Timestamp};
 use crate::payments::event::Event;
@@ -46,7 +47,7 @@ pub(super) struct Looked {
     pub identity: Option<Identity>,
     /// Accepted and not over.
     pub open: HashSet<PaymentId>,
-    /// As far as it is told: of a segment that has been rewritten, only the settlements are left.
+    /// As far as it is told: books of before version 3 of the layout have no ids.
     pub settled: HashSet<PaymentId>,
 }
 
@@ -167,9 +168,10 @@ impl Found {
                 });
             }
             Some((Kind::Books, number)) => {
-                for mut settled in books::settlements(number, bytes).into_iter().flatten() {
-                    let bounds = [settled.next(), settled.next_back()];
-                    bounds.into_iter().flatten().for_each(|(at, _)| self.add(at));
+                let bounds = books::check(number, bytes).ok().and_then(|books| books.bounds);
+                if let Some((first, last)) = bounds {
+                    self.add(first);
+                    self.add(last);
                 }
             }
             Some((Kind::Accounts, number)) => {
@@ -208,8 +210,14 @@ pub(super) fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError>
             })
         }
         Kind::Books => {
-            let [default, fallback] = books::settlements(number, bytes)?.map(|it| it.len());
-            Ok(format!("{default} settlements at default, {fallback} at fallback"))
+            let [default, fallback] = books::check(number, bytes)?.settled;
+            let of = match volume::span(number, bytes)? {
+                Span { first, last, .. } if first < last => {
+                    format!(", of segments {first} to {last}")
+                }
+                _ => String::new(),
+            };
+            Ok(format!("{default} settlements at default, {fallback} at fallback{of}"))
         }
         Kind::Ids => Ok(format!("{} ids", books::ids(number, bytes)?.len())),
         Kind::Notes => Ok(format!("{} notes", notes::read(number, bytes)?.len())),
@@ -237,7 +245,13 @@ fn check_whole(
             return Ok(false);
         }
     };
-    let totals = replay.books.summary.totals(Window::default());
+    let totals = match replay.shelf.read_totals(Window::default()) {
+        Ok(totals) => totals,
+        Err(error) => {
+            writeln!(out, "{error}")?;
+            return Ok(false);
+        }
+    };
     for (processor, totals) in Processor::ALL.into_iter().zip(totals) {
         writeln!(out, "settled at {}: {}, {}", processor.name(), totals.count, totals.amount)?;
     }
@@ -263,6 +277,10 @@ fn check_whole(
     looked.open.extend(replay.payments.iter().map(|(id, _)| id));
     let segments = replay.listing.segments.iter().copied();
     looked.settled = settled_in(directory, segments.collect())?;
+    for volume in replay.shelf.volumes().values() {
+        // What is damaged has been told.
+        looked.settled.extend(volume.lines().flatten().filter_map(|line| line.id));
+    }
     Ok(true)
 }
 

@@ -3,19 +3,26 @@
 //! ```text
 //! offset  size  what
 //!      0     8  magic: which of the five kinds of file
-//!      8     4  version of the layout, 2 (1: the same without notes, and is read too)
+//!      8     4  version of the layout, 3 (2 and 1 are read too, see below)
 //!     12     4  number of the segment, the same as in the name
 //!     16    28  for each kind its own:
 //!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
 //!               books:   4 flags (1: nothing in files of lower numbers counts, 2: accounts
-//!                        belong to it), 4 CRC-32C of the body, 8 settlements at the default
-//!                        processor, 8 at the fallback, 4 number of the notes that count (or 0)
-//!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 12 zero
+//!                        belong to it), 4 CRC-32C of the index (`volume.rs`), 8 lines, 4 number of
+//!                        the first segment it is of, 4 blocks, 4 number of the notes that count
+//!                        (or 0)
+//!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 8 number of the first segment they
+//!                        are of (or 0: the one of the file's number), 4 zero
 //!               accounts: 4 zero, 4 CRC-32C of the body, 8 accounts, 8 bytes of the body, 4 zero
 //!               notes:   4 zero, 4 CRC-32C of the body, 8 records, 8 bytes of the body, 4 number
 //!                        of the notes before them that count as well (or 0)
 //!     44     4  CRC-32C of everything above
 //! ```
+//!
+//! Before version 3 books were of one segment and had no ids: the body was, for each processor, its
+//! settlements (requested at 8, cents 8), with the CRC of the body, the settlements at the default
+//! processor 8 and at the fallback 8 in the head; and the detail of a Settled or Carried had no
+//! attempts. Version 1 had no notes.
 //!
 //! Magic, version and the CRC stay in their places in every version, so that a file of another
 //! version is told apart from a damaged one.
@@ -32,7 +39,9 @@ pub const FILE_HEAD_BYTES: usize = CRC_AT + size_of::<u32>();
 const _: () = assert!(FILE_HEAD_BYTES == 48 && FILE_HEAD_BYTES.is_multiple_of(8));
 
 /// Of what is written.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+/// From here on books are volumes (`volume.rs`).
+pub const VERSION_OF_VOLUMES: u32 = 3;
 /// The oldest that is read.
 const VERSION_MIN: u32 = 1;
 /// The first segment of a journal.
@@ -99,9 +108,22 @@ pub fn encode(kind: Kind, number: u32, own: [u8; OWN_BYTES]) -> [u8; FILE_HEAD_B
     bytes
 }
 
+/// As if it had been written by that version: for tests.
+pub fn set_version(bytes: &mut [u8], version: u32) {
+    bytes[VERSION_AT..NUMBER_AT].copy_from_slice(&version.to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes[..CRC_AT]);
+    bytes[CRC_AT..FILE_HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+}
+
 /// Which kind of file these bytes claim to be.
 pub fn kind_of(bytes: &[u8]) -> Option<Kind> {
     Kind::ALL.into_iter().find(|kind| bytes.starts_with(&kind.magic()))
+}
+
+/// The version that a head says it has; 0 if it is too short for one.
+pub fn version_of(bytes: &[u8]) -> u32 {
+    let bytes = bytes.get(VERSION_AT..).and_then(|rest| rest.first_chunk());
+    bytes.copied().map_or(0, u32::from_le_bytes)
 }
 
 /// The part of the head that each kind has for its own.
@@ -176,11 +198,11 @@ mod tests {
             head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
             decode(Kind::Segment, 5, &head)
         };
-        for unknown in [0, 3] {
+        for unknown in [0, 4] {
             let refused = of(unknown).unwrap_err();
             let JournalError::UnknownVersion { version, .. } = refused else { panic!("{refused}") };
             assert_eq!(version, u32::from(unknown));
         }
-        assert!(of(1).is_ok() && of(2).is_ok());
+        assert!([1, 2, 3].map(of).iter().all(Result::is_ok));
     }
 }

@@ -3,35 +3,42 @@
 
 use super::books::Remains;
 use super::head::{FIRST_NUMBER, Kind};
-use super::keeper::write_unfinished;
-use super::segment::UNFINISHED;
+use super::keeper::{finish, write_unfinished};
 use super::storage::{Directory, Storage};
-use crate::payments::Settlement;
+use super::volume::LINES_MAX;
+use crate::payments::{Attempts, Line, PaymentId, Settlement};
 use std::io;
 use std::path::Path;
 
-/// Writes the first segment as books, in a directory that has no journal yet.
+/// Writes volumes, each as large as they get, in a directory that has no journal yet.
 ///
 /// # Errors
 /// If the directory is in use or cannot be written, or has a journal.
-pub fn write(path: &Path, settled: impl Iterator<Item = Settlement>) -> io::Result<()> {
+pub fn write(
+    path: &Path,
+    mut settled: impl Iterator<Item = (PaymentId, Settlement)>,
+) -> io::Result<()> {
     let storage = Directory::lock(path).map_err(io::Error::other)?;
     if storage.names()?.iter().any(|name| Kind::of_file_name(name).is_some()) {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a journal"));
     }
-    let mut remains = Remains::default();
-    for Settlement { processor, amount, requested_at } in settled {
-        remains.settled[processor as usize].push((requested_at, amount));
-    }
-    remains.sort();
-    // Books last: where there are books, nothing is left to be done.
-    for (kind, bytes) in
-        [(Kind::Ids, remains.encode_ids(FIRST_NUMBER)), (Kind::Books, remains.encode(FIRST_NUMBER))]
-    {
-        write_unfinished(&storage, kind, FIRST_NUMBER, &bytes)?;
-        let name = kind.file_name(FIRST_NUMBER);
-        storage.rename(&(name.clone() + UNFINISHED), &name)?;
-        storage.sync_directory()?;
+    let attempts = Attempts::default().and_one();
+    for number in FIRST_NUMBER.. {
+        let mut remains = Remains::default();
+        let lines = settled.by_ref().take(LINES_MAX as usize);
+        let lines = lines.map(|(id, settlement)| Line { id: Some(id), settlement, attempts });
+        remains.settled.extend(lines);
+        if remains.settled.is_empty() && number > FIRST_NUMBER {
+            break;
+        }
+        remains.sort();
+        // Books last: where there are books, nothing is left to be done.
+        write_unfinished(&storage, Kind::Ids, number, &remains.encode_ids(number))?;
+        write_unfinished(&storage, Kind::Books, number, &remains.encode(number))?;
+        for kind in [Kind::Ids, Kind::Books] {
+            finish(&storage, kind, number)?;
+            storage.sync_directory()?;
+        }
     }
     Ok(())
 }
@@ -48,18 +55,21 @@ mod tests {
     #[test]
     fn what_is_written_is_what_a_start_finds() {
         let path = temporary("history");
-        let settled = (0..100).map(|number| Settlement {
-            processor: Processor::ALL[usize::from(number % 20 == 0)],
-            amount: Cents(1990),
-            requested_at: Timestamp(100 - number),
+        let settled = (0..100).map(|number| {
+            let settlement = Settlement {
+                processor: Processor::ALL[usize::from(number % 20 == 0)],
+                amount: Cents(1990),
+                requested_at: Timestamp(100 - number),
+            };
+            (PaymentId(number as u128), settlement)
         });
         write(&path.0, settled.clone()).unwrap();
         let refused = write(&path.0, settled).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         let options = Options::new(Durability::Process, 1, 1);
-        let (_journal, recovered) = Journal::open(&path.0, options).unwrap();
+        let (journal, _) = Journal::open(&path.0, options).unwrap();
         let window = Window { from: None, to: Some(Timestamp(80)) };
-        let totals = recovered.books.summary.totals(window);
+        let totals = journal.totals(window).unwrap();
         assert_eq!(totals.map(|it| (it.count, it.amount.0)), [(76, 76 * 1990), (4, 4 * 1990)]);
     }
 }

@@ -90,7 +90,7 @@ pub fn run(args: &JournalArgs) -> Result<ExitCode, String> {
 /// # Errors
 /// In one line, if this is no directory of a journal: none of its files is in it, nor in the ledger's
 /// directory inside it.
-pub(super) fn expect_journal(path: &Path) -> Result<(), String> {
+pub fn expect_journal(path: &Path) -> Result<(), String> {
     let names = |path: &Path| Directory::read_only(path).and_then(|directory| directory.names());
     let is_file = |name: &String| Kind::of_file_name(name).is_some() || name == identity::FILE_NAME;
     let found = names(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;

@@ -9,13 +9,15 @@ use super::accounts::States;
 use super::books::Remains;
 use super::head::Kind;
 use super::segment::{Contents, Ending, UNFINISHED};
-use super::storage::{Lack, Storage};
+use super::storage::{Lack, Storage, StoredFile};
+use super::volume::{Span, Volume};
 use super::writer::{Writer, locked};
-use super::{JournalError, accounts, books, notes};
+use super::{JournalError, accounts, notes};
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 /// A segment this far behind the one in use is emptied by carrying its payments over: some may
 /// stay open for as long as a processor is away.
@@ -30,16 +32,38 @@ pub struct Keeping {
     pub oldest: u32,
     /// The last purge that was seen to: what was before it is gone.
     pub purged: u32,
-    /// Files of ids, oldest first, with how many are in each.
-    pub ids: VecDeque<(u32, usize)>,
+    /// Files of books that count, oldest first.
+    pub books: Vec<Held>,
+    /// Files of ids, oldest first.
+    pub ids: VecDeque<IdsFile>,
     /// The file of accounts that belongs to the last books.
     pub accounts: Option<u32>,
     /// Files of notes that count, oldest first, with how many are in each.
     pub notes: Vec<(u32, usize)>,
+    /// There was no space to merge files, and nothing has changed since.
+    pub is_merging_held_up: bool,
     /// No books so far have settlements or ids: what comes of the segments is in the accounts.
     pub only_accounts: bool,
     /// What was lacking the last time for the next segment, for books, and for attempts.
     pub lacks: [Option<Lack>; 3],
+}
+
+/// A file of books.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    pub span: Span,
+    /// Of a layout before that of volumes.
+    pub is_old: bool,
+    /// It was found damaged: it stays as it is.
+    pub is_damaged: bool,
+}
+
+/// A file of ids: of which segments, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct IdsFile {
+    pub first: u32,
+    pub last: u32,
+    pub count: usize,
 }
 
 impl Writer {
@@ -59,14 +83,15 @@ impl Writer {
         // Without space for the next segment these are given up as well.
         let kept = if self.is_next_ready() { self.options.full_segments_kept } else { 0 };
         if census.in_use.saturating_sub(keeping.oldest) <= kept {
-            return prepared;
+            return self.merge(&mut keeping) || prepared;
         }
         if census.held > 0 {
             let late = census.in_use - keeping.oldest > CARRY_AFTER_SEGMENTS;
             if late {
                 self.carry_over(keeping.oldest, CARRIED_MAX);
             }
-            return prepared || (late && self.census(keeping.oldest).held < census.held);
+            let carried = late && self.census(keeping.oldest).held < census.held;
+            return carried || self.merge(&mut keeping) || prepared;
         }
         // Nothing in it is outstanding. Whatever ended its payments must not be lost once it is
         // gone, so that is synced first, with `Process` too.
@@ -104,16 +129,20 @@ impl Writer {
         books.has_accounts = had_accounts.is_some() || !books.entries.is_empty();
         // So a ledger's directory does not grow by two files of nothing with every segment.
         books.stands_alone |= books.has_accounts && keeping.only_accounts && notes_kept == 0;
-        let lack = self.write_books(number, had_accounts, &mut books).err().map(|error| {
+        let written = self.write_books(number, had_accounts, &mut books);
+        let lack = written.as_ref().err().map(|error| {
             let failed = || self.fail(&format!("segment {number} cannot be rewritten: {error}"));
-            Lack::of(&error).unwrap_or_else(failed)
+            Lack::of(error).unwrap_or_else(failed)
         });
         tell(&mut keeping.lacks[1], lack, "books");
-        if lack.is_some() {
-            return false;
-        }
+        let Ok(volume) = written else { return false };
+        let span = volume.span();
+        locked(&self.shelf).put(Arc::new(volume));
+        self.remove(&Kind::Segment.file_name(number));
         keeping.oldest += 1;
-        keeping.ids.push_back((number, books.ids.len()));
+        keeping.is_merging_held_up = false;
+        keeping.books.push(Held { span, is_old: false, is_damaged: false });
+        keeping.ids.push_back(IdsFile { first: number, last: number, count: books.ids.len() });
         self.remove_old_ids(keeping);
         for (superseded, _) in keeping.notes.drain(notes_kept..) {
             self.remove(&Kind::Notes.file_name(superseded));
@@ -121,13 +150,14 @@ impl Writer {
         if !books.notes.is_empty() {
             keeping.notes.push((number, books.notes.len()));
         }
-        let settled = books.settled[0].len() + books.settled[1].len();
+        let settled = books.settled.len();
         keeping.only_accounts &= settled == 0 && books.ids.is_empty();
         let accounts = books.has_accounts.then_some(number);
         if let Some(superseded) = std::mem::replace(&mut keeping.accounts, accounts) {
             self.remove(&Kind::Accounts.file_name(superseded));
             if books.stands_alone {
                 self.remove(&Kind::Books.file_name(superseded));
+                keeping.books.retain(|held| held.span.last != superseded);
             }
         }
         let entries = books.entries.len();
@@ -168,7 +198,7 @@ impl Writer {
         notes::read(number, &bytes).unwrap_or_else(|error| self.fail(&error.to_string()))
     }
 
-    /// Writes what is left of a segment, and removes it. First everything is written under other
+    /// Writes what is left of a segment, which can be removed then. First everything is written under other
     /// names, so that a full disk leaves nothing behind; then the names, those of the books last
     /// and for good: where there are books, nothing is left to be done.
     fn write_books(
@@ -176,7 +206,7 @@ impl Writer {
         number: u32,
         had_accounts: Option<u32>,
         books: &mut Remains,
-    ) -> io::Result<()> {
+    ) -> io::Result<Volume> {
         let storage = &*self.storage;
         let mut kinds = vec![Kind::Ids];
         let mut write = || {
@@ -190,22 +220,27 @@ impl Writer {
                 write_unfinished(storage, Kind::Notes, number, &books.encode_notes(number))?;
                 kinds.push(Kind::Notes);
             }
-            write_unfinished(storage, Kind::Books, number, &books.encode(number))?;
+            let file = write_unfinished(storage, Kind::Books, number, &books.encode(number))?;
             for kind in &kinds {
                 finish(storage, *kind, number)?;
             }
             storage.sync_directory()?;
-            finish(storage, Kind::Books, number)
+            finish(storage, Kind::Books, number)?;
+            Ok(file)
         };
-        if let Err(error) = write() {
-            for kind in [Kind::Ids, Kind::Accounts, Kind::Notes, Kind::Books] {
-                // Gives the space back; a start would too.
-                let _ = storage.remove(&(kind.file_name(number) + UNFINISHED));
+        let file = write();
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => {
+                for kind in [Kind::Ids, Kind::Accounts, Kind::Notes, Kind::Books] {
+                    // Gives the space back; a start would too.
+                    let _ = storage.remove(&(kind.file_name(number) + UNFINISHED));
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         storage.sync_directory()?;
-        storage.remove(&Kind::Segment.file_name(number))
+        Volume::of_file(number, file).map_err(io::Error::other)
     }
 
     /// The accounts at the end of a segment.
@@ -229,14 +264,14 @@ impl Writer {
 
     /// Removes files of ids that the newer ones alone make unnecessary.
     fn remove_old_ids(&self, keeping: &mut Keeping) {
-        let mut count: usize = keeping.ids.iter().map(|(_, count)| count).sum();
+        let mut count: usize = keeping.ids.iter().map(|ids| ids.count).sum();
         // The last one stays, even empty: every start looks for it.
         while keeping.ids.len() > 1
-            && let Some((number, oldest)) = keeping.ids.front().copied()
-            && count - oldest >= self.options.ids_remembered
+            && let Some(oldest) = keeping.ids.front().copied()
+            && count - oldest.count >= self.options.ids_remembered
         {
-            self.remove(&Kind::Ids.file_name(number));
-            count -= oldest;
+            self.remove(&Kind::Ids.file_name(oldest.last));
+            count -= oldest.count;
             keeping.ids.pop_front();
         }
     }
@@ -255,13 +290,15 @@ impl Writer {
             }
         }
         (keeping.oldest, keeping.purged) = (purged, purged);
+        keeping.books.clear();
         keeping.ids.clear();
+        keeping.is_merging_held_up = false;
         keeping.accounts = None;
         keeping.notes.clear();
         keeping.only_accounts = true;
     }
 
-    fn remove(&self, name: &str) {
+    pub(super) fn remove(&self, name: &str) {
         if let Err(error) = self.storage.remove(name) {
             self.fail(&format!("{name} cannot be removed: {error}"));
         }
@@ -304,16 +341,15 @@ pub(super) fn write_unfinished(
     kind: Kind,
     number: u32,
     bytes: &[u8],
-) -> io::Result<()> {
+) -> io::Result<Arc<dyn StoredFile>> {
     let file = storage.create(&(kind.file_name(number) + UNFINISHED))?;
     file.allocate(bytes.len() as u64)?;
     file.write_at(bytes, 0)?;
-    file.sync()
+    file.sync()?;
+    Ok(file)
 }
 
-fn finish(storage: &dyn Storage, kind: Kind, number: u32) -> io::Result<()> {
+pub(super) fn finish(storage: &dyn Storage, kind: Kind, number: u32) -> io::Result<()> {
     let name = kind.file_name(number);
     storage.rename(&(name.clone() + UNFINISHED), &name)
 }
-
-const _: () = assert!(books::SETTLEMENT_BYTES == 16 && books::ID_BYTES == 24);

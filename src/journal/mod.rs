@@ -18,8 +18,11 @@
 //!
 //! # On disk
 //! Segments of a fixed size, allocated ahead, hold records in the order of the appends. A segment
-//! whose payments are all over is rewritten as `books`, its settlements sorted, and `ids`. So the
-//! directory grows by 16 bytes a settlement, which is what the exact totals of any window need. What
+//! whose payments are all over is rewritten as `books`, a volume of its settlements in the order of
+//! their time (`volume.rs`), and `ids`; volumes that follow each other are merged now and then
+//! (`merge.rs`). So the directory grows by some 38 bytes a settlement, from which the exact totals of
+//! any window come and where a payment went. What is not rewritten yet is in memory as well
+//! (`shelf.rs`). What
 //! it says of adoptions and rejections goes into `notes`, of which newer files take in older ones
 //! now and then, so that there are few. Nothing but payments that are not over is written into a
 //! newer segment.
@@ -32,7 +35,8 @@
 //! Whose journal it is stands in the file `identity` (`identity.rs`): another instance's is refused,
 //! and a copy is known as one.
 //!
-//! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `books.rs`, `accounts.rs` and `notes.rs`;
+//! The layouts are in `head.rs`, `record.rs`, `entry.rs`, `volume.rs`, `books.rs`, `accounts.rs` and
+//! `notes.rs`;
 //! what is done about damage is told in `recover.rs`, about a full disk in `writer.rs`.
 //!
 //! # What it knows
@@ -56,15 +60,19 @@ pub mod history;
 pub mod identity;
 pub mod inspect;
 mod keeper;
+mod merge;
 mod notes;
 mod outstanding;
+pub mod reading;
 pub mod record;
 mod recover;
 mod salvage;
 mod segment;
+mod shelf;
 pub mod storage;
 mod sync;
 mod unfinished;
+pub mod volume;
 mod writer;
 
 #[cfg(test)]
@@ -80,16 +88,18 @@ use crate::base::clock::{Moment, Timestamp, Until};
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
-use crate::payments::{Attempt, PaymentId};
+use crate::payments::story::Story;
+use crate::payments::{Attempt, Line, PaymentId, Totals, Window};
+use shelf::Shelf;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::Directory;
-use writer::Writer;
+use writer::{Writer, locked};
 
 /// How safe a record is once [`Journal::wait`] has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,6 +308,7 @@ impl std::error::Error for JournalError {}
 /// See the module. [`Journal::none`] keeps nothing: every call succeeds at once.
 pub struct Journal {
     open: Option<Open>,
+    shelf: Arc<Mutex<Shelf>>,
 }
 
 struct Open {
@@ -331,7 +342,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 impl Journal {
     /// A journal that keeps nothing and promises nothing.
     pub fn none() -> Journal {
-        Journal { open: None }
+        Journal { open: None, shelf: Arc::default() }
     }
 
     /// Locks the directory (made if need be) and reads what is there. Blocking.
@@ -373,7 +384,8 @@ impl Journal {
             writer: Arc::new(writer),
             threads: None,
         };
-        Ok((Journal { open: Some(open) }, recovered))
+        let shelf = open.writer.shelf.clone();
+        Ok((Journal { open: Some(open), shelf }, recovered))
     }
 
     /// Starts the two threads. Where two journals share a disk, both are to be
@@ -461,7 +473,72 @@ impl Journal {
     /// How an attempt ended, and what became of a payment. Nobody needs to wait for it: if it is
     /// lost, the attempt is in doubt and the processor is asked again.
     pub fn append(&self, event: &Event) -> Position {
-        self.open.as_ref().map_or(Position::NONE, |open| open.writer.append(event))
+        if let Some(open) = &self.open {
+            return open.writer.append(event);
+        }
+        if let Event::Settled { id, settlement, attempts } = *event {
+            locked(&self.shelf).keep_in_memory(Line { id: Some(id), settlement, attempts });
+        }
+        Position::NONE
+    }
+
+    /// What has been settled in a window, per processor. Reads from the disk what is old: of each
+    /// volume that one of the window's ends lies in, one block.
+    ///
+    /// # Errors
+    /// If that cannot be read, or is damaged.
+    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+        let (mut totals, volumes) = locked(&self.shelf).totals(window);
+        for volume in volumes.values() {
+            shelf::add(&mut totals, volume.totals(window)?);
+        }
+        Ok(totals)
+    }
+
+    /// Where a payment has been settled; of several of one id, the latest. Without a journal only the
+    /// latest payments are known. Reads from the disk.
+    ///
+    /// # Errors
+    /// If what is needed of it cannot be read, or is damaged.
+    pub fn find_settled(&self, id: PaymentId) -> Result<Option<Line>, JournalError> {
+        loop {
+            let places = locked(&self.shelf).places_of(id);
+            let Some(open) = &self.open else { return Ok(places.in_memory) };
+            if !places.records.is_empty() {
+                // What is not in its file yet cannot be read there.
+                self.flush();
+            }
+            match open.writer.settled_at(&places.records, id) {
+                // The segment has just been rewritten, and the shelf knows where that is.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(JournalError::io("read", "a segment", error)),
+                Ok(Some(line)) => return Ok(Some(line)),
+                Ok(None) => {}
+            }
+            for volume in places.volumes.values().rev() {
+                if let Some(line) = volume.find(id)? {
+                    return Ok(Some(line));
+                }
+            }
+            return Ok(None);
+        }
+    }
+
+    /// What is known of a payment that is accepted and not over. Without a journal nothing is.
+    pub fn open_story_of(&self, id: PaymentId) -> Option<Story> {
+        let outstanding::Open { amount, accepted_at, attempt, attempts, .. } =
+            self.open.as_ref()?.writer.open_payment(id)?;
+        Some(match attempt {
+            None => Story::Waiting { amount, accepted_at, attempts },
+            Some((processor, requested_at)) => {
+                Story::InDoubt { amount, accepted_at, processor, requested_at, attempts }
+            }
+        })
+    }
+
+    /// What it takes in memory to know what has been settled, in bytes.
+    pub fn settled_memory_bytes(&self) -> usize {
+        locked(&self.shelf).memory_bytes()
     }
 
     /// These, accepted in place of the other instance, are driven from here on. It may be told so
@@ -504,7 +581,10 @@ impl Journal {
     /// accepted in between is then taken up again by its attempt. Blocks for the making of a file
     /// if none is ready. Ask first whether it [has room](Journal::has_room_to_purge).
     pub fn append_purged(&self) -> Position {
-        let Some(open) = &self.open else { return Position::NONE };
+        let Some(open) = &self.open else {
+            locked(&self.shelf).clear();
+            return Position::NONE;
+        };
         let position = open.writer.append_purged();
         open.wake_keeper();
         position

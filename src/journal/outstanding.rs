@@ -7,7 +7,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::event::Event;
-use crate::payments::{PaymentId, Processor, Rejection};
+use crate::payments::{Attempts, PaymentId, Processor, Rejection};
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -20,6 +20,7 @@ pub struct Open {
     pub accepted_at: Timestamp,
     /// The open attempt: at which processor, and since when.
     pub attempt: Option<(Processor, Timestamp)>,
+    pub attempts: Attempts,
     /// The segment that holds it (and its attempt, or a later one does).
     pub home: u32,
 }
@@ -39,11 +40,13 @@ impl Outstanding {
     pub fn apply(&mut self, home: u32, event: &Event) {
         match *event {
             Event::Accepted { id, amount, accepted_at } => {
-                self.enter(id, Open { amount, accepted_at, attempt: None, home });
+                let attempts = Attempts::default();
+                self.enter(id, Open { amount, accepted_at, attempt: None, attempts, home });
             }
             Event::Attempted { id, processor, requested_at } => {
                 if let Some(payment) = self.payments.get_mut(&id) {
                     payment.attempt = Some((processor, requested_at));
+                    payment.attempts = payment.attempts.and_one();
                 }
             }
             Event::Released { id } => {
@@ -75,6 +78,15 @@ impl Outstanding {
 
     pub fn contains(&self, id: PaymentId) -> bool {
         self.payments.contains_key(&id)
+    }
+
+    pub fn get(&self, id: PaymentId) -> Option<Open> {
+        self.payments.get(&id).copied()
+    }
+
+    /// How often it was attempted, if it is one of them.
+    pub fn attempts_of(&self, id: PaymentId) -> Attempts {
+        self.payments.get(&id).map_or(Attempts::default(), |payment| payment.attempts)
     }
 
     /// How many of them this segment holds.

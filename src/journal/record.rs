@@ -11,7 +11,9 @@
 //!      0     4  CRC-32C of everything behind it, seeded with the segment and the offset
 //!      4     2  length of the whole record in bytes
 //!      6     1  kind
-//!      7     1  detail: the processor (0 default, 1 fallback; for Carried 1, 2, or 0 for none)
+//!      7     1  detail: the processor (0 default, 1 fallback; for Carried 1, 2, or 0 for none); for
+//!               Settled and Carried times 16 besides, how often the payment was attempted (0 not
+//!               known, 15 so often or more)
 //!      8     …  payload, fixed per kind:
 //!
 //! kind  name        length  payload
@@ -41,7 +43,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::{Entry, Key};
 use crate::payments::event::Event;
-use crate::payments::{PaymentId, Processor, Rejection, Settlement};
+use crate::payments::{Attempts, PaymentId, Processor, Rejection, Settlement};
 use std::fmt;
 
 const LENGTH_AT: usize = size_of::<u32>();
@@ -101,6 +103,7 @@ pub enum Record {
         amount: Cents,
         accepted_at: Timestamp,
         attempt: Option<(Processor, Timestamp)>,
+        attempts: Attempts,
     },
     /// When this was written, everything before that position had reached the disk.
     Synced { until: Position },
@@ -159,14 +162,18 @@ impl Record {
             Record::Event(Event::Accepted { .. }) => (1, 0),
             Record::Event(Event::Attempted { processor, .. }) => (2, processor as u8),
             Record::Event(Event::Released { .. }) => (3, 0),
-            Record::Event(Event::Settled { settlement, .. }) => (4, settlement.processor as u8),
+            Record::Event(Event::Settled { settlement, attempts, .. }) => {
+                (4, settlement.processor as u8 | with(attempts))
+            }
             Record::Event(Event::Foreign { .. }) => (5, 0),
             Record::Event(Event::Forwarded { learned, .. }) => (6, u8::from(learned)),
             Record::Event(Event::Purged) => (7, 0),
             Record::Synced { .. } => (8, 0),
             Record::End => (9, 0),
-            Record::Carried { attempt: None, .. } => (10, 0),
-            Record::Carried { attempt: Some((processor, _)), .. } => (10, 1 + processor as u8),
+            Record::Carried { attempt, attempts, .. } => {
+                let processor = attempt.map_or(0, |(processor, _)| 1 + processor as u8);
+                (10, processor | with(attempts))
+            }
             Record::Event(Event::Adopted { .. }) => (11, 0),
             Record::Event(Event::Rejected(_)) => (12, 0),
             Record::Event(Event::Told { .. }) => (13, 0),
@@ -206,7 +213,7 @@ impl Record {
         match *self {
             Record::Event(event) => put_event(&event, bytes),
             Record::Synced { until } => put(bytes, HEAD_BYTES, until.0.to_le_bytes()),
-            Record::Carried { id, amount, accepted_at, attempt } => {
+            Record::Carried { id, amount, accepted_at, attempt, .. } => {
                 put(bytes, ID_AT, id.0.to_le_bytes());
                 put(bytes, AFTER_ID, amount.0.to_le_bytes());
                 put(bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
@@ -219,9 +226,11 @@ impl Record {
 
     /// The record that begins at this offset of a segment's bytes. Never panics.
     pub fn decode(seed: Seed, segment: &[u8], offset: usize) -> Decoded {
-        let Some(bytes) = segment.get(offset..) else {
-            return Decoded::Blank;
-        };
+        segment.get(offset..).map_or(Decoded::Blank, |rest| Record::decode_at(seed, rest, offset))
+    }
+
+    /// The record with which these bytes begin, which are those of a segment from this offset on.
+    pub fn decode_at(seed: Seed, bytes: &[u8], offset: usize) -> Decoded {
         let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else {
             let blank = bytes.iter().all(|byte| *byte == 0);
             return if blank { Decoded::Blank } else { Decoded::Bad("a part of a record") };
@@ -265,6 +274,16 @@ impl Record {
     }
 }
 
+/// How a detail tells of the attempts.
+fn with(attempts: Attempts) -> u8 {
+    attempts.min(Attempts::MANY).0 << 4
+}
+
+/// The reverse: what else a detail says, and the attempts.
+fn without_attempts(detail: u8) -> (u8, Attempts) {
+    (detail & 0x0f, Attempts(detail >> 4))
+}
+
 fn length_of(event: &Event) -> usize {
     match event {
         Event::Accepted { .. } => ACCEPTED_BYTES,
@@ -288,7 +307,7 @@ fn put_event(event: &Event, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
             put(bytes, AFTER_ID, amount.0.to_le_bytes());
             put(bytes, AFTER_AMOUNT, accepted_at.0.to_le_bytes());
         }
-        Event::Settled { id, settlement } => {
+        Event::Settled { id, settlement, .. } => {
             put_id(id);
             put(bytes, AFTER_ID, settlement.amount.0.to_le_bytes());
             put(bytes, AFTER_AMOUNT, settlement.requested_at.0.to_le_bytes());
@@ -330,9 +349,11 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
         },
         3 => Event::Released { id: id()? },
         4 => {
-            let requested_at = Timestamp(number(AFTER_AMOUNT)?);
-            let (processor, amount) = (processor?, amount()?);
-            Event::Settled { id: id()?, settlement: Settlement { processor, amount, requested_at } }
+            let (processor, attempts) = without_attempts(detail);
+            let processor = Processor::ALL.get(usize::from(processor)).copied()?;
+            let (amount, requested_at) = (amount()?, Timestamp(number(AFTER_AMOUNT)?));
+            let settlement = Settlement { processor, amount, requested_at };
+            Event::Settled { id: id()?, settlement, attempts }
         }
         5 => Event::Foreign { id: id()? },
         6 => Event::Forwarded { id: id()?, amount: amount()?, learned: detail != 0 },
@@ -350,10 +371,11 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
 
 fn read_carried(detail: u8, bytes: &[u8]) -> Option<Record> {
     let number = |at| take(bytes, at).map(i64::from_le_bytes);
-    let attempt = match detail {
+    let (processor, attempts) = without_attempts(detail);
+    let attempt = match processor {
         0 => None,
         1 | 2 => {
-            let processor = Processor::ALL[usize::from(detail) - 1];
+            let processor = Processor::ALL[usize::from(processor) - 1];
             Some((processor, Timestamp(number(ACCEPTED_BYTES)?)))
         }
         _ => return None,
@@ -363,6 +385,7 @@ fn read_carried(detail: u8, bytes: &[u8]) -> Option<Record> {
         amount: Cents(number(AFTER_ID)?),
         accepted_at: Timestamp(number(AFTER_AMOUNT)?),
         attempt,
+        attempts,
     })
 }
 
@@ -371,11 +394,12 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Record::Event(event) => show_event(event, f),
-            Record::Carried { id, amount, accepted_at, attempt } => {
+            Record::Carried { id, amount, accepted_at, attempt, attempts } => {
                 write!(f, "Carried {id} {amount} at {accepted_at}")?;
                 attempt.map_or(Ok(()), |(processor, requested_at)| {
                     write!(f, ", attempted at {} requested {requested_at}", processor.name())
-                })
+                })?;
+                show_attempts(*attempts, f)
             }
             Record::Synced { until } => {
                 write!(f, "Synced until {} in segment {}", until.offset(), until.segment())
@@ -392,6 +416,14 @@ impl fmt::Display for Record {
     }
 }
 
+fn show_attempts(attempts: Attempts, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match attempts {
+        Attempts(0) => Ok(()),
+        Attempts::MANY => write!(f, ", {} attempts or more", Attempts::MANY.0),
+        Attempts(count) => write!(f, ", {count} attempts"),
+    }
+}
+
 fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match event {
         Event::Accepted { id, amount, accepted_at } => {
@@ -401,8 +433,10 @@ fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "Attempted {id} at {} requested {requested_at}", processor.name())
         }
         Event::Released { id } => write!(f, "Released {id}"),
-        Event::Settled { id, settlement: Settlement { processor, amount, requested_at } } => {
-            write!(f, "Settled {id} {amount} at {} requested {requested_at}", processor.name())
+        Event::Settled { id, settlement, attempts } => {
+            let Settlement { processor, amount, requested_at } = settlement;
+            write!(f, "Settled {id} {amount} at {} requested {requested_at}", processor.name())?;
+            show_attempts(*attempts, f)
         }
         Event::Foreign { id } => write!(f, "Foreign {id}"),
         Event::Forwarded { id, amount, learned } => {
@@ -468,6 +502,7 @@ mod tests {
                 3 => Event::Settled {
                     id,
                     settlement: Settlement { processor, amount, requested_at },
+                    attempts: Attempts(at.0 as u8 & 15),
                 },
                 4 => Event::Foreign { id },
                 5 => Event::Forwarded { id, amount, learned: flag },
@@ -482,7 +517,8 @@ mod tests {
                 8 => return Record::End,
                 _ => {
                     let attempt = flag.then_some((Processor::ALL[amount.0 as usize % 2], at));
-                    return Record::Carried { id, amount, accepted_at: at, attempt };
+                    let attempts = Attempts(at.0 as u8 & 15);
+                    return Record::Carried { id, amount, accepted_at: at, attempt, attempts };
                 }
             })
         })
@@ -497,13 +533,13 @@ mod tests {
             requested_at: Timestamp(1_752_000_000_123),
         };
         let id = PaymentId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
-        let record = Record::Event(Event::Settled { id, settlement });
+        let record = Record::Event(Event::Settled { id, settlement, attempts: Attempts(3) });
         let mut bytes = Vec::new();
         record.encode(Seed::of_segment(3), 48, &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex[8..],
-            "28000401100f0e0d0c0b0a090807060504030201c6070000000000007b7056eb97010000"[..]
+            "28000431100f0e0d0c0b0a090807060504030201c6070000000000007b7056eb97010000"[..]
         );
         let checksum = u32::from_le_bytes(bytes[..4].try_into().unwrap());
         let start = crc32c::crc32c(&[3, 0, 0, 0]) ^ 48;

@@ -28,12 +28,14 @@
 
 use super::accounts::{Accounts, States};
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
-use super::identity::{self, Change, Held, Identity, Owner, Place};
-use super::keeper::Keeping;
+use super::identity::{self, Change, Identity, Owner, Place};
+use super::keeper::{Held, IdsFile, Keeping};
 use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
+use super::shelf::Shelf;
 use super::storage::{Lack, Storage, random};
+use super::volume::{self, Volume};
 use super::writer::{self, Writer};
 use super::{JournalError, Options, Position, books, notes};
 use crate::base::clock::{Moment, Timestamp};
@@ -41,7 +43,7 @@ use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
 use crate::payments::event::{Books, Event};
 use crate::payments::{Attempt, Payment, PaymentId, Window};
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -90,8 +92,9 @@ pub struct Torn {
 #[derive(Debug, Default)]
 pub struct Listing {
     pub segments: BTreeSet<u32>,
-    pub books: BTreeSet<u32>,
-    pub ids: BTreeSet<u32>,
+    /// The last segment of each and the first: volumes that were merged are of several.
+    pub books: BTreeMap<u32, u32>,
+    pub ids: BTreeMap<u32, u32>,
     /// The accounts of the last books, if they have any.
     pub accounts: Option<u32>,
     /// The notes that count, oldest first, with how many are in each.
@@ -101,16 +104,16 @@ pub struct Listing {
 }
 
 /// What the files mean.
-#[derive(Debug)]
 pub struct Replay {
     pub listing: Listing,
     pub payments: Outstanding,
     pub ids: VecDeque<(PaymentId, Cents)>,
     pub books: Books,
+    pub shelf: Shelf,
+    /// The files of books, oldest first.
+    held: Vec<Held>,
     /// What the notes say, and the segments besides; in the books, when all is read.
     notes: Vec<Event>,
-    /// So many of the settlements are in books.
-    settled_in_books: usize,
     pub accounts: Accounts,
     pub keys: VecDeque<(Key, AccountId, Cents)>,
     pub torn: Option<Torn>,
@@ -133,12 +136,13 @@ impl Listing {
     /// If a file is missing between others.
     pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
         let mut listing = Listing::default();
+        let (mut books, mut ids) = (BTreeSet::new(), BTreeSet::new());
         let (mut accounts, mut notes) = (BTreeSet::new(), BTreeSet::new());
         for name in storage.names().map_err(failed("list", "the directory"))? {
             match Kind::of_file_name(&name) {
                 Some((Kind::Segment, number)) => listing.segments.insert(number),
-                Some((Kind::Books, number)) => listing.books.insert(number),
-                Some((Kind::Ids, number)) => listing.ids.insert(number),
+                Some((Kind::Books, number)) => books.insert(number),
+                Some((Kind::Ids, number)) => ids.insert(number),
                 Some((Kind::Accounts, number)) => accounts.insert(number),
                 Some((Kind::Notes, number)) => notes.insert(number),
                 None => {
@@ -148,10 +152,16 @@ impl Listing {
                 }
             };
         }
+        listing.books = listing.spans(Kind::Books, books, storage)?;
+        listing.ids = listing.spans(Kind::Ids, ids, storage)?;
         let first = listing.first_that_counts(storage)?;
         listing.keep_from(first.unwrap_or(FIRST_NUMBER));
         // Between the rewriting of a segment and its removal both are there: the books count.
-        let superseded: Vec<u32> = listing.segments.intersection(&listing.books).copied().collect();
+        let is_in_books = |number: &u32| {
+            let next = listing.books.range(number..).next();
+            next.is_some_and(|(_, first)| first <= number)
+        };
+        let superseded: Vec<u32> = listing.segments.iter().copied().filter(is_in_books).collect();
         for number in superseded {
             listing.segments.remove(&number);
             listing.leftovers.push(Kind::Segment.file_name(number));
@@ -159,6 +169,33 @@ impl Listing {
         listing.check_complete(first)?;
         listing.choose(accounts, notes, storage)?;
         Ok(listing)
+    }
+
+    /// Of which segments each of these files is. Those that a later one has taken in are superseded.
+    fn spans(
+        &mut self,
+        kind: Kind,
+        numbers: BTreeSet<u32>,
+        storage: &dyn Storage,
+    ) -> Result<BTreeMap<u32, u32>, JournalError> {
+        let (mut spans, mut head) = (BTreeMap::new(), Vec::new());
+        let mut taken_from = u32::MAX;
+        for number in numbers.into_iter().rev() {
+            let name = kind.file_name(number);
+            if number >= taken_from {
+                self.leftovers.push(name);
+                continue;
+            }
+            storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
+            // A damaged head is reported when the whole file is read.
+            let first = match kind {
+                Kind::Books => volume::span(number, &head).map(|span| span.first),
+                _ => books::first_of_ids(number, &head),
+            };
+            taken_from = first.unwrap_or(number);
+            spans.insert(number, taken_from);
+        }
+        Ok(spans)
     }
 
     /// The accounts and the notes of the last books count. Those before are superseded, but for the
@@ -170,7 +207,7 @@ impl Listing {
         mut notes: BTreeSet<u32>,
         storage: &dyn Storage,
     ) -> Result<(), JournalError> {
-        if let Some(last) = self.books.last() {
+        if let Some((last, _)) = self.books.last_key_value() {
             let name = Kind::Books.file_name(*last);
             let mut head = Vec::new();
             storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
@@ -214,9 +251,11 @@ impl Listing {
 
     fn first_that_counts(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
         let mut bytes = Vec::new();
-        let numbers: BTreeSet<u32> = &self.segments | &self.books;
+        let mut numbers = self.segments.clone();
+        numbers.extend(self.books.keys());
         for number in numbers.into_iter().rev() {
-            let kind = if self.books.contains(&number) { Kind::Books } else { Kind::Segment };
+            let first = self.books.get(&number).copied();
+            let kind = if first.is_some() { Kind::Books } else { Kind::Segment };
             let name = kind.file_name(number);
             let limit = FILE_HEAD_BYTES + HEAD_BYTES;
             storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
@@ -226,45 +265,52 @@ impl Listing {
                 _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
             };
             if is_first {
-                return Ok(Some(number));
+                return Ok(Some(first.unwrap_or(number)));
             }
         }
         Ok(None)
     }
 
     fn keep_from(&mut self, first: u32) {
-        let sets = [
-            (Kind::Segment, &mut self.segments),
-            (Kind::Books, &mut self.books),
-            (Kind::Ids, &mut self.ids),
-        ];
-        for (kind, numbers) in sets {
-            let kept = numbers.split_off(&first);
-            let void = std::mem::replace(numbers, kept);
-            self.leftovers.extend(void.into_iter().map(|number| kind.file_name(number)));
+        let kept = self.segments.split_off(&first);
+        let void = std::mem::replace(&mut self.segments, kept);
+        self.leftovers.extend(void.into_iter().map(|number| Kind::Segment.file_name(number)));
+        for (kind, spans) in [(Kind::Books, &mut self.books), (Kind::Ids, &mut self.ids)] {
+            let kept = spans.split_off(&first);
+            let void = std::mem::replace(spans, kept);
+            self.leftovers.extend(void.into_keys().map(|number| kind.file_name(number)));
         }
     }
 
     fn check_complete(&self, first: Option<u32>) -> Result<(), JournalError> {
         let mut expected = first.unwrap_or(FIRST_NUMBER);
-        for number in self.segments.union(&self.books) {
-            if *number != expected {
+        let mut spans = self.books.clone();
+        spans.extend(self.segments.iter().map(|number| (*number, *number)));
+        for (last, first) in spans {
+            if first != expected {
                 let file = Kind::Segment.file_name(expected) + " or its .books";
                 return Err(JournalError::Missing { file });
             }
-            expected = expected.saturating_add(1);
+            expected = last.saturating_add(1);
         }
-        match self.books.last() {
-            Some(last) if !self.ids.contains(last) => {
+        match self.books.last_key_value() {
+            Some((last, _)) if !self.ids.contains_key(last) => {
                 Err(JournalError::Missing { file: Kind::Ids.file_name(*last) })
             }
             _ => Ok(()),
         }
     }
 
-    /// The files of ids in use, newest first: older ones may have been removed.
-    fn ids_newest_first(&self) -> impl Iterator<Item = u32> {
-        self.books.iter().rev().take_while(|number| self.ids.contains(number)).copied()
+    /// The files of ids in use with the first segment of each, newest first: older ones may have
+    /// been removed.
+    fn ids_newest_first(&self) -> impl Iterator<Item = (u32, u32)> {
+        let mut next = self.books.last_key_value().map(|(last, _)| *last);
+        std::iter::from_fn(move || {
+            let last = next?;
+            let first = *self.ids.get(&last)?;
+            next = first.checked_sub(1);
+            Some((first, last))
+        })
     }
 }
 
@@ -279,8 +325,9 @@ impl Replay {
             payments: Outstanding::default(),
             ids: VecDeque::new(),
             books: Books::default(),
+            shelf: Shelf::default(),
+            held: Vec::new(),
             notes: Vec::new(),
-            settled_in_books: 0,
             accounts: Accounts::default(),
             keys: VecDeque::new(),
             torn: None,
@@ -288,12 +335,9 @@ impl Replay {
             end: None,
         };
         let mut bytes = Vec::new();
-        let books: Vec<u32> = replay.listing.books.iter().copied().collect();
+        let books: Vec<u32> = replay.listing.books.keys().copied().collect();
         for number in books {
-            let name = Kind::Books.file_name(number);
-            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
-            let settled = books::add_to(&mut replay.books.summary, number, &bytes)?;
-            replay.settled_in_books += settled[0] + settled[1];
+            replay.read_books(storage, number)?;
         }
         if let Some(number) = replay.listing.accounts {
             let name = Kind::Accounts.file_name(number);
@@ -313,7 +357,7 @@ impl Replay {
             replay.is_of_this_boot &= contents.boot == storage.boot();
             let (offset, ending) = contents.walk(|offset, record| {
                 replay
-                    .apply(*number, &record, ids_remembered)
+                    .apply(*number, offset, &record, ids_remembered)
                     .map_err(|what| JournalError::Corrupt { file: name.clone(), offset, what })
             })?;
             replay.end = Some((*number, offset, ending));
@@ -323,7 +367,7 @@ impl Replay {
                 break;
             }
         }
-        for number in replay.listing.ids_newest_first() {
+        for (_, number) in replay.listing.ids_newest_first() {
             if replay.ids.len() >= ids_remembered {
                 break;
             }
@@ -341,9 +385,26 @@ impl Replay {
         Ok(replay)
     }
 
+    /// Opens a volume; books of an older layout are read.
+    fn read_books(&mut self, storage: &dyn Storage, number: u32) -> Result<(), JournalError> {
+        let (name, mut bytes) = (Kind::Books.file_name(number), Vec::new());
+        storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
+        let span = volume::span(number, &bytes)?;
+        let is_old = books::are_old(&bytes);
+        if is_old {
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
+            self.shelf.add_old(number, &books::old_lines(number, &bytes)?);
+        } else {
+            self.shelf.put(Arc::new(Volume::open(storage, number)?));
+        }
+        self.held.push(Held { span, is_old, is_damaged: false });
+        Ok(())
+    }
+
     fn apply(
         &mut self,
         home: u32,
+        offset: usize,
         record: &Record,
         ids_remembered: usize,
     ) -> Result<(), &'static str> {
@@ -354,7 +415,12 @@ impl Replay {
                     true => self.notes.push(*event),
                     false => self.books.apply(event),
                 }
+                if let Event::Settled { id, settlement, .. } = *event {
+                    self.shelf.record(home, offset, id, settlement);
+                }
                 if *event == Event::Purged {
+                    self.shelf.clear();
+                    self.held.clear();
                     self.notes.clear();
                     self.ids.clear();
                     self.accounts.clear();
@@ -367,8 +433,8 @@ impl Replay {
                     }
                 }
             }
-            Record::Carried { id, amount, accepted_at, attempt } => {
-                self.payments.carry(id, Open { amount, accepted_at, attempt, home });
+            Record::Carried { id, amount, accepted_at, attempt, attempts } => {
+                self.payments.carry(id, Open { amount, accepted_at, attempt, attempts, home });
             }
             Record::Entry(ref entry) => self.apply_entry(entry)?,
             Record::Synced { .. } | Record::End => {}
@@ -387,15 +453,28 @@ impl Replay {
         Ok(())
     }
 
+    /// The books of an older layout.
+    pub fn old_books(&self) -> impl Iterator<Item = u32> {
+        self.held.iter().filter(|held| held.is_old).map(|held| held.span.last)
+    }
+
     /// What a change of settings could harm.
-    fn held(&self) -> Held {
+    fn held(&self) -> identity::Held {
         let mut doubts = [0; 2];
         for (processor, _) in self.payments.iter().filter_map(|(_, payment)| payment.attempt) {
             doubts[processor as usize] += 1;
         }
-        let settled = self.books.summary.totals(Window::default()).map(|totals| totals.count);
-        let is_empty = self.payments.len() == 0 && self.ids.is_empty() && settled == [0, 0];
-        Held { is_empty, doubts }
+        let is_empty = self.payments.len() == 0 && self.ids.is_empty() && !self.has_settled();
+        identity::Held { is_empty, doubts }
+    }
+
+    fn has_settled(&self) -> bool {
+        let (recent, _) = self.shelf.totals(Window::default());
+        recent.iter().any(|it| it.count > 0) || self.is_in_books()
+    }
+
+    fn is_in_books(&self) -> bool {
+        self.held.iter().any(|held| held.span.lines > 0)
     }
 
     /// Payments that are free, and attempts in doubt, the oldest first. All are to be verified, unless
@@ -538,20 +617,28 @@ impl Found {
         let number = repair(&*storage, &replay)?;
         let mut ids = VecDeque::new();
         let mut bytes = Vec::new();
-        for number in replay.listing.ids_newest_first() {
-            let name = Kind::Ids.file_name(number);
+        for (first, last) in replay.listing.ids_newest_first() {
+            let name = Kind::Ids.file_name(last);
             storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
-            ids.push_front((number, books::count_of_ids(number, &bytes)?));
+            ids.push_front(IdsFile { first, last, count: books::count_of_ids(last, &bytes)? });
         }
         let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
         let (accounts, notes) = (replay.listing.accounts, replay.listing.notes.clone());
-        let only_accounts =
-            replay.settled_in_books == 0 && ids.iter().all(|(_, count)| *count == 0);
-        let keeping =
-            Keeping { oldest, purged: 0, ids, accounts, notes, only_accounts, lacks: [None; 3] };
+        let only_accounts = !replay.is_in_books() && ids.iter().all(|ids| ids.count == 0);
+        let keeping = Keeping {
+            oldest,
+            purged: 0,
+            books: replay.held.clone(),
+            ids,
+            accounts,
+            notes,
+            is_merging_held_up: false,
+            only_accounts,
+            lacks: [None; 3],
+        };
         // A new journal is not begun where there is no space for it.
         let (bytes, needed) = (options.segment_bytes, writer::room_to_start(replay.payments.len()));
-        let created = match replay.end.is_some() || replay.settled_in_books > 0 {
+        let created = match replay.end.is_some() || replay.is_in_books() {
             true => Segment::create_what_fits(&*storage, number, bytes, needed),
             false => Segment::create(&*storage, number, bytes),
         };
@@ -572,7 +659,8 @@ impl Found {
             is_copy,
             identity,
         };
-        Ok((Writer::new(storage, options, segment, replay.payments, keeping), recovered))
+        let writer = Writer::new(storage, options, segment, replay.payments, keeping, replay.shelf);
+        Ok((writer, recovered))
     }
 }
 
@@ -629,7 +717,7 @@ fn without_repetitions<T>(all: &mut Vec<T>, id: impl Fn(&T) -> PaymentId) {
 /// Makes the files say what was read from them. Returns the number of the next segment.
 fn repair(storage: &dyn Storage, replay: &Replay) -> Result<u32, JournalError> {
     let listing = &replay.listing;
-    let after_books = listing.books.last().map_or(FIRST_NUMBER, |last| last + 1);
+    let after_books = listing.books.last_key_value().map_or(FIRST_NUMBER, |(last, _)| last + 1);
     let next = match replay.end {
         None => after_books,
         Some((number, FILE_HEAD_BYTES, _)) => number,

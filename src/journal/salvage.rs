@@ -2,8 +2,8 @@
 //! what is not.
 //!
 //! # How
-//! File by file, in the order of their numbers, one in memory at a time. Books, ids and accounts are
-//! whole or lost. A segment is written anew with every record that is intact, under the same number,
+//! File by file, in the order of their numbers, one in memory at a time. Ids and accounts are whole
+//! or lost; of books every block that is whole is kept. A segment is written anew with every record that is intact, under the same number,
 //! and so without its holes; a file that is lost is replaced by an empty one. So TO is a journal as
 //! any other, and means what is left of the history.
 //!
@@ -37,7 +37,7 @@ use super::recover::{self, IDENTITY_BYTES_MAX};
 use super::segment::{Contents, Ending, Piece};
 use super::storage::{Directory, Storage, random};
 use super::unfinished::Unfinished;
-use super::{JournalError, LEDGER_DIRECTORY, notes};
+use super::{JournalError, LEDGER_DIRECTORY, notes, volume};
 use crate::base::clock::Timestamp;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
@@ -47,7 +47,7 @@ use asked::Asked;
 use bridge::{Bridge, Gap};
 use plan::{File, Plan};
 use report::{Report, Window};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -150,11 +150,16 @@ impl Salvage<'_> {
                 "it is missing, with all before it, unless a purge behind it is what is lost";
             self.report.lost(&kind.file_name(plan.lowest - 1), 0, what);
         }
-        for number in plan.lowest..=plan.highest {
-            match number <= plan.last_books {
-                true => self.books(number, plan)?,
-                false => self.segment(number, plan)?,
+        let mut number = plan.lowest;
+        while number <= plan.highest {
+            if number > plan.last_books {
+                self.segment(number, plan)?;
+            } else {
+                let first = number;
+                number = plan.end_of_books(first);
+                self.books(first, number, plan)?;
             }
+            number += 1;
         }
         match plan.highest == plan.last_books {
             true => self.next_is_missing(plan.highest),
@@ -171,8 +176,8 @@ impl Salvage<'_> {
         write().map_err(|error| JournalError::io("write", name, error))
     }
 
-    /// What is left of a segment that was rewritten.
-    fn books(&mut self, number: u32, plan: &Plan) -> Result<(), JournalError> {
+    /// What is left of segments that were rewritten.
+    fn books(&mut self, first: u32, number: u32, plan: &Plan) -> Result<(), JournalError> {
         let (mut bytes, file) = plan::read(self.from, Kind::Books, number)?;
         let known = books::flags(number, &bytes).ok();
         let has_accounts = match number == plan.last_books {
@@ -181,16 +186,22 @@ impl Salvage<'_> {
             false => known.is_some_and(|flags| flags.has_accounts),
         };
         let stands_alone = known.is_some_and(|flags| flags.stands_alone)
-            || number == plan.lowest && plan.stands_alone;
+            || first == plan.lowest && plan.stands_alone;
         let mut remains = None;
         if !matches!(file, File::Whole) {
-            remains = self.instead_of_books(number, plan, &bytes, file)?;
-            bytes = remains.get_or_insert_default().encode(number);
+            let found = self.instead_of_books(number, plan, &bytes, file)?;
+            bytes = volume::encode(first, number, Flags::default(), &found.settled);
+            remains = Some(found);
+        } else if books::are_old(&bytes) {
+            let lines = books::old_lines(number, &bytes)?;
+            bytes = volume::encode(first, number, Flags::default(), &lines);
         }
         // Those that the last books name count.
         let has_notes = number == plan.last_books && self.notes(number, plan, known)?;
         let flags = Flags { stands_alone, has_accounts, notes: has_notes.then_some(number) };
-        self.ids(number, plan, remains.as_ref())?;
+        for segment in first..=number {
+            self.ids(segment, plan, remains.as_ref())?;
+        }
         books::set_flags(number, flags, &mut bytes)?;
         self.count(number, &bytes)?;
         self.write(&Kind::Books.file_name(number), &bytes)
@@ -198,25 +209,26 @@ impl Salvage<'_> {
 
     /// Counts what is in books, and takes note of their times.
     fn count(&mut self, number: u32, bytes: &[u8]) -> Result<(), JournalError> {
-        let settled = books::settlements(number, bytes)?;
-        let mut bounds = Vec::new();
-        for (mut settled, kept) in settled.into_iter().zip(&mut self.kept.settlements) {
-            *kept += settled.len();
-            bounds.extend([settled.next(), settled.next_back()].into_iter().flatten());
+        let books::Contents { settled, bounds } = books::check(number, bytes)?;
+        for (kept, settled) in self.kept.settlements.iter_mut().zip(settled) {
+            *kept += settled;
         }
-        bounds.sort_unstable();
-        bounds.iter().for_each(|(at, _)| self.report.at(*at));
+        if let Some((first, last)) = bounds {
+            self.report.at(first);
+            self.report.at(last);
+        }
         Ok(())
     }
 
-    /// For books that are lost: what the segment has that they were made of, if it is still there.
+    /// For books that are damaged or lost: what the segment has that they were made of, if it is
+    /// still there, or the blocks that are whole.
     fn instead_of_books(
         &mut self,
         number: u32,
         plan: &Plan,
         damaged: &[u8],
         file: File,
-    ) -> Result<Option<Remains>, JournalError> {
+    ) -> Result<Remains, JournalError> {
         let name = Kind::Books.file_name(number);
         let what = match file {
             File::Damaged(what) => what,
@@ -224,17 +236,33 @@ impl Salvage<'_> {
         };
         if plan.has(Kind::Segment, number) {
             self.report.line(format_args!("{name}: {what}: its segment is there instead"));
-            return self.remains(number).map(Some);
+            return self.remains(number);
         }
-        let counts = match books::counts_of_settlements(number, damaged) {
-            Ok([default, fallback]) => {
-                format!("{default} settlements at default, {fallback} at fallback")
+        let mut found = Remains::default();
+        if !books::are_old(damaged) {
+            volume::whole_lines(number, damaged, |mut lines| found.settled.append(&mut lines));
+            found.sort();
+        }
+        let (kept, bytes) = (found.settled.len(), damaged.len());
+        match volume::span(number, damaged) {
+            Ok(span) if span.lines == kept as u64 => {
+                let rest = "all its settlements are there";
+                self.report.line(format_args!("{name}: {what}: {rest}"));
             }
-            Err(_) => "all settlements of a segment".into(),
-        };
-        let bytes = damaged.len();
-        self.report.lost(&name, bytes as u64, format_args!("{what}: {counts}, {bytes} bytes"));
-        Ok(None)
+            Ok(span) => {
+                let lost = span.lines.saturating_sub(kept as u64);
+                let what =
+                    format_args!("{what}: {lost} of {} settlements, {bytes} bytes", span.lines);
+                self.report.lost(&name, bytes as u64, what);
+            }
+            Err(_) => {
+                let what = format_args!(
+                    "{what}: nobody knows how many settlements; {kept} are left, {bytes} bytes"
+                );
+                self.report.lost(&name, bytes as u64, what);
+            }
+        }
+        Ok(found)
     }
 
     /// What there is left in a segment that is not needed for anything else.
@@ -331,28 +359,28 @@ impl Salvage<'_> {
         Ok(!all.is_empty())
     }
 
-    /// The ids of a segment that was rewritten. Older ones than the first that is there are not
-    /// missed: the keeper removes them when the newer ones are enough.
+    /// The ids of a segment that was rewritten, or of several.
     fn ids(
         &mut self,
         number: u32,
         plan: &Plan,
         remains: Option<&Remains>,
     ) -> Result<(), JournalError> {
+        let first = plan.ids.get(&number).copied();
+        if first.is_none() && !plan.lacks_ids(number) {
+            return Ok(());
+        }
         let name = Kind::Ids.file_name(number);
         let (bytes, file) = plan::read(self.from, Kind::Ids, number)?;
         let from_segment = remains.filter(|_| plan.has(Kind::Segment, number));
-        let is_expected = number == plan.last_books
-            || plan.files.iter().any(|(kind, older)| *kind == Kind::Ids && *older < number);
         let what = match file {
             File::Whole => {
-                if remains.is_some() && from_segment.is_none() {
-                    self.ask_about_all(number, &bytes)?;
+                if let (Some(remains), None) = (remains, from_segment) {
+                    self.ask_about_lost(number, &bytes, remains)?;
                 }
                 return self.write(&name, &bytes);
             }
             _ if from_segment.is_some() => String::new(),
-            File::Missing if !is_expected => return Ok(()),
             File::Missing => "it is missing".into(),
             File::Damaged(what) => what,
         };
@@ -361,14 +389,20 @@ impl Salvage<'_> {
             let ids = "the ids accepted then, which count as new if they are sent again";
             self.report.lost(&name, length as u64, format_args!("{what}: {ids}, {length} bytes"));
         }
-        let none = Remains::default();
-        self.write(&name, &from_segment.unwrap_or(&none).encode_ids(number))
+        let ids = from_segment.map_or(&[][..], |remains| &remains.ids);
+        self.write(&name, &books::encode_ids(first.unwrap_or(number), number, ids))
     }
 
-    /// Whatever was accepted in the segment whose settlements are lost.
-    fn ask_about_all(&mut self, number: u32, bytes: &[u8]) -> Result<(), JournalError> {
+    /// Whatever was accepted in segments of which settlements are lost, but for those that are left.
+    fn ask_about_lost(
+        &mut self,
+        number: u32,
+        bytes: &[u8],
+        left: &Remains,
+    ) -> Result<(), JournalError> {
+        let left: HashSet<PaymentId> = left.settled.iter().filter_map(|line| line.id).collect();
         let mut lines = String::new();
-        for (id, amount) in books::ids(number, bytes)? {
+        for (id, amount) in books::ids(number, bytes)?.filter(|(id, _)| !left.contains(id)) {
             let _ = writeln!(lines, "{id} {amount} accepted, settled unless it is below again");
         }
         self.asked.add(self.to, &lines)
@@ -477,9 +511,10 @@ impl Salvage<'_> {
             Record::Synced { .. } | Record::End => return,
             Record::Entry(ref entry) => return self.take_entry(number, name, offset, entry, out),
             Record::Event(ref event) => self.apply(number, event),
-            Record::Carried { id, amount, accepted_at, attempt } => {
+            Record::Carried { id, amount, accepted_at, attempt, attempts } => {
                 self.attempted.remove(&id);
-                self.payments.carry(id, Open { amount, accepted_at, attempt, home: number });
+                let payment = Open { amount, accepted_at, attempt, attempts, home: number };
+                self.payments.carry(id, payment);
             }
         }
         self.kept.records += 1;
@@ -495,7 +530,7 @@ impl Salvage<'_> {
             | Event::Foreign { id }
             | Event::Forwarded { id, .. }
             | Event::Rejected(Rejection { id, .. }) => _ = self.attempted.remove(&id),
-            Event::Settled { id, settlement } => {
+            Event::Settled { id, settlement, .. } => {
                 self.attempted.remove(&id);
                 self.kept.settlements[settlement.processor as usize] += 1;
             }

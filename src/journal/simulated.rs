@@ -295,6 +295,10 @@ impl Storage for Simulated {
         Ok(Arc::new(OpenFile { storage: self.clone(), inode }))
     }
 
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        self.open(name)
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.change(|state| {
             state.find(from)?;
@@ -331,6 +335,18 @@ impl Storage for Simulated {
 }
 
 impl StoredFile for OpenFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.storage.state();
+        let there = state.inodes[self.inode].live.get(offset as usize..);
+        let there = there.and_then(|bytes| bytes.get(..into.len()));
+        into.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.storage.state().inodes[self.inode].live.len() as u64)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let change = Change::Write { offset: offset as usize, bytes: bytes.into() };
         self.storage.change(|state| {

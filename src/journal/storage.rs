@@ -31,6 +31,8 @@ pub trait Storage: Send + Sync {
     /// Makes an empty file, or empties it.
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
+    /// For reading only.
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes new names, renames and removals last.
@@ -44,6 +46,9 @@ pub trait Storage: Send + Sync {
 
 /// One open file.
 pub trait StoredFile: Send + Sync {
+    /// Fills `into`, or an error: [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    fn length(&self) -> io::Result<u64>;
     /// All or an error.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Reserves space up to this length, so that writes below it cannot fail for want of it.
@@ -234,12 +239,16 @@ impl Storage for Directory {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
-        let file = private().create(true).truncate(true).open(self.path.join(name))?;
+        let file = private().read(true).create(true).truncate(true).open(self.path.join(name))?;
         Ok(Arc::new(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
         Ok(Arc::new(private().open(self.path.join(name))?))
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        Ok(Arc::new(File::open(self.path.join(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -273,6 +282,14 @@ impl Storage for Directory {
 }
 
 impl StoredFile for File {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(into, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(bytes, offset)
     }

@@ -14,22 +14,24 @@
 //! ([`Writer::has_room_for_attempt`]): at that point every attempt under way can end, and then
 //! everything waits for space. The keeper tries again every second.
 //!
-//! Locks, taken in this order: keeping, syncing, writing, appending, next.
+//! Locks, taken in this order: keeping, syncing, writing, shelf, appending, next.
 
-use super::head::FILE_HEAD_BYTES;
+use super::head::{FILE_HEAD_BYTES, Kind};
 use super::outstanding::{Open, Outstanding};
 use super::record::{
     ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, Record,
     SETTLED_BYTES, SYNCED_BYTES,
 };
 use super::segment::Segment;
+use super::shelf::{self, Shelf};
 use super::storage::{Lack, Storage};
-use super::{Options, Position};
+use super::{JournalError, Options, Position};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
-use crate::payments::{Attempt, PaymentId};
+use crate::payments::{Attempt, Attempts, Line, PaymentId, Settlement, Totals, Window};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -74,6 +76,9 @@ pub struct Writer {
     pub(super) syncing: Mutex<Vec<Arc<Segment>>>,
     pub(super) waiting: Mutex<Vec<(Position, Waker)>>,
     pub(super) keeping: Mutex<super::keeper::Keeping>,
+    /// What is settled is put there while it is appended, so that the keeper never has rewritten a
+    /// segment of which the shelf does not know all.
+    pub(super) shelf: Arc<Mutex<Shelf>>,
     appended: AtomicU64,
     written: AtomicU64,
     pub(super) synced: AtomicU64,
@@ -134,6 +139,7 @@ impl Writer {
         segment: Segment,
         payments: Outstanding,
         keeping: super::keeper::Keeping,
+        shelf: Shelf,
     ) -> Writer {
         let start = Position::new(segment.number, FILE_HEAD_BYTES);
         let room = Segment::room(segment.bytes);
@@ -158,6 +164,7 @@ impl Writer {
             syncing: Mutex::default(),
             waiting: Mutex::default(),
             keeping: Mutex::new(keeping),
+            shelf: Arc::new(Mutex::new(shelf)),
             appended: AtomicU64::new(start.0),
             written: AtomicU64::new(start.0),
             synced: AtomicU64::new(start.0),
@@ -241,14 +248,28 @@ impl Writer {
         // It was accepted just before a purge and reached the dispatcher just after it.
         let attempt = Some((processor, requested_at));
         let (amount, accepted_at) = (payment.amount, payment.accepted_at);
-        self.carry(appending, id, Open { amount, accepted_at, attempt, home: 0 });
+        let attempts = Attempts::default().and_one();
+        self.carry(appending, id, Open { amount, accepted_at, attempt, attempts, home: 0 });
         self.publish(appending);
         appending.position()
     }
 
     /// Anything but acceptances, attempts and purges, which have methods of their own.
     pub fn append(&self, event: &Event) -> Position {
-        self.append_in(&mut locked(&self.appending), event)
+        match *event {
+            Event::Settled { id, settlement, .. } => self.append_settled(id, settlement),
+            _ => self.append_in(&mut locked(&self.appending), event),
+        }
+    }
+
+    fn append_settled(&self, id: PaymentId, settlement: Settlement) -> Position {
+        let mut shelf = locked(&self.shelf);
+        let appending = &mut locked(&self.appending);
+        let attempts = appending.payments.attempts_of(id);
+        let event = Event::Settled { id, settlement, attempts };
+        let position = self.append_in(appending, &event);
+        shelf.record(position.segment(), position.offset() - SETTLED_BYTES, id, settlement);
+        position
     }
 
     fn append_in(&self, appending: &mut Appending, event: &Event) -> Position {
@@ -256,6 +277,32 @@ impl Writer {
         appending.payments.apply(position.segment(), event);
         self.publish(appending);
         position
+    }
+
+    /// See [`super::Journal::totals`].
+    ///
+    /// # Errors
+    /// If a volume cannot be read.
+    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+        locked(&self.shelf).read_totals(window)
+    }
+
+    pub fn open_payment(&self, id: PaymentId) -> Option<Open> {
+        locked(&self.appending).payments.get(id)
+    }
+
+    /// The first of these records that is the settlement of this payment.
+    pub fn settled_at(&self, records: &[(u32, usize)], id: PaymentId) -> io::Result<Option<Line>> {
+        for (segment, offset) in records {
+            let file = self.storage.open_to_read(&Kind::Segment.file_name(*segment))?;
+            let mut bytes = [0; SETTLED_BYTES];
+            file.read_at(&mut bytes, *offset as u64)?;
+            let line = shelf::settled_record(*segment, &bytes, *offset);
+            if let Some(line) = line.filter(|line| line.id == Some(id)) {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
     }
 
     /// An entry of the ledger.
@@ -290,6 +337,7 @@ impl Writer {
     /// and the disk be full, the process ends: what is forgotten in memory must not be left in the
     /// journal.
     pub fn append_purged(&self) -> Position {
+        let mut shelf = locked(&self.shelf);
         let appending = &mut locked(&self.appending);
         if appending.offset > FILE_HEAD_BYTES && !self.roll(appending) {
             self.fail("the disk is full: a purge that has begun cannot be written");
@@ -299,13 +347,14 @@ impl Writer {
         appending.purged = home;
         appending.payments.apply(home, &Event::Purged);
         self.publish(appending);
+        shelf.clear();
         position
     }
 
     /// Writes a payment again, whole, into the segment in use.
     fn carry(&self, appending: &mut Appending, id: PaymentId, payment: Open) {
-        let Open { amount, accepted_at, attempt, .. } = payment;
-        let record = Record::Carried { id, amount, accepted_at, attempt };
+        let Open { amount, accepted_at, attempt, attempts, .. } = payment;
+        let record = Record::Carried { id, amount, accepted_at, attempt, attempts };
         let home = self.put(appending, record).segment();
         appending.payments.carry(id, Open { home, ..payment });
     }

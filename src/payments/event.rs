@@ -4,8 +4,7 @@
 //! Knows nothing of files, nor of who is told. What an event does to the payments that are not over
 //! is in `journal/outstanding.rs`: it is the journal that keeps them across a death.
 
-use super::summary::SummaryIndex;
-use super::{PaymentId, Processor, Rejection, Settlement};
+use super::{Attempts, PaymentId, Processor, Rejection, Settlement};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 
@@ -19,8 +18,9 @@ pub enum Event {
     Attempted { id: PaymentId, processor: Processor, requested_at: Timestamp },
     /// The attempt was certainly not booked: the payment is free again.
     Released { id: PaymentId },
-    /// The processor holds the payment. Counts by itself: the acceptance may be long gone.
-    Settled { id: PaymentId, settlement: Settlement },
+    /// The processor holds the payment. Counts by itself: the acceptance may be long gone. How often
+    /// it was attempted the journal adds.
+    Settled { id: PaymentId, settlement: Settlement, attempts: Attempts },
     /// Somebody else holds a payment of this id. Ours is over, and not counted.
     Foreign { id: PaymentId },
     /// The other instance owns the payment from here on: handed over to it, or, if it is only
@@ -49,11 +49,10 @@ impl Event {
     }
 }
 
-/// What has become of the payments of one instance.
+/// What has become of the payments of one instance besides those that are settled, which are on the
+/// journal's shelf.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// Everything settled.
-    pub summary: SummaryIndex,
     /// Driven here in place of the other instance, which is still to be told, in that order.
     pub adopted: Vec<(PaymentId, Cents)>,
     /// Refused by every processor they may go to, in that order.
@@ -63,7 +62,6 @@ pub struct Books {
 impl Books {
     pub fn apply(&mut self, event: &Event) {
         match *event {
-            Event::Settled { settlement, .. } => self.summary.record(settlement),
             Event::Adopted { id, amount } => self.adopted.push((id, amount)),
             // One by one: a start, which may have very many, takes them out by itself.
             Event::Told { id } => self.adopted.retain(|(adopted, _)| *adopted != id),
@@ -72,6 +70,7 @@ impl Books {
             Event::Accepted { .. }
             | Event::Attempted { .. }
             | Event::Released { .. }
+            | Event::Settled { .. }
             | Event::Foreign { .. }
             | Event::Forwarded { .. } => {}
         }

@@ -110,6 +110,18 @@ impl IdWindow {
         }
     }
 
+    /// The amount of a payment whose id is remembered.
+    pub fn amount_of(&self, id: PaymentId) -> Option<Cents> {
+        let hash = self.hasher.hash_one(id);
+        let shard = self.shard(hash);
+        if shard.table.is_empty() {
+            return None;
+        }
+        let wanted = Remembered::new(id, Cents(0)).id;
+        let place = shard.find(hash, |slot| slot.id == wanted).ok()?;
+        Some(shard.ring[shard.table[place].position()].amount)
+    }
+
     /// Forgets every id and gives the memory back.
     pub fn clear(&self) {
         for shard in &self.shards {

@@ -15,6 +15,7 @@ pub mod observed;
 pub mod processor;
 pub mod queue;
 pub mod router;
+pub mod story;
 pub mod summary;
 
 use crate::base::clock::{Moment, Timestamp};
@@ -224,6 +225,31 @@ pub struct Settlement {
     pub requested_at: Timestamp,
 }
 
+/// A settlement as the books keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// `None` in books of before version 3 of the layout, which did not keep it.
+    pub id: Option<PaymentId>,
+    pub settlement: Settlement,
+    /// See [`Attempts`].
+    pub attempts: Attempts,
+}
+
+/// How often a payment was attempted, as far as this instance knows: 0 if it does not, and
+/// [`Attempts::MANY`] for so many or more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempts(pub u8);
+
+impl Attempts {
+    /// Four bits, which is what records have for it.
+    pub const MANY: Attempts = Attempts(15);
+
+    /// After one more.
+    pub fn and_one(self) -> Attempts {
+        Attempts(self.0 + 1).min(Attempts::MANY)
+    }
+}
+
 /// How many payments, and how much money.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -246,6 +272,11 @@ pub struct Window {
 }
 
 impl Window {
+    /// Whether it lies in it. Both bounds are inclusive.
+    pub fn contains(self, at: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= at) && self.to.is_none_or(|to| at <= to)
+    }
+
     /// Whether no time lies in it.
     pub fn is_empty(self) -> bool {
         matches!((self.from, self.to), (Some(from), Some(to)) if from > to)

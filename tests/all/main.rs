@@ -31,5 +31,6 @@ mod restarts;
 mod server;
 mod simulation;
 mod storms;
+mod stories;
 mod surroundings;
 mod tidy;

@@ -6,6 +6,7 @@
 
 mod ledger;
 pub mod query;
+mod story;
 
 use crate::base::json;
 use crate::base::limits::RETRY_AFTER_S;
@@ -16,6 +17,7 @@ use crate::cluster::messages::{
 use crate::cluster::peer::{PeerError, PurgeError};
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Done, Node};
+use crate::journal::JournalError;
 use crate::ledger::{AccountId, Transaction};
 use crate::net::http::Connection;
 use crate::net::http::request::{Method, Request};
@@ -60,6 +62,7 @@ pub enum Then {
 /// A request whose answer takes waiting for somebody.
 pub enum Call {
     Summary(Window),
+    Story(PaymentId),
     /// Those of this instance.
     Totals(Window),
     Purge {
@@ -123,6 +126,9 @@ fn handle_entry(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<
     use Method::{Get, Head, Post};
     if let Some(path) = request.path.strip_prefix(b"/clientes/") {
         return ledger::handle_entry(node, path, request, frame, out);
+    }
+    if let Some(path) = request.path.strip_prefix(b"/payments/") {
+        return story::handle(path, request, frame, out);
     }
     match (request.path, request.method) {
         // Only if it was written with percent signs.
@@ -237,6 +243,9 @@ fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
 /// Where the other instance finds the accounts kept here.
 const ACCOUNTS: &[u8] = b"/peer/accounts/";
 
+/// Where it finds what is known here of a payment.
+const STORIES: &[u8] = b"/peer/payments/";
+
 fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
     use Method::{Get, Head, Post};
     match (request.path, request.method) {
@@ -260,6 +269,9 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
         (path, _) if path.starts_with(ACCOUNTS) => {
             return ledger::handle_peer(node, &path[ACCOUNTS.len()..], request, frame, out);
         }
+        (path, Get) if path.starts_with(STORIES) => {
+            story::answer_peer(node, &path[STORIES.len()..], frame, out);
+        }
         (b"/peer/hello", Post) => greeted(node, request.body, frame, out),
         (b"/peer/payments", Post) => return take_offer(node, request.body, frame, out),
         (b"/peer/adopted", Get) => {
@@ -275,8 +287,9 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
             Ok(bounds) => {
                 let window = Window::from(bounds);
                 match node.payments.totals(window) {
-                    Some(totals) => message(out, frame, &TotalsMessage::new(totals)),
-                    None => return Then::Call(Call::Totals(window)),
+                    Ok(Some(totals)) => message(out, frame, &TotalsMessage::new(totals)),
+                    Ok(None) => return Then::Call(Call::Totals(window)),
+                    Err(error) => turn_away(out, frame, unreadable(&error).0),
                 }
             }
             Err(reason) => error(out, frame, 400, None, &reason),
@@ -354,9 +367,10 @@ impl Call {
                 Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
                 Err(PeerError(reason)) => turn_away(out, frame, reason),
             },
-            Call::Totals(window) => {
-                message(out, frame, &TotalsMessage::new(own_totals(node, window).await));
-            }
+            Call::Totals(window) => match own_totals(node, window).await {
+                Ok(totals) => message(out, frame, &TotalsMessage::new(totals)),
+                Err(PeerError(reason)) => turn_away(out, frame, reason),
+            },
             Call::Offer(id, amount) => {
                 return answer_payment(node, offer(node, id, amount).await, frame, out);
             }
@@ -367,6 +381,7 @@ impl Call {
             Call::Statement(id) => {
                 ledger::pass_on_statement(node.cluster.peer_up(), id, frame, out).await;
             }
+            Call::Story(id) => story::answer(node, id, frame, out).await,
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
                 Err(NotPurged::Refused) => {
@@ -393,13 +408,20 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
 }
 
 /// What this instance has settled. Just after a start it may have to wait until that is known.
-async fn own_totals(node: &Node, window: Window) -> [Totals; 2] {
+async fn own_totals(node: &Node, window: Window) -> Result<[Totals; 2], PeerError> {
     loop {
         match node.payments.totals(window) {
-            Some(totals) => return totals,
-            None => monoio::time::sleep(PAST_LOOK_EVERY).await,
+            Ok(Some(totals)) => return Ok(totals),
+            Ok(None) => monoio::time::sleep(PAST_LOOK_EVERY).await,
+            Err(error) => return Err(unreadable(&error)),
         }
     }
+}
+
+/// Says so in the log, too.
+fn unreadable(error: &JournalError) -> PeerError {
+    log::error!("{error}");
+    PeerError("The books of this instance cannot be read: its log says why.")
 }
 
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
@@ -408,7 +430,7 @@ async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerEr
     if window.is_empty() {
         return Ok(Default::default());
     }
-    let mut totals = own_totals(node, window).await;
+    let mut totals = own_totals(node, window).await?;
     if let Some(peer) = node.cluster.peer() {
         let theirs = peer.totals(window).await?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::journal::simulated::Fault;
+use crate::journal::volume::Span;
 
 /// One journal, its model, and everything it may come back as.
 struct Day {
@@ -109,7 +110,7 @@ impl Day {
             }
         };
         let promised = promised[usize::from(by_power)];
-        let found = Model::of_recovered(&recovered);
+        let found = Model::of_recovered(&writer, &recovered);
         let sure = self.history.partition_point(|(position, _)| *position <= promised);
         let first = Model::default();
         let start = sure.checked_sub(1).map_or(&first, |last| &self.history[last].1);
@@ -133,6 +134,12 @@ impl Day {
 fn files(storage: &Simulated, extension: &str) -> usize {
     use crate::journal::storage::Storage;
     storage.names().unwrap().iter().filter(|name| name.ends_with(extension)).count()
+}
+
+/// Of which segments the books are.
+fn spans(storage: &Simulated) -> Vec<Span> {
+    let replay = Replay::new(storage, 0).unwrap();
+    replay.shelf.volumes().values().map(|volume| volume.span()).collect()
 }
 
 /// Power lost and processes killed at any operation, in the middle of repairs too; whatever was
@@ -172,12 +179,17 @@ fn a_crash_at_each_single_operation() {
         let operations = storage.operations();
         let [books, accounts, notes] =
             [".books", ".accounts", ".notes"].map(|it| files(&storage, it));
-        let expected = match traffic {
-            Traffic::Payments => books > 3 && accounts == 0,
-            Traffic::Entries => books == 1 && accounts == 1,
-            Traffic::Both => books > 3 && accounts == 1,
-            Traffic::Notes => books > 3 && notes > 1,
-        };
+        // Of how many segments, and how many of those in one that was merged.
+        let spans = spans(&storage);
+        let merged = spans.iter().map(|span| span.last - span.first).max().unwrap_or(0);
+        let rewritten = spans.last().map_or(0, |span| span.last);
+        let expected = rewritten > 3
+            && match traffic {
+                Traffic::Payments => merged > 1 && accounts == 0,
+                Traffic::Entries => books == 1 && accounts == 1,
+                Traffic::Both => merged > 1 && accounts == 1,
+                Traffic::Notes => merged > 1 && notes > 1,
+            };
         assert!(
             expected && operations > 150,
             "{traffic:?}: {operations} operations, {books} {accounts} {notes}"
@@ -198,8 +210,8 @@ fn a_crash_at_each_single_operation() {
                 let possible = &history[sure - 1..];
                 let context = format!("{traffic:?}, operation {operation}, by power: {by_power}");
                 assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
-                let (_, recovered) = open(&storage, options(400)).unwrap();
-                assert_eq!(Model::of_recovered(&recovered), found, "{context}");
+                let (writer, recovered) = open(&storage, options(400)).unwrap();
+                assert_eq!(Model::of_recovered(&writer, &recovered), found, "{context}");
                 assert_eq!(replayed(&storage).unwrap(), found, "{context}, opened twice");
                 assert!(files(&storage, ".accounts") <= 1, "{context}: none is superfluous");
             }

@@ -169,7 +169,7 @@ fn figures_of_a_start() {
         };
         writer.append_attempted(&Attempt { payment, processor, requested_at: at });
         let settlement = Settlement { processor, amount, requested_at: at };
-        writer.append(&Event::Settled { id: id(number), settlement });
+        writer.append(&Event::Settled { id: id(number), settlement, attempts: Attempts(0) });
         if number.is_multiple_of(1024) {
             writer.flush();
             if writer.appended().segment() > segment && number < PAYMENTS - 2_000_000 {
@@ -200,13 +200,13 @@ fn figures_of_a_start() {
         let started = Instant::now();
         let replay = Replay::new(&Directory::read_only(&path.0).unwrap(), 1_000_000).unwrap();
         let took = started.elapsed();
-        let totals = replay.books.summary.totals(Window::default());
+        let totals = replay.shelf.read_totals(Window::default()).unwrap();
         assert_eq!(totals[0].count + totals[1].count, PAYMENTS);
         assert_eq!(replay.ids.len(), 1_000_000);
         println!(
             "start: {took:?} for {books} books, {segments} segments, {id_files} ids; {:.2} B a \
              settlement in memory",
-            replay.books.summary.memory_bytes() as f64 / PAYMENTS as f64
+            replay.shelf.memory_bytes() as f64 / PAYMENTS as f64
         );
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

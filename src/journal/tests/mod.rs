@@ -15,15 +15,20 @@ mod salvage;
 
 pub use real::temporary;
 
+use super::outstanding::Outstanding;
 use super::recover::{self, Recovered, Replay};
+use super::shelf::Shelf;
 use super::simulated::{Random, Simulated};
+use super::storage::Storage;
 use super::writer::Writer;
 use super::{Durability, JournalError, Options, Position};
 use crate::base::clock::{Micros, Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
 use crate::payments::event::Event;
-use crate::payments::{Attempt, Payment, PaymentId, Processor, Rejection, Settlement, Window};
+use crate::payments::{
+    Attempt, Attempts, Line, Payment, PaymentId, Processor, Rejection, Settlement, Window,
+};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -60,7 +65,10 @@ type Open = (i64, i64, Option<(Processor, i64)>);
 #[derive(Clone, Debug, Default)]
 struct Model {
     open: BTreeMap<PaymentId, Open>,
+    /// How often each of those was attempted.
+    attempts: BTreeMap<PaymentId, Attempts>,
     settled: [(u64, i128); 2],
+    lines: BTreeMap<PaymentId, (Settlement, Attempts)>,
     ids: Vec<(PaymentId, Cents)>,
     adopted: Vec<(PaymentId, Cents)>,
     rejected: Vec<Rejection>,
@@ -71,10 +79,13 @@ struct Model {
 /// Keys are forgotten with their segments, the oldest first.
 impl PartialEq for Model {
     fn eq(&self, other: &Model) -> bool {
-        let Model { open, settled, ids, adopted, rejected, accounts, keys } = self;
-        let rest = (open, settled, ids, adopted, rejected, accounts);
-        let Model { open, settled, ids, adopted, rejected, accounts, .. } = other;
-        rest == (open, settled, ids, adopted, rejected, accounts)
+        let of_payments = |it: &Model| {
+            let Model { open, attempts, settled, lines, ids, adopted, rejected, .. } = it.clone();
+            (open, attempts, settled, lines, ids, adopted, rejected)
+        };
+        let (keys, accounts) = (&self.keys, &self.accounts);
+        of_payments(self) == of_payments(other)
+            && *accounts == other.accounts
             && (keys.ends_with(&other.keys) || other.keys.ends_with(keys))
     }
 }
@@ -118,24 +129,34 @@ impl Model {
         match step {
             Step::Accept(id, cents, at) => {
                 self.open.insert(id, (cents, at, None));
+                self.attempts.insert(id, Attempts(0));
                 self.know(id, cents);
             }
             Step::Learn(id, cents) => self.know(id, cents),
             Step::Attempt(id, processor, at) => {
                 self.open.get_mut(&id).unwrap().2 = Some((processor, at));
+                let attempts = self.attempts.get_mut(&id).unwrap();
+                *attempts = attempts.and_one();
             }
             Step::Release(id) => self.open.get_mut(&id).unwrap().2 = None,
             Step::Settle(id) => {
                 let (cents, _, attempt) = self.open.remove(&id).unwrap();
-                let settled = &mut self.settled[attempt.unwrap().0 as usize];
+                let (processor, at) = attempt.unwrap();
+                let settled = &mut self.settled[processor as usize];
                 settled.0 += 1;
                 settled.1 += i128::from(cents);
+                let (amount, requested_at) = (Cents(cents), Timestamp(at));
+                let attempts = self.attempts.remove(&id).unwrap();
+                let settlement = Settlement { processor, amount, requested_at };
+                self.lines.insert(id, (settlement, attempts));
             }
             Step::Foreign(id) | Step::Forward(id) => {
                 self.open.remove(&id).unwrap();
+                self.attempts.remove(&id);
             }
             Step::Reject(id) => {
                 self.open.remove(&id).unwrap();
+                self.attempts.remove(&id);
                 self.rejected.push(rejection(id));
                 self.rejected.sort_unstable_by_key(|it| it.id);
             }
@@ -188,7 +209,7 @@ impl Model {
                 let (processor, at) = attempt.unwrap();
                 let (amount, requested_at) = (Cents(cents), Timestamp(at));
                 let settlement = Settlement { processor, amount, requested_at };
-                writer.append(&Event::Settled { id, settlement })
+                writer.append(&Event::Settled { id, settlement, attempts: Attempts::default() })
             }
             Step::Foreign(id) => writer.append(&Event::Foreign { id }),
             Step::Forward(id) => {
@@ -274,7 +295,7 @@ impl Model {
         Entry { account, sequence: history.sequence + 1, transaction, balance, at, key }
     }
 
-    fn of(replay: &Replay) -> Model {
+    fn of(replay: &Replay, storage: &dyn Storage) -> Model {
         let (waiting, doubts) = replay.outstanding();
         let model = Model {
             ids: replay.ids.iter().copied().collect(),
@@ -284,46 +305,47 @@ impl Model {
             rejected: replay.books.rejected.clone(),
             ..Model::default()
         };
-        model.with(&waiting, &doubts, &replay.books.summary)
+        model.with(&waiting, &doubts).settled(&replay.payments, &replay.shelf, storage)
     }
 
-    fn of_recovered(recovered: &Recovered) -> Model {
+    fn of_recovered(writer: &Writer, recovered: &Recovered) -> Model {
         let Recovered { waiting, doubts, ids, books, accounts, keys, .. } = recovered;
         let (adopted, rejected) = (books.adopted.clone(), books.rejected.clone());
         let (ids, keys) = (ids.clone(), keys.clone());
         let accounts = accounts.clone().into_iter().collect();
-        Model { ids, adopted, rejected, accounts, keys, ..Model::default() }.with(
-            waiting,
-            doubts,
-            &books.summary,
-        )
+        Model { ids, adopted, rejected, accounts, keys, ..Model::default() }
+            .with(waiting, doubts)
+            .settled(&writer.payments(), &writer.shelf.lock().unwrap(), &*writer.storage)
     }
 
-    fn with(
-        self,
-        waiting: &[Payment],
-        doubts: &[Attempt],
-        summary: &crate::payments::summary::SummaryIndex,
-    ) -> Model {
+    fn with(self, waiting: &[Payment], doubts: &[Attempt]) -> Model {
         let waiting = waiting.iter().map(|it| (it.id, (it.amount.0, it.accepted_at.0, None)));
         let doubts = doubts.iter().map(|it| {
             let attempt = Some((it.processor, it.requested_at.0));
             (it.payment.id, (it.payment.amount.0, it.payment.accepted_at.0, attempt))
         });
         let open = waiting.chain(doubts).collect();
-        let settled = summary.totals(Window::default()).map(|it| (it.count, it.amount.0));
         let Model { mut adopted, mut rejected, .. } = self;
         // Those that were written again come last.
         adopted.sort_unstable();
         rejected.sort_unstable_by_key(|it| it.id);
-        Model { open, settled, adopted, rejected, ..self }
+        Model { open, adopted, rejected, ..self }
+    }
+
+    fn settled(mut self, payments: &Outstanding, shelf: &Shelf, storage: &dyn Storage) -> Model {
+        let totals = shelf.read_totals(Window::default()).unwrap();
+        self.settled = totals.map(|it| (it.count, it.amount.0));
+        self.attempts = payments.iter().map(|(id, open)| (id, open.attempts)).collect();
+        let line = |line: Line| (line.id.unwrap(), (line.settlement, line.attempts));
+        self.lines = shelf.lines(storage).into_iter().map(line).collect();
+        self
     }
 }
 
 /// What the files mean, without changing them.
 fn replayed(storage: &Simulated) -> Result<Model, JournalError> {
     let replay = Replay::new(storage, IDS_REMEMBERED)?;
-    Ok(Model::of(&replay))
+    Ok(Model::of(&replay, storage))
 }
 
 fn open(storage: &Simulated, options: Options) -> Result<(Writer, Recovered), JournalError> {

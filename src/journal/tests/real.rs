@@ -47,7 +47,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 pub fn settled(id: PaymentId, requested_at: Timestamp) -> Event {
     let settlement = Settlement { processor: Processor::Default, amount: Cents(10), requested_at };
-    Event::Settled { id, settlement }
+    Event::Settled { id, settlement, attempts: Attempts::default() }
 }
 
 #[test]
@@ -70,8 +70,9 @@ fn what_was_settled_and_what_was_not_is_there_after_a_restart() {
         }
     }
     let options = Options::new(Durability::Process, 1000, 100);
-    let (_journal, recovered) = Journal::open(&path.0, options).unwrap();
-    let found = Model::of_recovered(&recovered);
+    let (journal, recovered) = Journal::open(&path.0, options).unwrap();
+    let writer = &journal.open.as_ref().unwrap().writer;
+    let found = Model::of_recovered(writer, &recovered);
     assert_eq!(found.settled, [(18, 180), (0, 0)]);
     assert_eq!((found.open.len(), found.ids.len(), recovered.torn), (2, 20, None));
 }
@@ -164,7 +165,7 @@ fn threads_share_writes_and_syncs() {
     let replay = Replay::new(&Directory::read_only(&path.0).unwrap(), 50).unwrap();
     let (waiting, doubts) = replay.outstanding();
     assert_eq!((waiting.len(), doubts.len()), (0, THREADS as usize));
-    let totals = replay.books.summary.totals(Window::default());
+    let totals = replay.shelf.read_totals(Window::default()).unwrap();
     assert_eq!(u128::from(totals[0].count), THREADS * (PER_THREAD - 1));
     assert!(!replay.listing.books.is_empty());
 }

@@ -36,16 +36,17 @@ fn attempt(id: u128) -> Attempt {
 fn settle(writer: &Writer, id: u128) {
     let (processor, amount, requested_at) = (Processor::Default, Cents(1), Timestamp(1));
     let settlement = Settlement { processor, amount, requested_at };
-    writer.append(&Event::Settled { id: PaymentId(id), settlement });
+    let attempts = Attempts::default();
+    writer.append(&Event::Settled { id: PaymentId(id), settlement, attempts });
 }
 
-/// The disk has room for three segments. Payments are refused before it is full, and every one
+/// The disk has room for three segments, and for what is left of one. Payments are refused before it is full, and every one
 /// that was accepted can be attempted and settled, with a sync between any two records. Then the
 /// old segments are rewritten, and there is room again.
 #[test]
 fn a_full_disk_refuses_payments_and_settles_what_it_took() {
     let storage = Simulated::default();
-    storage.set_capacity(Some(3 * SEGMENT + SEGMENT / 2));
+    storage.set_capacity(Some(3 * SEGMENT + SEGMENT / 10 * 9));
     let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
     let sync = || {
         writer.flush();
@@ -153,7 +154,7 @@ fn old_payments_are_carried_over() {
     assert!(ids <= 2, "{ids} files of ids, for {IDS_REMEMBERED} ids");
     drop(writer);
     let (writer, recovered) = open(&storage, options(4096)).unwrap();
-    let found = Model::of_recovered(&recovered);
+    let found = Model::of_recovered(&writer, &recovered);
     assert_eq!(found.settled[0].0, 2_900);
     assert_eq!(found.open[&PaymentId(1)], (1, 5, None));
     assert_eq!(found.open[&PaymentId(2)], (2, 5, Some((Processor::Default, 1))));
@@ -342,7 +343,7 @@ fn a_smaller_queue_than_what_waits_is_drained() {
 fn a_start_on_a_full_disk_gives_space_back() {
     const SEGMENT: usize = 1 << 20;
     let storage = Simulated::default();
-    storage.set_capacity(Some(SEGMENT / 4 * 7));
+    storage.set_capacity(Some(SEGMENT / 10 * 19));
     let (writer, _) = open(&storage, options(SEGMENT)).unwrap();
     let mut id = 0;
     while writer.has_room() {

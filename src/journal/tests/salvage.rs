@@ -6,8 +6,9 @@ use crate::journal::head::{FILE_HEAD_BYTES, Kind as FileKind};
 use crate::journal::record::Record;
 use crate::journal::salvage;
 use crate::journal::segment::{Contents, Ending};
-use crate::journal::storage::Storage;
+use crate::journal::volume::Volume;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 fn salvaged(from: &Simulated) -> (bool, Simulated, String) {
     let (to, mut out) = (Simulated::default(), Vec::new());
@@ -173,7 +174,8 @@ fn every_byte_of_segments_flipped_and_cut() {
 }
 
 /// Books, ids, and segments behind them, of which the oldest have payments carried over.
-fn rewritten() -> (Simulated, Model) {
+/// A journal in use, and whether its volumes were merged.
+fn rewritten(is_merged: bool) -> (Simulated, Model) {
     let storage = Simulated::default();
     let (writer, _) = open(&storage, options(4096)).unwrap();
     let (mut random, mut clock, mut model) = (Random(12), 0, Model::default());
@@ -185,6 +187,7 @@ fn rewritten() -> (Simulated, Model) {
             model.apply(step);
         }
         writer.flush();
+        writer.keeping.lock().unwrap().is_merging_held_up |= !is_merged;
         writer.keep();
     }
     assert_eq!(replayed(&storage).unwrap(), model);
@@ -200,37 +203,60 @@ fn missing_segment(storage: &Simulated, name: &str) -> Vec<Record> {
 /// Each file gone, each byte of books and ids flipped: all of that file is lost, and nothing else.
 #[test]
 fn files_that_are_used_whole_are_lost_whole() {
-    let (storage, original) = rewritten();
-    let names = storage.names().unwrap();
-    assert!(names.iter().filter(|name| name.ends_with(".books")).count() > 2, "{names:?}");
+    for is_merged in [false, true] {
+        let (storage, original) = rewritten(is_merged);
+        let names = storage.names().unwrap();
+        let books = names.iter().filter(|name| name.ends_with(".books")).count();
+        assert!(if is_merged { books == 1 } else { books > 2 }, "{names:?}");
+        lose_each_file(&storage, &original, &names);
+    }
+}
+
+/// Where the block of books is that are not longer, and what is settled without it. It is whole or lost.
+fn one_block(number: u32, bytes: &[u8], original: &Model) -> (Range<usize>, [(u64, i128); 2]) {
+    let volume = Volume::of_bytes(number, bytes.to_vec()).unwrap();
+    let mut without = original.settled;
+    for line in volume.lines().map(Result::unwrap) {
+        let settled = &mut without[line.settlement.processor as usize];
+        *settled = (settled.0 - 1, settled.1 - i128::from(line.settlement.amount.0));
+    }
+    let lines = volume.span().lines as usize;
+    assert!((1..=512).contains(&lines));
+    (48..48 + 16 + 30 * lines, without)
+}
+
+fn lose_each_file(storage: &Simulated, original: &Model, names: &[String]) {
     let oldest_ids = names.iter().find(|name| name.ends_with(".ids")).unwrap();
-    for name in &names {
+    for name in names {
         let (kind, number) = FileKind::of_file_name(name).unwrap();
         let bytes = storage.bytes(name);
-        let mut settled = original.settled;
-        if kind == FileKind::Books {
-            let there = crate::journal::books::settlements(number, &bytes).unwrap();
-            for (settled, there) in settled.iter_mut().zip(there) {
-                for (_, amount) in there {
-                    *settled = (settled.0 - 1, settled.1 - i128::from(amount.0));
-                }
-            }
-        }
+        let (blocks, without) = match kind {
+            FileKind::Books => one_block(number, &bytes, original),
+            _ => (0..0, original.settled),
+        };
         let mut rejected = original.rejected.clone();
         if kind == FileKind::Notes {
             let there = crate::journal::notes::read(number, &bytes).unwrap();
             rejected.retain(|it| !there.contains(&Event::Rejected(*it)));
             assert!(rejected.len() < original.rejected.len());
         }
-        let check = |damaged: &Simulated, context: &str| {
+        let check = |damaged: &Simulated, at: Option<usize>, context: &str| {
             let (is_whole, to, told) = salvaged(damaged);
             let found = replayed(&to).unwrap_or_else(|error| panic!("{context}{error}"));
-            assert!(!is_whole && told.contains(&format!("lost: {name}")), "{context}: {told}");
+            // Of a damaged head nobody knows whether there were more.
+            let is_kept = kind == FileKind::Books && at.is_some_and(|at| !blocks.contains(&at));
+            let is_told = is_kept && at >= Some(48);
+            let word = if is_told { "" } else { "lost: " };
+            assert_eq!(is_whole, is_told, "{context}: {told}");
+            assert!(told.contains(&format!("{word}{name}")), "{context}: {told}");
+            let settled = if is_kept || blocks.is_empty() { original.settled } else { without };
             assert_eq!(found.settled, settled, "{context}");
             assert_eq!(found.open, original.open, "{context}");
             assert_eq!(found.rejected, rejected, "{context}");
             if kind == FileKind::Books {
                 assert_eq!(found.ids, original.ids, "{context}");
+            }
+            if kind == FileKind::Books && !is_kept {
                 let asked = String::from_utf8(to.bytes(salvage::ASK_NAME)).unwrap();
                 let ids = FileKind::Ids.file_name(number);
                 let listed = storage.names().unwrap().contains(&ids);
@@ -242,24 +268,26 @@ fn files_that_are_used_whole_are_lost_whole() {
         gone.remove(name).unwrap();
         match kind {
             FileKind::Segment => {
-                let lost = missing_segment(&storage, name);
+                let lost = missing_segment(storage, name);
                 let context = format!("{name} gone");
-                let is_whole = assert_salvaged(&gone, &original, name, &lost, &context);
+                let is_whole = assert_salvaged(&gone, original, name, &lost, &context);
                 assert_eq!(is_whole, lost.is_empty(), "{context}");
                 continue;
             }
             // As the keeper leaves it when the newer ones are enough.
             FileKind::Ids if name == oldest_ids => {}
-            _ => check(&gone, &format!("{name} gone")),
+            _ => check(&gone, None, &format!("{name} gone")),
         }
         for at in (0..bytes.len()).step_by(7) {
             let damaged = storage.copy();
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
             damaged.set_bytes(name, flipped);
-            check(&damaged, &format!("{name}, byte {at} flipped"));
+            check(&damaged, Some(at), &format!("{name}, byte {at} flipped"));
             damaged.set_bytes(name, bytes[..at].into());
-            check(&damaged, &format!("{name} cut at {at}"));
+            let cut = (at < blocks.end || blocks.is_empty()).then_some(at);
+            let cut = if cut.is_some() { None } else { Some(at) };
+            check(&damaged, cut, &format!("{name} cut at {at}"));
         }
     }
 }
@@ -302,7 +330,7 @@ fn a_ledger_keeps_the_balances_that_are_known() {
 /// Both files of a number gone, everything before a number gone, a file that cannot be of this journal.
 #[test]
 fn several_files_may_be_gone() {
-    let (storage, original) = rewritten();
+    let (storage, original) = rewritten(false);
     let names = storage.names().unwrap();
     let number = |name: &String| FileKind::of_file_name(name).unwrap().1;
     let highest = names.iter().map(number).max().unwrap();
@@ -415,7 +443,7 @@ fn a_segment_without_its_end_is_named() {
 /// The newest files gone: it is known by the segment before them, which was full, that there were any.
 #[test]
 fn the_newest_files_may_be_gone() {
-    let (storage, _) = rewritten();
+    let (storage, _) = rewritten(false);
     let names = storage.names().unwrap();
     let number = |name: &String| FileKind::of_file_name(name).unwrap().1;
     let highest = names.iter().map(number).max().unwrap();
@@ -436,7 +464,7 @@ fn the_newest_files_may_be_gone() {
 /// Random damage to several files at once: never a panic, always a journal that starts.
 #[test]
 fn whatever_is_damaged_the_rest_starts() {
-    let (storage, original) = rewritten();
+    let (storage, original) = rewritten(false);
     let ledger = super::ledger::a_ledger_in_use().storage;
     for seed in 0..600 {
         let mut random = Random(seed);

@@ -9,7 +9,7 @@
 use galo::base::clock::Timestamp;
 use galo::base::money::Cents;
 use galo::journal::history;
-use galo::payments::{Processor, Settlement};
+use galo::payments::{PaymentId, Processor, Settlement};
 use std::io;
 use std::path::Path;
 
@@ -29,13 +29,27 @@ fn main() -> io::Result<()> {
         eprintln!("history --settled N --to DIRECTORY");
         std::process::exit(2);
     };
-    let settlements = (0..settled).map(|number: i64| Settlement {
-        processor: match number % FALLBACK_EVERY {
-            0 => Processor::Fallback,
-            _ => Processor::Default,
-        },
-        amount: AMOUNT,
-        requested_at: Timestamp(END_MS - settled + number),
+    let settlements = (0..settled).map(|number: i64| {
+        let settlement = Settlement {
+            processor: match number % FALLBACK_EVERY {
+                0 => Processor::Fallback,
+                _ => Processor::Default,
+            },
+            amount: AMOUNT,
+            requested_at: Timestamp(END_MS - settled + number),
+        };
+        (id_of(number), settlement)
     });
     history::write(to, settlements)
+}
+
+/// As spread as random ones, and the same in every run: whoever asks for a payment knows its id.
+fn id_of(number: i64) -> PaymentId {
+    let mut id = [0_u64; 2];
+    for (half, id) in id.iter_mut().enumerate() {
+        let mixed = (number as u64 * 2 + half as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        *id = mixed ^ (mixed >> 31);
+    }
+    PaymentId(u128::from(id[0]) << 64 | u128::from(id[1]))
 }

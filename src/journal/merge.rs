@@ -1,0 +1,250 @@
+//! Few files: volumes that follow each other are merged into one, and so are files of ids. By size,
+//! as in `notes.rs`, so that each line is written again about once for each doubling of the history,
+//! and n volumes are about log2(n) files and those that are as large as a volume gets.
+//!
+//! The invariant: the merged file is on the disk under the name of the last it takes in, before any
+//! other of them is removed. A crash in between leaves files that a start finds superseded.
+
+use super::books;
+use super::head::Kind;
+use super::keeper::{Held, Keeping, finish};
+use super::segment::UNFINISHED;
+use super::storage::Lack;
+use super::volume::{Builder, LINES_MAX, Volume, merged};
+use super::writer::{Writer, locked};
+use super::{JournalError, notes};
+use crate::payments::Line;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Files of ids are merged up to so many, which are in memory at once then.
+const IDS_MAX: usize = 65_536;
+
+/// So much of a merged volume is written at once.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// The newest of these that are to be one, if there are any. `lines` says how large each is.
+fn group<T>(all: &[T], max: u64, size: impl Fn(&T) -> Option<u64>) -> Option<Range<usize>> {
+    let mut from = all.len().checked_sub(1)?;
+    let mut sum = size(&all[from])?;
+    while let Some(before) = from.checked_sub(1).and_then(|before| size(&all[before]))
+        && notes::absorbs(sum as usize, before as usize)
+        && sum + before <= max
+    {
+        sum += before;
+        from -= 1;
+    }
+    (from + 1 < all.len()).then_some(from..all.len())
+}
+
+impl Writer {
+    /// Merges volumes, or rewrites books of an older layout, or merges files of ids. False if there
+    /// is nothing to do, or no space for it now.
+    pub(super) fn merge(&self, keeping: &mut Keeping) -> bool {
+        // What is there counts as it is: new payments need the space more.
+        if !self.is_next_ready() || keeping.is_merging_held_up {
+            return false;
+        }
+        let old = keeping.books.iter().position(|held| held.is_old && !held.is_damaged);
+        let size = |held: &Held| (!held.is_old && !held.is_damaged).then_some(held.span.lines);
+        let volumes =
+            old.map(|old| old..old + 1).or_else(|| group(&keeping.books, LINES_MAX, size));
+        let ids =
+            group(keeping.ids.make_contiguous(), IDS_MAX as u64, |ids| Some(ids.count as u64));
+        let merged = match (volumes, ids) {
+            (Some(volumes), _) => self.merge_volumes(keeping, volumes),
+            (None, Some(ids)) => self.merge_ids(keeping, ids),
+            (None, None) => return false,
+        };
+        if let Err(error) = merged {
+            let lack = Lack::of(&error);
+            if lack.is_none() {
+                self.fail(&format!("files cannot be merged: {error}"));
+            }
+            // Until there is a reason to try again.
+            keeping.is_merging_held_up = true;
+            return false;
+        }
+        true
+    }
+
+    fn merge_volumes(&self, keeping: &mut Keeping, group: Range<usize>) -> io::Result<()> {
+        let held = &keeping.books[group.clone()];
+        let (Some(first), Some(last)) = (held.first(), held.last()) else { return Ok(()) };
+        let (first, last) = (first.span.first, last.span.last);
+        let volume = match self.write_merged(first, last, held) {
+            Ok(volume) => Arc::new(volume),
+            Err(Failed::Damaged { number, error }) => {
+                log::error!("{error}. It stays as it is, and is not merged with others");
+                let damaged = keeping.books.iter_mut().find(|held| held.span.last == number);
+                damaged.into_iter().for_each(|held| held.is_damaged = true);
+                return Ok(());
+            }
+            Err(Failed::Io(error)) => {
+                let _ = self.storage.remove(&(Kind::Books.file_name(last) + UNFINISHED));
+                return Err(error);
+            }
+        };
+        let span = volume.span();
+        locked(&self.shelf).put(volume);
+        let merged = Held { span, is_old: false, is_damaged: false };
+        let replaced: Vec<Held> = keeping.books.splice(group, [merged]).collect();
+        for held in replaced.iter().filter(|held| held.span.last != last) {
+            self.remove(&Kind::Books.file_name(held.span.last));
+        }
+        let lines = span.lines;
+        log::info!("journal: books {first} to {last} merged, {lines} settlements");
+        Ok(())
+    }
+
+    fn write_merged(&self, first: u32, last: u32, from: &[Held]) -> Result<Volume, Failed> {
+        let storage = &*self.storage;
+        let shelf = locked(&self.shelf).volumes();
+        let mut old = BTreeMap::new();
+        for Held { span, .. } in from.iter().filter(|held| held.is_old) {
+            old.insert(span.last, self.old_lines(span.last)?);
+        }
+        let numbers: Vec<u32> = from.iter().map(|held| held.span.last).collect();
+        let sources = numbers.iter().map(|number| match (old.get(number), shelf.get(number)) {
+            (Some(lines), _) => Box::new(lines.iter().map(|line| Ok(*line))) as Lines<'_>,
+            (None, Some(volume)) => Box::new(volume.lines()),
+            (None, None) => unreachable!("the shelf has every volume that is held"),
+        });
+        let file = storage.create(&(Kind::Books.file_name(last) + UNFINISHED))?;
+        let mut builder = Builder::new(first, last);
+        let mut offset = 0;
+        for line in merged(sources.collect()) {
+            let line = line.map_err(|(source, error)| Failed::of(numbers[source], error))?;
+            builder.push(&line);
+            if builder.ready().len() >= WRITE_BYTES {
+                file.write_at(builder.ready(), offset)?;
+                offset += builder.ready().len() as u64;
+                builder.ready().clear();
+                // A merger is long, and whoever appends must not have to wait for it.
+                self.prepare_next();
+            }
+        }
+        let flags = |number: u32| match shelf.get(&number) {
+            Some(volume) => Ok(volume.flags()),
+            None => self.flags_of(number),
+        };
+        let stands_alone = flags(numbers[0])?.stands_alone;
+        let head = builder.finish(books::Flags { stands_alone, ..flags(last)? });
+        file.write_at(builder.ready(), offset)?;
+        file.write_at(&head, 0)?;
+        file.sync()?;
+        let volume = Volume::of_file(last, file).map_err(|error| Failed::of(last, error))?;
+        finish(storage, Kind::Books, last)?;
+        storage.sync_directory()?;
+        Ok(volume)
+    }
+
+    fn old_lines(&self, number: u32) -> Result<Vec<Line>, Failed> {
+        let mut bytes = Vec::new();
+        self.storage.read(&Kind::Books.file_name(number), usize::MAX, &mut bytes)?;
+        books::old_lines(number, &bytes).map_err(|error| Failed::of(number, error))
+    }
+
+    fn flags_of(&self, number: u32) -> Result<books::Flags, Failed> {
+        let mut head = Vec::new();
+        let name = Kind::Books.file_name(number);
+        self.storage.read(&name, super::head::FILE_HEAD_BYTES, &mut head)?;
+        books::flags(number, &head).map_err(|error| Failed::of(number, error))
+    }
+
+    fn merge_ids(&self, keeping: &mut Keeping, group: Range<usize>) -> io::Result<()> {
+        let storage = &*self.storage;
+        let files: Vec<_> = keeping.ids.range(group.clone()).copied().collect();
+        let (Some(first), Some(last)) = (files.first(), files.last()) else { return Ok(()) };
+        let (first, last) = (first.first, last.last);
+        let (mut ids, mut bytes) = (Vec::new(), Vec::new());
+        for file in &files {
+            storage.read(&Kind::Ids.file_name(file.last), usize::MAX, &mut bytes)?;
+            match books::ids(file.last, &bytes) {
+                Ok(read) => ids.extend(read),
+                Err(error) => self.fail(&error.to_string()),
+            }
+        }
+        let bytes = books::encode_ids(first, last, &ids);
+        let written = super::keeper::write_unfinished(storage, Kind::Ids, last, &bytes);
+        if let Err(error) = written {
+            let _ = storage.remove(&(Kind::Ids.file_name(last) + UNFINISHED));
+            return Err(error);
+        }
+        finish(storage, Kind::Ids, last)?;
+        storage.sync_directory()?;
+        let merged = super::keeper::IdsFile { first, last, count: ids.len() };
+        keeping.ids.truncate(group.start);
+        keeping.ids.push_back(merged);
+        for file in files.iter().filter(|file| file.last != last) {
+            self.remove(&Kind::Ids.file_name(file.last));
+        }
+        Ok(())
+    }
+}
+
+type Lines<'a> = Box<dyn Iterator<Item = Result<Line, JournalError>> + 'a>;
+
+/// Why volumes were not merged.
+enum Failed {
+    /// This one cannot be read.
+    Damaged {
+        number: u32,
+        error: JournalError,
+    },
+    Io(io::Error),
+}
+
+impl Failed {
+    fn of(number: u32, error: JournalError) -> Failed {
+        match error {
+            JournalError::Io { error, .. } => Failed::Io(error),
+            error => Failed::Damaged { number, error },
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        Failed::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_merged_while_they_are_about_as_large() {
+        let group = |sizes: &[u64], max| group(sizes, max, |size| Some(*size));
+        assert_eq!(group(&[], 100), None);
+        assert_eq!(group(&[5], 100), None);
+        assert_eq!(group(&[5, 2], 100), None);
+        assert_eq!(group(&[5, 3], 100), Some(0..2));
+        assert_eq!(group(&[40, 10, 5, 3], 100), Some(1..4));
+        assert_eq!(group(&[90, 20, 50], 100), Some(1..3), "not beyond the largest");
+        assert_eq!(group(&[7, 0, 0, 0], 100), Some(1..4));
+    }
+
+    /// However they come, there are few.
+    #[test]
+    fn there_are_never_many() {
+        let mut random = crate::journal::simulated::Random(7);
+        for _ in 0..50 {
+            let mut sizes: Vec<u64> = Vec::new();
+            let most = 1 + random.below(50) as u64;
+            for number in 1..=1_000_u32 {
+                sizes.push(random.below(most as usize + 1) as u64);
+                while let Some(group) = super::group(&sizes, 1 << 40, |size| Some(*size)) {
+                    let sum = sizes[group.clone()].iter().sum();
+                    sizes.splice(group, [sum]);
+                }
+                let total: u64 = sizes.iter().sum();
+                let most = (total + 2).ilog2() + 2;
+                assert!(sizes.len() <= most as usize, "{number}: {sizes:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The shelf: everything that is settled, and where it is. In volumes (`volume.rs`), and what is in
+//! segments that are not rewritten yet: of each of those a summary by time, and where in its file
+//! each settlement is.
+//!
+//! Whoever asks takes what the shelf has at one moment, and reads without holding its lock; a volume
+//! stays readable after its file has been replaced. So a total is that of one moment, and nothing is
+//! counted twice or not at all while segments are rewritten and volumes merged.
+//!
+//! Without a journal everything is summed up in memory, and the newest settlements are kept there.
+
+use super::JournalError;
+use super::head::Kind;
+use super::record::{Decoded, Record, Seed};
+use super::storage::Storage;
+use super::volume::Volume;
+use crate::base::clock::Timestamp;
+use crate::base::money::Cents;
+use crate::payments::event::Event;
+use crate::payments::summary::SummaryIndex;
+use crate::payments::{Line, PaymentId, Processor, Settlement, Totals, Window};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Without a journal so many of the settlements that came last can be asked for.
+const IN_MEMORY_MAX: usize = 65_536;
+
+/// See the module.
+#[derive(Default)]
+pub struct Shelf {
+    /// By the number of the last segment of each.
+    volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
+    recent: BTreeMap<u32, Recent>,
+    in_memory: VecDeque<Line>,
+}
+
+/// What is settled in a segment that is not rewritten.
+#[derive(Default)]
+struct Recent {
+    summary: SummaryIndex,
+    /// A few bits of each id, to pass over the others quickly, and where its record is.
+    marks: Vec<u32>,
+    offsets: Vec<u32>,
+}
+
+/// Where a payment may be, as the shelf was at one moment.
+pub struct Places {
+    /// Segments and offsets of records, the latest first.
+    pub records: Vec<(u32, usize)>,
+    pub volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
+    pub in_memory: Option<Line>,
+}
+
+impl Shelf {
+    /// A settlement whose record begins there.
+    pub fn record(&mut self, segment: u32, offset: usize, id: PaymentId, settled: Settlement) {
+        let recent = self.recent.entry(segment).or_default();
+        recent.summary.record(settled);
+        recent.marks.push(mark(id));
+        recent.offsets.push(offset as u32);
+    }
+
+    /// A settlement of which there is no record.
+    pub fn keep_in_memory(&mut self, line: Line) {
+        self.recent.entry(0).or_default().summary.record(line.settlement);
+        if self.in_memory.len() == IN_MEMORY_MAX {
+            self.in_memory.pop_front();
+        }
+        self.in_memory.push_back(line);
+    }
+
+    /// The settlements of books of an older layout, which count until they are rewritten as a volume.
+    pub fn add_old(&mut self, number: u32, lines: &[Line]) {
+        let summary = &mut self.recent.entry(number).or_default().summary;
+        for processor in Processor::ALL {
+            let of_it =
+                lines.iter().map(|line| line.settlement).filter(|it| it.processor == processor);
+            let run =
+                of_it.map(|it: Settlement| -> (Timestamp, Cents) { (it.requested_at, it.amount) });
+            summary.record_run(processor, run);
+        }
+    }
+
+    /// This volume takes the place of its segments, or of the volumes of those.
+    pub fn put(&mut self, volume: Arc<Volume>) {
+        let span = volume.span();
+        let replaced = span.first..=span.last;
+        self.recent.retain(|segment, _| !replaced.contains(segment));
+        let volumes = Arc::make_mut(&mut self.volumes);
+        volumes.retain(|last, _| !replaced.contains(last));
+        volumes.insert(span.last, volume);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Shelf::default();
+    }
+
+    pub fn volumes(&self) -> Arc<BTreeMap<u32, Arc<Volume>>> {
+        self.volumes.clone()
+    }
+
+    /// The totals of what is in no volume, and the volumes.
+    pub fn totals(&self, window: Window) -> ([Totals; 2], Arc<BTreeMap<u32, Arc<Volume>>>) {
+        let mut totals = <[Totals; 2]>::default();
+        for recent in self.recent.values() {
+            add(&mut totals, recent.summary.totals(window));
+        }
+        (totals, self.volumes())
+    }
+
+    /// The totals of everything. Reads from the disk.
+    ///
+    /// # Errors
+    /// If what is needed of a volume cannot be read, or is damaged.
+    pub fn read_totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+        let (mut totals, volumes) = self.totals(window);
+        for volume in volumes.values() {
+            add(&mut totals, volume.totals(window)?);
+        }
+        Ok(totals)
+    }
+
+    pub fn places_of(&self, id: PaymentId) -> Places {
+        let mark = mark(id);
+        let mut records = Vec::new();
+        for (segment, recent) in self.recent.iter().rev() {
+            let marks = recent.marks.iter().zip(&recent.offsets).rev();
+            let of_it = marks.filter(|(it, _)| **it == mark);
+            records.extend(of_it.map(|(_, offset)| (*segment, *offset as usize)));
+        }
+        let in_memory = self.in_memory.iter().rev().find(|line| line.id == Some(id)).copied();
+        Places { records, volumes: self.volumes(), in_memory }
+    }
+
+    /// What is in segments that are not rewritten, as their records tell it.
+    ///
+    /// # Errors
+    /// If these cannot be read, or are not what they were when they were replayed.
+    pub fn recorded(&self, storage: &dyn Storage) -> Result<Vec<Line>, JournalError> {
+        let (mut lines, mut bytes) = (Vec::new(), Vec::new());
+        for (segment, Recent { offsets, .. }) in &self.recent {
+            if offsets.is_empty() {
+                continue;
+            }
+            let name = Kind::Segment.file_name(*segment);
+            let read = storage.read_records(&name, &mut bytes);
+            read.map_err(|error| JournalError::io("read", &name, error))?;
+            for offset in offsets {
+                let offset = *offset as usize;
+                let line =
+                    settled_record(*segment, bytes.get(offset..).unwrap_or_default(), offset);
+                let what = "a settlement that is there no more";
+                let corrupt = || JournalError::Corrupt { file: name.clone(), offset, what };
+                lines.push(line.ok_or_else(corrupt)?);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Everything settled, as it is in the files.
+    #[cfg(test)]
+    pub fn lines(&self, storage: &dyn Storage) -> Vec<Line> {
+        let mut lines = self.recorded(storage).unwrap();
+        for volume in self.volumes.values() {
+            lines.extend(volume.lines().map(Result::unwrap));
+        }
+        lines
+    }
+
+    /// What it takes in memory, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let of_recent = |it: &Recent| {
+            let words = it.marks.capacity() + it.offsets.capacity();
+            it.summary.memory_bytes() + words * size_of::<u32>()
+        };
+        let recent: usize = self.recent.values().map(of_recent).sum();
+        let volumes: usize = self.volumes.values().map(|volume| volume.memory_bytes()).sum();
+        recent + volumes + self.in_memory.capacity() * size_of::<Line>()
+    }
+}
+
+/// The settlement whose record begins with these bytes, which are at that offset of a segment.
+pub fn settled_record(segment: u32, bytes: &[u8], offset: usize) -> Option<Line> {
+    match Record::decode_at(Seed::of_segment(segment), bytes, offset) {
+        Decoded::Record {
+            record: Record::Event(Event::Settled { id, settlement, attempts }),
+            ..
+        } => Some(Line { id: Some(id), settlement, attempts }),
+        _ => None,
+    }
+}
+
+/// Adds what was settled at each processor.
+pub fn add(to: &mut [Totals; 2], more: [Totals; 2]) {
+    to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
+}
+
+fn mark(id: PaymentId) -> u32 {
+    let halves = (id.0 >> 64) as u64 ^ id.0 as u64;
+    (halves >> 32) as u32 ^ halves as u32
+}

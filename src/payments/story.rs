@@ -1,0 +1,220 @@
+//! What is known of one payment, by one instance or by both: where it is, and why.
+//!
+//! Pure. Of what two instances say, that counts which is further on ([`StoryMessage::is_further`]):
+//! what is settled stays settled, and the home of a payment that the other instance drives knows no
+//! more than that there is one.
+
+use super::{Attempts, Line, PaymentId, Processor, Reason, Rejection, Settlement};
+use crate::base::clock::Timestamp;
+use crate::base::money::{Cents, Fee};
+use serde::{Deserialize, Serialize};
+use sonic_rs::RawNumber;
+
+/// See the module. From the earliest to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Story {
+    /// It was accepted, and nothing else is known here: another instance drives it or did, or there
+    /// is no journal; or a processor held it before it was accepted.
+    Known {
+        amount: Cents,
+    },
+    /// Accepted, and free to go to a processor.
+    Waiting {
+        amount: Cents,
+        accepted_at: Timestamp,
+        attempts: Attempts,
+    },
+    /// Sent there, and what became of that is not known yet: the answer is awaited, or the processor
+    /// is asked.
+    InDoubt {
+        amount: Cents,
+        accepted_at: Timestamp,
+        processor: Processor,
+        requested_at: Timestamp,
+        attempts: Attempts,
+    },
+    /// No processor takes it, and people decide about it.
+    Rejected(Rejection),
+    Settled(Line),
+}
+
+impl Story {
+    /// How it is called, from the earliest state to the last.
+    const STATES: [&str; 5] = ["known", "waiting", "inDoubt", "rejected", "settled"];
+
+    pub fn state(&self) -> &'static str {
+        Story::STATES[match self {
+            Story::Known { .. } => 0,
+            Story::Waiting { .. } => 1,
+            Story::InDoubt { .. } => 2,
+            Story::Rejected(_) => 3,
+            Story::Settled(_) => 4,
+        }]
+    }
+}
+
+/// A story as clients and the other instance read it. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoryMessage {
+    pub correlation_id: String,
+    /// `known`, `waiting`, `inDoubt`, `rejected` or `settled`.
+    pub state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<RawNumber>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<String>,
+    /// What that processor keeps of the amount, in the same unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fee: Option<RawNumber>,
+    /// How often it was sent to a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u8>,
+    /// Why it is where it is, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Per processor the status of its last refusal; 0 if it was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<Refusals>,
+    /// Why the other instance, which may know more, was not heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_instance: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    pub default: u16,
+    pub fallback: u16,
+}
+
+impl StoryMessage {
+    /// Whether this counts, and not what another instance says.
+    pub fn is_further(&self, than: &StoryMessage) -> bool {
+        let rank = |it: &StoryMessage| Story::STATES.iter().position(|state| *state == it.state);
+        rank(self) > rank(than)
+    }
+
+    /// Whether no other instance can know better.
+    pub fn is_last(&self) -> bool {
+        Story::STATES.last().is_some_and(|last| *last == self.state)
+    }
+
+    /// `why`: of a payment that waits, what it waits for.
+    pub fn new(id: PaymentId, story: &Story, fees: [Fee; 2], why: &str) -> StoryMessage {
+        let (correlation_id, state) = (id.to_string(), story.state().into());
+        let mut message = StoryMessage { correlation_id, state, ..StoryMessage::default() };
+        match *story {
+            Story::Known { amount } => {
+                message.amount = number(&amount.to_string());
+            }
+            Story::Waiting { amount, accepted_at, attempts } => {
+                message.amount = number(&amount.to_string());
+                message.accepted_at = Some(accepted_at.to_string());
+                message.attempts = Some(attempts.0);
+                message.why = Some(why.into());
+            }
+            Story::InDoubt { amount, accepted_at, processor, requested_at, attempts } => {
+                message.amount = number(&amount.to_string());
+                message.accepted_at = Some(accepted_at.to_string());
+                message.processor = Some(processor.name().into());
+                message.requested_at = Some(requested_at.to_string());
+                message.attempts = Some(attempts.0);
+            }
+            Story::Rejected(rejection) => {
+                let Rejection { amount, statuses: [default, fallback], .. } = rejection;
+                message.amount = number(&amount.to_string());
+                message.refusals = Some(Refusals { default, fallback });
+                message.why = Some(match rejection.reason() {
+                    Reason::Refused => "every processor it may go to refuses it".into(),
+                    Reason::OtherAmount(processor) => {
+                        format!("{} holds it under another amount", processor.name())
+                    }
+                });
+            }
+            Story::Settled(Line { settlement, attempts, .. }) => {
+                let Settlement { processor, amount, requested_at } = settlement;
+                let fee = fees[processor as usize].of(amount.0.into());
+                message.amount = number(&amount.to_string());
+                message.processor = Some(processor.name().into());
+                message.requested_at = Some(requested_at.to_string());
+                message.fee = number(&fee_text(fee));
+                message.attempts = Some(attempts.0).filter(|count| *count > 0);
+            }
+        }
+        message
+    }
+}
+
+/// Exact, as JSON has it.
+fn number(text: &str) -> Option<RawNumber> {
+    sonic_rs::from_str(text).ok()
+}
+
+/// Millionths of a cent as a decimal, without zeros at its end beyond cents.
+pub fn fee_text(millionths: i128) -> String {
+    let unit = 100_000_000;
+    let text = format!("{}.{:08}", millionths / unit, millionths % unit);
+    let least = text.len() - 6;
+    let kept = text.trim_end_matches('0').len().max(least);
+    text[..kept].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Timestamp = Timestamp(1_752_000_000_123);
+
+    fn settled() -> Story {
+        let settlement =
+            Settlement { processor: Processor::Fallback, amount: Cents(1990), requested_at: AT };
+        Story::Settled(Line { id: Some(PaymentId(1)), settlement, attempts: Attempts(2) })
+    }
+
+    #[test]
+    fn what_is_further_on_counts() {
+        let known = Story::Known { amount: Cents(1) };
+        let waiting = Story::Waiting { amount: Cents(1), accepted_at: AT, attempts: Attempts(0) };
+        let in_doubt = Story::InDoubt {
+            amount: Cents(1),
+            accepted_at: AT,
+            processor: Processor::Default,
+            requested_at: AT,
+            attempts: Attempts(1),
+        };
+        let rejected =
+            Story::Rejected(Rejection { id: PaymentId(1), amount: Cents(1), statuses: [422, 0] });
+        let order = [known, waiting, in_doubt, rejected, settled()];
+        let order = order.map(|it| StoryMessage::new(PaymentId(1), &it, [Fee(0); 2], ""));
+        for (index, earlier) in order.iter().enumerate() {
+            for (other, later) in order.iter().enumerate() {
+                assert_eq!(later.is_further(earlier), index < other);
+            }
+            assert_eq!(earlier.is_last(), index == 4);
+        }
+    }
+
+    #[test]
+    fn a_settlement_is_told_with_its_fee() {
+        let fees = [Fee(50_000), Fee(150_000)];
+        let message = StoryMessage::new(PaymentId(1), &settled(), fees, "");
+        assert_eq!(
+            sonic_rs::to_string(&message).unwrap(),
+            "{\"correlationId\":\"00000000-0000-0000-0000-000000000001\",\"state\":\"settled\",\
+             \"amount\":19.90,\"processor\":\"fallback\",\
+             \"requestedAt\":\"2025-07-08T18:40:00.123Z\",\"fee\":2.985,\"attempts\":2}"
+        );
+    }
+
+    #[test]
+    fn fees_have_no_zeros_beyond_cents() {
+        let cases = [(0, "0.00"), (99_500_000, "0.995"), (1, "0.00000001"), (250_000_000, "2.50")];
+        for (millionths, text) in cases {
+            assert_eq!(fee_text(millionths), text);
+        }
+    }
+}

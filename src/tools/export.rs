@@ -1,0 +1,292 @@
+//! `galo export DIR…`: what journals hold, payment by payment, for another system. Those of a pair are
+//! given together, and come out as one, settlements in the order of their time.
+//!
+//! Streamed: a block of each volume is in memory. The last lines are the totals and a digest, so that
+//! half a file cannot be taken for a whole one.
+
+use crate::base::clock::{Rounding, Timestamp};
+use crate::base::money::{Cents, Fee, Total};
+use crate::journal::reading::Reading;
+use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
+use crate::ledger::{Entry, Kind};
+use crate::payments::story::fee_text;
+use crate::payments::{Attempts, Line, Processor, Rejection, Settlement, Totals, Window};
+use serde::Serialize;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The names of the columns.
+pub const COLUMNS: &str = "record,id,processor,amount,requested_at,fee,attempts,accepted_at,note";
+
+/// Write all that journals hold, payment by payment, as CSV or JSON lines
+///
+/// Reads only, also while instances use them. Exit code 0: everything was written, up to the digest;
+/// 2: not.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExportArgs {
+    /// The journals' directories: of a pair both
+    #[arg(required = true)]
+    pub directories: Vec<PathBuf>,
+
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    pub format: Format,
+
+    /// Only settlements requested at or after this (RFC 3339)
+    #[arg(long, value_parser = parse_time)]
+    pub from: Option<Timestamp>,
+
+    /// Only settlements requested at or before this (RFC 3339)
+    #[arg(long, value_parser = parse_time)]
+    pub to: Option<Timestamp>,
+
+    /// What the default processor keeps
+    #[arg(long, default_value = "0.05", env = "GALO_DEFAULT_FEE")]
+    pub default_fee: Fee,
+
+    /// What the fallback processor keeps
+    #[arg(long, default_value = "0.15", env = "GALO_FALLBACK_FEE")]
+    pub fallback_fee: Fee,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// RFC 4180, with a line of names
+    Csv,
+    /// An object a line
+    Json,
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let time = Timestamp::parse(text.as_bytes(), Rounding::Down);
+    time.ok_or_else(|| "it must be a time such as 2025-07-01T00:00:00Z".into())
+}
+
+/// # Errors
+/// If a journal cannot be read, or the output not be written: then it has no digest.
+pub fn run(args: &ExportArgs) -> Result<ExitCode, String> {
+    let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    match export(args, out) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Whoever read this has seen enough.
+        Err(Failed::Unwritten(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(Failed::Unwritten(error)) => Err(format!("the export cannot be written: {error}")),
+        Err(Failed::Unread(reason)) => Err(reason),
+    }
+}
+
+/// Why an export is not whole.
+#[derive(Debug)]
+pub enum Failed {
+    Unread(String),
+    Unwritten(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        Failed::Unwritten(error)
+    }
+}
+
+impl From<JournalError> for Failed {
+    fn from(error: JournalError) -> Failed {
+        Failed::Unread(error.to_string())
+    }
+}
+
+/// # Errors
+/// As with [`run`].
+pub fn export(args: &ExportArgs, out: impl Write) -> Result<(), Failed> {
+    let (mut payments, mut ledgers) = (Vec::new(), Vec::new());
+    for directory in &args.directories {
+        inspect::expect_journal(directory).map_err(Failed::Unread)?;
+        payments.push(Reading::new(directory)?);
+        let ledger = directory.join(LEDGER_DIRECTORY);
+        if ledger.is_dir() {
+            ledgers.push(Reading::new(&ledger)?);
+        }
+    }
+    let mut sheet = Sheet { out, format: args.format, digest: 0, buffer: Vec::new() };
+    let fees = [args.default_fee, args.fallback_fee];
+    if args.format == Format::Csv {
+        sheet.write(format_args!("{COLUMNS}\n"))?;
+    }
+    let window = Window { from: args.from, to: args.to };
+    let mut totals = <[Totals; 2]>::default();
+    for line in volume::merged(payments.iter().map(Reading::settled).collect()) {
+        let line = line.map_err(|(_, error)| error)?;
+        let Settlement { processor, amount, requested_at } = line.settlement;
+        if window.contains(requested_at) {
+            totals[processor as usize] += Totals { count: 1, amount: Total(amount.0.into()) };
+            sheet.settled(&line, fees)?;
+        }
+    }
+    for reading in &payments {
+        reading.rejected.iter().try_for_each(|rejection| sheet.rejected(rejection))?;
+        for (id, open) in &reading.open {
+            let mut row = Row::new("waiting", id.to_string());
+            (row.amount, row.attempts) = (open.amount.to_string(), attempts(open.attempts));
+            row.accepted_at = open.accepted_at.to_string();
+            if let Some((processor, requested_at)) = open.attempt {
+                row.record = "in_doubt";
+                row.processor = processor.name();
+                row.requested_at = requested_at.to_string();
+            }
+            sheet.row(&row)?;
+        }
+    }
+    for reading in &ledgers {
+        sheet.ledger(reading)?;
+    }
+    sheet.end(totals, fees)
+}
+
+/// One line. What there is not is empty in CSV, and left out in JSON.
+#[derive(Default, Serialize)]
+struct Row {
+    record: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    id: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    processor: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    amount: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    requested_at: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    fee: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    attempts: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    accepted_at: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    note: String,
+}
+
+impl Row {
+    fn new(record: &'static str, id: String) -> Row {
+        Row { record, id, ..Row::default() }
+    }
+}
+
+fn attempts(attempts: Attempts) -> String {
+    if attempts.0 == 0 { String::new() } else { attempts.0.to_string() }
+}
+
+struct Sheet<W> {
+    out: W,
+    format: Format,
+    /// CRC-32C of all that was written.
+    digest: u32,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Sheet<W> {
+    fn write(&mut self, text: std::fmt::Arguments<'_>) -> io::Result<()> {
+        self.buffer.clear();
+        self.buffer.write_fmt(text)?;
+        self.digest = crc32c::crc32c_append(self.digest, &self.buffer);
+        self.out.write_all(&self.buffer)
+    }
+
+    fn row(&mut self, row: &Row) -> Result<(), Failed> {
+        if self.format == Format::Json {
+            let text = sonic_rs::to_string(row).map_err(io::Error::other)?;
+            return Ok(self.write(format_args!("{text}\n"))?);
+        }
+        let Row { record, id, processor, amount, requested_at, fee, attempts, accepted_at, note } =
+            row;
+        let note = quoted(note);
+        Ok(self.write(format_args!(
+            "{record},{id},{processor},{amount},{requested_at},{fee},{attempts},{accepted_at},{note}\n"
+        ))?)
+    }
+
+    /// The line of nearly every one: without a text for each of its parts.
+    fn settled(&mut self, line: &Line, fees: [Fee; 2]) -> Result<(), Failed> {
+        let Line { id, settlement: Settlement { processor, amount, requested_at }, .. } = *line;
+        let fee = fee_text(fees[processor as usize].of(amount.0.into()));
+        let (name, attempts) = (processor.name(), attempts(line.attempts));
+        if self.format == Format::Csv
+            && let Some(id) = id
+        {
+            return Ok(self.write(format_args!(
+                "settled,{id},{name},{amount},{requested_at},{fee},{attempts},,\n"
+            ))?);
+        }
+        let mut row = Row::new("settled", id.map_or(String::new(), |id| id.to_string()));
+        (row.processor, row.amount) = (name, amount.to_string());
+        (row.requested_at, row.fee) = (requested_at.to_string(), fee);
+        row.attempts = attempts;
+        if id.is_none() {
+            row.note = "books of before version 3 keep no id".into();
+        }
+        self.row(&row)
+    }
+
+    fn rejected(&mut self, rejection: &Rejection) -> Result<(), Failed> {
+        let mut row = Row::new("rejected", rejection.id.to_string());
+        row.amount = rejection.amount.to_string();
+        let said =
+            Processor::ALL.map(|it| format!("{} {}", it.name(), rejection.statuses[it as usize]));
+        row.note = said.join("; ");
+        self.row(&row)
+    }
+
+    /// Every account, then the entries that its journal still has one by one.
+    fn ledger(&mut self, reading: &Reading) -> Result<(), Failed> {
+        for (id, history) in &reading.accounts {
+            let mut row = Row::new("account", id.0.to_string());
+            row.amount = history.balance.to_string();
+            row.note = format!("{} entries", history.sequence);
+            self.row(&row)?;
+        }
+        let mut failed = None;
+        reading.entries(|entry| {
+            if failed.is_none() {
+                failed = self.entry(entry).err();
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), Failed> {
+        let mut row = Row::new("entry", entry.account.0.to_string());
+        let value = entry.transaction.value.0;
+        row.amount = match entry.transaction.kind {
+            Kind::Credit => Cents(value),
+            Kind::Debit => Cents(-value),
+        }
+        .to_string();
+        row.requested_at = Timestamp(entry.at.0.div_euclid(1_000)).to_string();
+        row.note = format!(
+            "number {}; balance {}; {}",
+            entry.sequence,
+            entry.balance,
+            entry.transaction.description.as_str()
+        );
+        self.row(&row)
+    }
+
+    fn end(&mut self, totals: [Totals; 2], fees: [Fee; 2]) -> Result<(), Failed> {
+        for (processor, Totals { count, amount }) in Processor::ALL.into_iter().zip(totals) {
+            let mut row = Row::new("total", count.to_string());
+            (row.processor, row.amount) = (processor.name(), amount.to_string());
+            row.fee = fee_text(fees[processor as usize].of(amount.0));
+            self.row(&row)?;
+        }
+        self.row(&Row::new("digest", format!("crc32c:{:08x}", self.digest)))?;
+        Ok(self.out.flush()?)
+    }
+}
+
+/// As RFC 4180 has it.
+fn quoted(text: &str) -> String {
+    match text.contains(['"', ',', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.into(),
+    }
+}
