@@ -6,7 +6,7 @@
 //! other of them is removed. A crash in between leaves files that a start finds superseded.
 
 use super::books;
-use super::head::Kind;
+use super::head::{FILE_HEAD_BYTES, Kind};
 use super::keeper::{Held, Keeping, finish};
 use super::segment::UNFINISHED;
 use super::storage::Lack;
@@ -22,21 +22,21 @@ use std::sync::Arc;
 /// Files of ids are merged up to so many, which are in memory at once then.
 const IDS_MAX: usize = 65_536;
 
-/// So much of a merged volume is written at once.
-const WRITE_BYTES: usize = 1 << 20;
-
-/// The newest of these that are to be one, if there are any. `lines` says how large each is.
+/// Some of these that follow each other and are to be one, the newest such, if there are any. `size`
+/// says how large each is; `None` if it stays by itself.
 fn group<T>(all: &[T], max: u64, size: impl Fn(&T) -> Option<u64>) -> Option<Range<usize>> {
-    let mut from = all.len().checked_sub(1)?;
-    let mut sum = size(&all[from])?;
-    while let Some(before) = from.checked_sub(1).and_then(|before| size(&all[before]))
-        && notes::absorbs(sum as usize, before as usize)
-        && sum + before <= max
-    {
-        sum += before;
-        from -= 1;
-    }
-    (from + 1 < all.len()).then_some(from..all.len())
+    (2..=all.len()).rev().find_map(|end| {
+        let mut from = end - 1;
+        let mut sum = size(&all[from])?;
+        while let Some(before) = from.checked_sub(1).and_then(|before| size(&all[before]))
+            && notes::absorbs(sum as usize, before as usize)
+            && sum + before <= max
+        {
+            sum += before;
+            from -= 1;
+        }
+        (from + 1 < end).then_some(from..end)
+    })
 }
 
 impl Writer {
@@ -113,26 +113,26 @@ impl Writer {
             (None, None) => unreachable!("the shelf has every volume that is held"),
         });
         let file = storage.create(&(Kind::Books.file_name(last) + UNFINISHED))?;
-        let mut builder = Builder::new(first, last);
-        let mut offset = 0;
+        let mut offset = FILE_HEAD_BYTES as u64;
+        let write = |bytes: &[u8]| {
+            file.write_at(bytes, offset)?;
+            offset += bytes.len() as u64;
+            // A merger is long, and whoever appends must not have to wait for it.
+            self.prepare_next();
+            Ok(())
+        };
+        let count = from.iter().map(|held| held.span.lines).sum();
+        let mut builder = Builder::new(first, last, count, write);
         for line in merged(sources.collect()) {
             let line = line.map_err(|(source, error)| Failed::of(numbers[source], error))?;
-            builder.push(&line);
-            if builder.ready().len() >= WRITE_BYTES {
-                file.write_at(builder.ready(), offset)?;
-                offset += builder.ready().len() as u64;
-                builder.ready().clear();
-                // A merger is long, and whoever appends must not have to wait for it.
-                self.prepare_next();
-            }
+            builder.push(&line)?;
         }
         let flags = |number: u32| match shelf.get(&number) {
             Some(volume) => Ok(volume.flags()),
             None => self.flags_of(number),
         };
         let stands_alone = flags(numbers[0])?.stands_alone;
-        let head = builder.finish(books::Flags { stands_alone, ..flags(last)? });
-        file.write_at(builder.ready(), offset)?;
+        let head = builder.finish(books::Flags { stands_alone, ..flags(last)? })?;
         file.write_at(&head, 0)?;
         file.sync()?;
         let volume = Volume::of_file(last, file).map_err(|error| Failed::of(last, error))?;
@@ -150,7 +150,7 @@ impl Writer {
     fn flags_of(&self, number: u32) -> Result<books::Flags, Failed> {
         let mut head = Vec::new();
         let name = Kind::Books.file_name(number);
-        self.storage.read(&name, super::head::FILE_HEAD_BYTES, &mut head)?;
+        self.storage.read(&name, FILE_HEAD_BYTES, &mut head)?;
         books::flags(number, &head).map_err(|error| Failed::of(number, error))
     }
 
@@ -176,8 +176,9 @@ impl Writer {
         finish(storage, Kind::Ids, last)?;
         storage.sync_directory()?;
         let merged = super::keeper::IdsFile { first, last, count: ids.len() };
-        keeping.ids.truncate(group.start);
-        keeping.ids.push_back(merged);
+        let mut all: Vec<_> = std::mem::take(&mut keeping.ids).into();
+        all.splice(group, [merged]);
+        keeping.ids = all.into();
         for file in files.iter().filter(|file| file.last != last) {
             self.remove(&Kind::Ids.file_name(file.last));
         }
@@ -226,6 +227,7 @@ mod tests {
         assert_eq!(group(&[40, 10, 5, 3], 100), Some(1..4));
         assert_eq!(group(&[90, 20, 50], 100), Some(1..3), "not beyond the largest");
         assert_eq!(group(&[7, 0, 0, 0], 100), Some(1..4));
+        assert_eq!(group(&[9, 5, 5, 1], 100), Some(0..3), "also behind newer ones");
     }
 
     /// However they come, there are few.

@@ -46,8 +46,12 @@ const FENCE_BYTES: usize = 12 + 2 * (4 + 16);
 const PAGE_BYTES: usize = 8;
 const IS_ID_KNOWN: u8 = 0x80;
 
-/// Volumes are merged up to so many lines: what is held in memory for it is eight bytes a line.
-pub const LINES_MAX: u64 = 1 << 22;
+/// Volumes are merged up to so many lines, for each of which eight bytes are held in memory meanwhile:
+/// 16 MiB. The fewer, the more files a payment is looked for in.
+pub const LINES_MAX: u64 = 1 << 21;
+
+/// So much of a new volume is written at once.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// Where something of a volume is kept in memory.
 #[derive(Clone, Copy, Debug)]
@@ -569,8 +573,8 @@ pub fn merged<E, I: Iterator<Item = Result<Line, E>>>(
     })
 }
 
-/// Makes a volume of lines that come in their [order]. What is ready can be written meanwhile.
-pub struct Builder {
+/// Makes a volume of lines that come in their [order]. Its bytes go to `write`, but for the head.
+pub struct Builder<W> {
     number: u32,
     first: u32,
     key: u128,
@@ -583,11 +587,13 @@ pub struct Builder {
     fences: Vec<u8>,
     places: Vec<(u32, u32)>,
     ready: Vec<u8>,
+    write: W,
 }
 
-impl Builder {
-    /// Of the volume of these segments.
-    pub fn new(first: u32, last: u32) -> Builder {
+impl<W: FnMut(&[u8]) -> io::Result<()>> Builder<W> {
+    /// Of the volume of these segments, with about so many lines. `write` is given what is to stand
+    /// behind the head, one piece behind the other.
+    pub fn new(first: u32, last: u32, lines: u64, write: W) -> Builder<W> {
         Builder {
             number: last,
             first,
@@ -599,22 +605,25 @@ impl Builder {
             lines: 0,
             blocks: 0,
             fences: Vec::new(),
-            places: Vec::new(),
-            // The head comes last.
-            ready: vec![0; FILE_HEAD_BYTES],
+            places: Vec::with_capacity(usize::try_from(lines).unwrap_or_default()),
+            ready: Vec::new(),
+            write,
         }
     }
 
     /// Adds a line that is no earlier than the one before it.
     ///
+    /// # Errors
+    /// What `write` answers.
+    ///
     /// # Panics
     /// With more than 2^32 - 1 lines; a volume has [`LINES_MAX`], or what one segment has.
-    pub fn push(&mut self, line: &Line) {
+    pub fn push(&mut self, line: &Line) -> io::Result<()> {
         let Settlement { processor, amount, requested_at: Timestamp(at_ms) } = line.settlement;
         let reach = at_ms.abs_diff(self.block_first_ms);
         let is_full = self.block.len() >= BLOCK_HEAD_BYTES + BLOCK_LINES_MAX * LINE_BYTES;
         if is_full || reach > u32::MAX.into() {
-            self.end_block();
+            self.end_block()?;
         }
         if self.block.is_empty() {
             self.block_first_ms = at_ms;
@@ -623,19 +632,17 @@ impl Builder {
         put_line(line, self.block_first_ms, &mut self.block);
         self.block_totals[processor as usize] +=
             Totals { count: 1, amount: Total(i128::from(amount.0)) };
-        if let Some(id) = line.id {
-            self.places.push((hash_of(id, self.key), self.lines));
-        } else {
-            // Found by nobody; a place for each line keeps the sizes simple.
-            self.places.push((u32::MAX, self.lines));
-        }
+        // One that has no id is found by nobody; a place for each line keeps the sizes simple.
+        let hash = line.id.map_or(u32::MAX, |id| hash_of(id, self.key));
+        self.places.push((hash, self.lines));
         self.last_ms = at_ms;
         self.lines = self.lines.checked_add(1).expect("a segment has fewer lines");
+        Ok(())
     }
 
-    fn end_block(&mut self) {
+    fn end_block(&mut self) -> io::Result<()> {
         if self.block.is_empty() {
-            return;
+            return Ok(());
         }
         let count = ((self.block.len() - BLOCK_HEAD_BYTES) / LINE_BYTES) as u32;
         self.block[..8].copy_from_slice(&self.block_first_ms.to_le_bytes());
@@ -650,23 +657,30 @@ impl Builder {
             self.fences.extend_from_slice(&amount.0.to_le_bytes());
         }
         self.blocks += 1;
+        self.write_if(WRITE_BYTES)
     }
 
-    /// What can be written behind what was taken before.
-    pub fn ready(&mut self) -> &mut Vec<u8> {
-        &mut self.ready
+    /// Writes what is ready, if it is so much.
+    fn write_if(&mut self, bytes: usize) -> io::Result<()> {
+        if self.ready.len() >= bytes {
+            (self.write)(&self.ready)?;
+            self.ready.clear();
+        }
+        Ok(())
     }
 
-    /// The head, to be written at the beginning; the rest is ready then.
-    pub fn finish(&mut self, flags: Flags) -> [u8; FILE_HEAD_BYTES] {
-        self.end_block();
+    /// The head, which belongs before all that was written.
+    ///
+    /// # Errors
+    /// What `write` answers.
+    pub fn finish(mut self, flags: Flags) -> io::Result<[u8; FILE_HEAD_BYTES]> {
+        self.end_block()?;
         self.places.sort_unstable();
         let mut index = Vec::new();
         index.extend_from_slice(&self.key.to_le_bytes());
         index.extend_from_slice(&self.last_ms.to_le_bytes());
         index.append(&mut self.fences);
-        let places = std::mem::take(&mut self.places);
-        for page in places.chunks(PAGE_PLACES) {
+        for page in std::mem::take(&mut self.places).chunks(PAGE_PLACES) {
             let from = self.ready.len();
             for (hash, line) in page {
                 self.ready.extend_from_slice(&hash.to_le_bytes());
@@ -674,29 +688,28 @@ impl Builder {
             }
             index.extend_from_slice(&page[0].0.to_le_bytes());
             index.extend_from_slice(&crc32c::crc32c(&self.ready[from..]).to_le_bytes());
+            self.write_if(WRITE_BYTES)?;
         }
         let checksum = crc32c::crc32c(&index);
         self.ready.append(&mut index);
+        self.write_if(0)?;
         let counts = [self.lines.into(), u64::from(self.first) | u64::from(self.blocks) << 32];
-        Own { flags: flags.bits(), counts, notes: flags.notes }.head(
-            Kind::Books,
-            self.number,
-            checksum,
-        )
+        let own = Own { flags: flags.bits(), counts, notes: flags.notes };
+        Ok(own.head(Kind::Books, self.number, checksum))
     }
 }
 
 /// A whole volume of these segments. The lines are in their [order].
-pub fn encode<'a>(
-    first: u32,
-    last: u32,
-    flags: Flags,
-    lines: impl IntoIterator<Item = &'a Line>,
-) -> Vec<u8> {
-    let mut builder = Builder::new(first, last);
-    lines.into_iter().for_each(|line| builder.push(line));
-    let head = builder.finish(flags);
-    let mut bytes = std::mem::take(builder.ready());
+pub fn encode(first: u32, last: u32, flags: Flags, lines: &[Line]) -> Vec<u8> {
+    // The head comes last.
+    let mut bytes = vec![0; FILE_HEAD_BYTES];
+    let write = |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        Ok(())
+    };
+    let mut builder = Builder::new(first, last, lines.len() as u64, write);
+    let pushed = lines.iter().try_for_each(|line| builder.push(line));
+    let head = pushed.and_then(|()| builder.finish(flags)).expect("memory takes everything");
     bytes[..FILE_HEAD_BYTES].copy_from_slice(&head);
     bytes
 }
