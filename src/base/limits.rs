@@ -25,6 +25,10 @@ pub const PAST_KNOWN_WITHIN: Duration = Duration::from_secs(2);
 pub const ACCEPT_COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 /// Without free descriptors or memory, accepting again at once would only spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Connections at the admin door: operators, a page each, and whoever scrapes.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// A file with a token is one line.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 /// Files that are open whatever comes: standard ones, signals, the journals' directories and
 /// segments and those being rewritten, name look-ups. 21 at rest, with both journals.
 pub const FILES_FIXED: usize = 40;

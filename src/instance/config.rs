@@ -4,7 +4,7 @@
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
 use crate::base::instance::Instance;
-use crate::base::limits::PEER_TOKEN_LENGTH_MIN;
+use crate::base::limits::{PEER_TOKEN_LENGTH_MIN, TOKEN_FILE_BYTES_MAX};
 use crate::base::money::Fee;
 use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
@@ -12,8 +12,9 @@ use crate::net::client::Url;
 use crate::payments::Processor;
 use crate::payments::router::Policy;
 use clap::Args;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +119,15 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
     pub peer_token: Option<String>,
 
+    /// Where operators look: IP:PORT or unix:/path. Serves GET /status.json, /metrics, /payments and
+    /// /payments/{id}, with the token of --admin-token-file.
+    #[arg(long, env = "GALO_ADMIN_LISTEN", requires = "admin_token_file")]
+    pub admin_listen: Option<ListenAddress>,
+
+    /// A file with the token of the admin door, at least 8 characters, on one line.
+    #[arg(long, env = "GALO_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
     /// Allow POST /purge-payments, which forgets all payments in both instances.
     #[arg(long, env = "GALO_ALLOW_PURGE")]
     pub allow_purge: bool,
@@ -210,6 +220,8 @@ pub struct Config {
     pub instance: Instance,
     pub adopt_after: Duration,
     pub peer_token: String,
+    pub admin_listen: Option<ListenAddress>,
+    pub admin_token: String,
     pub allow_purge: bool,
     pub accounts: Arc<Limits>,
     /// Changes since the journal was last used that are meant.
@@ -236,15 +248,11 @@ impl Config {
     /// # Errors
     /// One line that names the setting and what to do.
     pub fn new(args: ServeArgs) -> Result<Config, String> {
-        let peer_token = args.peer_token.unwrap_or_default();
-        if args.peer.is_some() && peer_token.len() < PEER_TOKEN_LENGTH_MIN {
-            return Err(format!(
-                "--peer needs a --peer-token of {PEER_TOKEN_LENGTH_MIN} or more characters"
-            ));
-        }
-        if !peer_token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("--peer-token must be printable ASCII without spaces".into());
-        }
+        let peer_token = peer_token_of(args.peer_token, args.peer.is_some())?;
+        let admin_token = match &args.admin_token_file {
+            Some(path) => read_token(path)?,
+            None => String::new(),
+        };
         if args.queue_capacity > args.ids_remembered {
             return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
         }
@@ -284,6 +292,8 @@ impl Config {
             instance: Instance(args.instance),
             adopt_after: args.adopt_after,
             peer_token,
+            admin_listen: args.admin_listen,
+            admin_token,
             allow_purge: args.allow_purge,
             accept_change: args.accept_change,
             accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
@@ -307,12 +317,41 @@ impl Config {
     /// Whether `[::]` has to leave IPv4 alone: another listener takes it at the same port.
     pub fn leaves_v4(&self, address: &ListenAddress) -> bool {
         let ListenAddress::Tcp(SocketAddr::V6(own)) = address else { return false };
-        let mut all = self.listen.iter().chain(&self.peer_listen);
+        let mut all = self.listen.iter().chain(&self.peer_listen).chain(&self.admin_listen);
         all.any(|it| {
             matches!(it, ListenAddress::Tcp(SocketAddr::V4(other))
                 if other.port() == own.port() && own.port() != 0)
         })
     }
+}
+
+fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String> {
+    let token = token.unwrap_or_default();
+    if has_peer && token.len() < PEER_TOKEN_LENGTH_MIN {
+        return Err(format!(
+            "--peer needs a --peer-token of {PEER_TOKEN_LENGTH_MIN} or more characters"
+        ));
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("--peer-token must be printable ASCII without spaces".into());
+    }
+    Ok(token)
+}
+
+/// The token in a file: its one line.
+fn read_token(path: &Path) -> Result<String, String> {
+    let refused = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| refused(&error))?;
+    let read = file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| refused(&error))?;
+    let token = text.trim_end_matches(['\r', '\n']);
+    if token.len() < PEER_TOKEN_LENGTH_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refused(&format!(
+            "a token is one line of {PEER_TOKEN_LENGTH_MIN} or more printable characters, without spaces"
+        )));
+    }
+    Ok(token.into())
 }
 
 fn log_level(text: &str) -> Result<log::LevelFilter, &'static str> {

@@ -5,7 +5,8 @@
 //! [`share_out`] decides, and knows nothing of the system; [`fit`] asks the system and obeys.
 
 use crate::base::limits::{
-    FILES_AT_PROCESSOR, FILES_FIXED, FILES_PER_LOOP, PEER_CONNECTIONS_MIN, TURNED_AWAY_MAX,
+    ADMIN_CONNECTIONS_MAX, FILES_AT_PROCESSOR, FILES_FIXED, FILES_PER_LOOP, PEER_CONNECTIONS_MIN,
+    TURNED_AWAY_MAX,
 };
 use crate::instance::config::Config;
 use crate::payments::dispatcher::LOOKS_MAX;
@@ -17,6 +18,8 @@ struct Wanted {
     loops: usize,
     /// Listening sockets, over all loops.
     listeners: usize,
+    /// Connections at the admin door.
+    admins: usize,
     has_peer: bool,
     connections: usize,
     concurrency: usize,
@@ -37,7 +40,11 @@ impl Wanted {
     /// Whatever is not for connections, and what is for those that are turned away.
     fn fixed(&self) -> usize {
         // One that has just been accepted is counted a moment later, at each listener.
-        FILES_FIXED + self.loops * FILES_PER_LOOP + 2 * self.listeners + 2 * TURNED_AWAY_MAX
+        FILES_FIXED
+            + self.admins
+            + self.loops * FILES_PER_LOOP
+            + 2 * self.listeners
+            + 2 * TURNED_AWAY_MAX
     }
 
     fn at_processors(concurrency: usize) -> usize {
@@ -85,9 +92,11 @@ pub fn fit(config: &mut Config) -> Result<(), String> {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     let Some(files) = (if raised { maximum } else { current }) else { return Ok(()) };
     let serving = super::serving_threads(config);
+    let doors = config.listen.iter().chain(&config.peer_listen).chain(&config.admin_listen).count();
     let wanted = Wanted {
         loops: config.threads,
-        listeners: serving * (config.listen.len() + usize::from(config.peer_listen.is_some())),
+        listeners: serving * doors,
+        admins: if config.admin_listen.is_some() { ADMIN_CONNECTIONS_MAX } else { 0 },
         has_peer: config.peer.is_some(),
         connections: config.connections_max,
         concurrency: config.policy.processor_concurrency,
@@ -113,7 +122,14 @@ mod tests {
     use super::*;
 
     fn wanted(has_peer: bool) -> Wanted {
-        Wanted { loops: 1, listeners: 2, has_peer, connections: 16_384, concurrency: 400 }
+        Wanted {
+            loops: 1,
+            listeners: 2,
+            admins: 0,
+            has_peer,
+            connections: 16_384,
+            concurrency: 400,
+        }
     }
 
     #[test]

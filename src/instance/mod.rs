@@ -165,8 +165,10 @@ fn announce(address: &str) {
 fn bind(config: &Config) -> Result<Vec<Listener>, String> {
     let entry = config.listen.iter().map(|address| (address, Door::Entry, config.share_port));
     let peer = config.peer_listen.iter().map(|address| (address, Door::Peer, false));
+    let admin = config.admin_listen.iter().map(|address| (address, Door::Admin, false));
     entry
         .chain(peer)
+        .chain(admin)
         .map(|(address, door, share_port)| {
             Listener::bind(address, door, share_port, config.leaves_v4(address))
                 .map_err(|error| format!("cannot listen on {address}: {error}"))

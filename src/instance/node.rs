@@ -72,6 +72,7 @@ pub struct Node {
     pub controls: ArrayQueue<Control>,
     pub health_calls: HealthCalls,
     pub stats: Stats,
+    pub started_at: clock::Moment,
     /// Why nothing moves, if that is so.
     stuck: Mutex<Option<String>>,
 }
@@ -120,6 +121,7 @@ impl Node {
             processors: config.processor_urls.clone().map(Target::new),
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             health_calls: HealthCalls::default(),
+            started_at: now,
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
             stuck: Mutex::default(),
             config,

@@ -12,7 +12,7 @@ use crate::journal::{Journal, JournalError, Recovered};
 use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
-use crate::payments::story::Story;
+use crate::payments::story::{self, Story};
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,6 +147,13 @@ impl Payments {
         drop(books);
         let known = || self.ids.amount_of(id).map(|amount| Story::Known { amount });
         Ok(rejected.map(Story::Rejected).or(open).or_else(known))
+    }
+
+    /// The rejected payments in the order of their ids, behind that one, at most so many.
+    pub fn rejected_after(&self, after: Option<PaymentId>, max: usize) -> Vec<(PaymentId, Story)> {
+        let books = self.books();
+        let rejected = books.rejected.iter().map(|it| (it.id, Story::Rejected(*it)));
+        story::page(rejected, after, max)
     }
 
     /// Forgets ids and books, but for what the journal has on its shelf. On the dispatcher's thread, after it has forgotten its payments.

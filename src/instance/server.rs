@@ -5,8 +5,8 @@
 
 use crate::base::clock::{self, Moment};
 use crate::base::limits::{
-    ACCEPT_PAUSE, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX, RESPONSES_SIZE_MAX,
-    TURNED_AWAY_MAX, WRITE_TIMEOUT,
+    ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX,
+    RESPONSES_SIZE_MAX, TURNED_AWAY_MAX, WRITE_TIMEOUT,
 };
 use crate::instance::api::{self, Door, Frame, Then};
 use crate::instance::give_up;
@@ -34,6 +34,7 @@ fn connections_max(node: &Node, door: Door) -> usize {
     match door {
         Door::Entry => node.config.connections_max,
         Door::Peer => node.config.peer_connections_max,
+        Door::Admin => ADMIN_CONNECTIONS_MAX,
     }
 }
 

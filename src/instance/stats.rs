@@ -46,8 +46,8 @@ pub struct Stats {
     /// When the oldest attempt in flight began, in µs of the clock for durations; 0 for none.
     pub oldest_started_us: [AtomicU64; 2],
     pub attempts: [Histogram; 2],
-    /// Open connections of each door: the entry's, the peer's.
-    pub connections: [AtomicU64; 2],
+    /// Open connections of each door: the entry's, the peer's, the admins'.
+    pub connections: [AtomicU64; 3],
     /// Per processor: 1 up, 0 down; its expected latency; when it last flipped (ms since 1970).
     pub up: [AtomicU64; 2],
     pub latency_us: [AtomicU64; 2],
@@ -93,9 +93,9 @@ impl Stats {
         }
         let bytes = around.summary_bytes as u64;
         gauge(&mut out, "galo_summary_bytes", "Memory of the index of settlements.", bytes);
-        let doors = [[("door", "entry")], [("door", "peer")]];
-        let [entry, peer] = self.connections.each_ref().map(|open| open.load(Ordering::Relaxed));
-        let series = [(&doors[0][..], entry), (&doors[1][..], peer)];
+        let doors = [[("door", "entry")], [("door", "peer")], [("door", "admin")]];
+        let open = self.connections.each_ref().map(|open| open.load(Ordering::Relaxed));
+        let series = [0, 1, 2].map(|door: usize| (&doors[door][..], open[door]));
         write_gauges(&mut out, "galo_connections", "Open incoming connections.", &series);
         let loops = around.event_loops as u64;
         gauge(&mut out, "galo_event_loops", "Threads with an event loop.", loops);

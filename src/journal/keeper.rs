@@ -26,7 +26,6 @@ pub const CARRY_AFTER_SEGMENTS: u32 = 2;
 const CARRIED_MAX: usize = 4096;
 
 /// What the keeper knows.
-#[derive(Debug)]
 pub struct Keeping {
     /// The oldest segment that is not rewritten yet.
     pub oldest: u32,
@@ -40,6 +39,8 @@ pub struct Keeping {
     pub accounts: Option<u32>,
     /// Files of notes that count, oldest first, with how many are in each.
     pub notes: Vec<(u32, usize)>,
+    /// Volumes that are not on the shelf any more, as long as somebody may read them.
+    pub replaced: Vec<Arc<Volume>>,
     /// There was no space to merge files, and nothing has changed since.
     pub is_merging_held_up: bool,
     /// No books so far have settlements or ids: what comes of the segments is in the accounts.
@@ -70,6 +71,7 @@ impl Writer {
     /// Does what is most urgent. False if there was nothing to do, or no space to do it.
     pub fn keep(&self) -> bool {
         let mut keeping = locked(&self.keeping);
+        keeping.replaced.retain(|volume| Arc::strong_count(volume) > 1);
         let prepared = self.prepare_next();
         let lack = (!self.is_next_ready()).then(|| self.lack());
         tell(&mut keeping.lacks[0], lack, "the next segment");
@@ -137,7 +139,7 @@ impl Writer {
         tell(&mut keeping.lacks[1], lack, "books");
         let Ok(volume) = written else { return false };
         let span = volume.span();
-        locked(&self.shelf).put(Arc::new(volume));
+        self.put_on_shelf(keeping, volume);
         self.remove(&Kind::Segment.file_name(number));
         keeping.oldest += 1;
         keeping.is_merging_held_up = false;
@@ -166,6 +168,13 @@ impl Writer {
              entries"
         );
         true
+    }
+
+    /// What it replaces is dropped by the keeper, when nobody else reads it any more: closing a file
+    /// that has been removed waits for the disk.
+    pub(super) fn put_on_shelf(&self, keeping: &mut Keeping, volume: Volume) {
+        let replaced = locked(&self.shelf).put(Arc::new(volume));
+        keeping.replaced.extend(replaced);
     }
 
     /// Puts the notes of older files before those of a segment, where the new file is to take their

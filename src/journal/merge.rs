@@ -17,7 +17,6 @@ use crate::payments::Line;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Files of ids are merged up to so many, which are in memory at once then.
 const IDS_MAX: usize = 65_536;
@@ -75,7 +74,7 @@ impl Writer {
         let (Some(first), Some(last)) = (held.first(), held.last()) else { return Ok(()) };
         let (first, last) = (first.span.first, last.span.last);
         let volume = match self.write_merged(first, last, held) {
-            Ok(volume) => Arc::new(volume),
+            Ok(volume) => volume,
             Err(Failed::Damaged { number, error }) => {
                 log::error!("{error}. It stays as it is, and is not merged with others");
                 let damaged = keeping.books.iter_mut().find(|held| held.span.last == number);
@@ -88,7 +87,7 @@ impl Writer {
             }
         };
         let span = volume.span();
-        locked(&self.shelf).put(volume);
+        self.put_on_shelf(keeping, volume);
         let merged = Held { span, is_old: false, is_damaged: false };
         let replaced: Vec<Held> = keeping.books.splice(group, [merged]).collect();
         for held in replaced.iter().filter(|held| held.span.last != last) {

@@ -526,14 +526,20 @@ impl Journal {
 
     /// What is known of a payment that is accepted and not over. Without a journal nothing is.
     pub fn open_story_of(&self, id: PaymentId) -> Option<Story> {
-        let outstanding::Open { amount, accepted_at, attempt, attempts, .. } =
-            self.open.as_ref()?.writer.open_payment(id)?;
-        Some(match attempt {
-            None => Story::Waiting { amount, accepted_at, attempts },
-            Some((processor, requested_at)) => {
-                Story::InDoubt { amount, accepted_at, processor, requested_at, attempts }
-            }
-        })
+        self.open.as_ref()?.writer.open_payment(id).map(|open| open.story())
+    }
+
+    /// Those with an open attempt, or without, in the order of their ids, behind that one, at most so
+    /// many. Goes through all of them, while nobody else can append: for people, not for programs.
+    pub fn open_after(
+        &self,
+        after: Option<PaymentId>,
+        max: usize,
+        is_in_doubt: bool,
+    ) -> Vec<(PaymentId, Story)> {
+        self.open
+            .as_ref()
+            .map_or(Vec::new(), |open| open.writer.open_after(after, max, is_in_doubt))
     }
 
     /// What it takes in memory to know what has been settled, in bytes.

@@ -7,6 +7,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::event::Event;
+use crate::payments::story::Story;
 use crate::payments::{Attempts, PaymentId, Processor, Rejection};
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
@@ -23,6 +24,18 @@ pub struct Open {
     pub attempts: Attempts,
     /// The segment that holds it (and its attempt, or a later one does).
     pub home: u32,
+}
+
+impl Open {
+    pub fn story(&self) -> Story {
+        let Open { amount, accepted_at, attempt, attempts, .. } = *self;
+        match attempt {
+            None => Story::Waiting { amount, accepted_at, attempts },
+            Some((processor, requested_at)) => {
+                Story::InDoubt { amount, accepted_at, processor, requested_at, attempts }
+            }
+        }
+    }
 }
 
 /// See the module.

@@ -395,7 +395,7 @@ impl Replay {
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
             self.shelf.add_old(number, &books::old_lines(number, &bytes)?);
         } else {
-            self.shelf.put(Arc::new(Volume::open(storage, number)?));
+            drop(self.shelf.put(Arc::new(Volume::open(storage, number)?)));
         }
         self.held.push(Held { span, is_old, is_damaged: false });
         Ok(())
@@ -632,6 +632,7 @@ impl Found {
             ids,
             accounts,
             notes,
+            replaced: Vec::new(),
             is_merging_held_up: false,
             only_accounts,
             lacks: [None; 3],

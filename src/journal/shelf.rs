@@ -80,14 +80,17 @@ impl Shelf {
         }
     }
 
-    /// This volume takes the place of its segments, or of the volumes of those.
-    pub fn put(&mut self, volume: Arc<Volume>) {
+    /// This volume takes the place of its segments, or of the volumes of those, which are returned:
+    /// whoever is the last to have one waits for the disk when it is dropped.
+    pub fn put(&mut self, volume: Arc<Volume>) -> Vec<Arc<Volume>> {
         let span = volume.span();
         let replaced = span.first..=span.last;
         self.recent.retain(|segment, _| !replaced.contains(segment));
         let volumes = Arc::make_mut(&mut self.volumes);
-        volumes.retain(|last, _| !replaced.contains(last));
+        let old: Vec<u32> = volumes.range(replaced).map(|(last, _)| *last).collect();
+        let old = old.iter().filter_map(|last| volumes.remove(last)).collect();
         volumes.insert(span.last, volume);
+        old
     }
 
     /// Forgets everything.

@@ -30,6 +30,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
+use crate::payments::story::{self, Story};
 use crate::payments::{Attempt, Attempts, Line, PaymentId, Settlement, Totals, Window};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -289,6 +290,19 @@ impl Writer {
 
     pub fn open_payment(&self, id: PaymentId) -> Option<Open> {
         locked(&self.appending).payments.get(id)
+    }
+
+    /// See [`super::Journal::open_after`].
+    pub fn open_after(
+        &self,
+        after: Option<PaymentId>,
+        max: usize,
+        is_in_doubt: bool,
+    ) -> Vec<(PaymentId, Story)> {
+        let appending = locked(&self.appending);
+        let payments = appending.payments.iter();
+        let wanted = payments.filter(|(_, open)| open.attempt.is_some() == is_in_doubt);
+        story::page(wanted.map(|(id, open)| (id, open.story())), after, max)
     }
 
     /// The first of these records that is the settlement of this payment.

@@ -9,6 +9,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::{Cents, Fee};
 use serde::{Deserialize, Serialize};
 use sonic_rs::RawNumber;
+use std::collections::BTreeMap;
 
 /// See the module. From the earliest to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,25 @@ impl Story {
             Story::Settled(_) => 4,
         }]
     }
+}
+
+/// Of all these the ones behind that id, in the order of their ids, at most so many.
+pub fn page(
+    all: impl Iterator<Item = (PaymentId, Story)>,
+    after: Option<PaymentId>,
+    max: usize,
+) -> Vec<(PaymentId, Story)> {
+    // The greatest is on top, and makes way for a smaller one.
+    let mut page = BTreeMap::new();
+    for (id, story) in all.filter(|(id, _)| after.is_none_or(|after| *id > after)) {
+        if page.len() < max || page.last_key_value().is_some_and(|(last, _)| id < *last) {
+            page.insert(id, story);
+        }
+        if page.len() > max {
+            page.pop_last();
+        }
+    }
+    page.into_iter().collect()
 }
 
 /// A story as clients and the other instance read it. What is not known is left out.
@@ -196,6 +216,20 @@ mod tests {
             }
             assert_eq!(earlier.is_last(), index == 4);
         }
+    }
+
+    #[test]
+    fn pages_are_of_all_in_their_order() {
+        let all: Vec<u128> = vec![5, 9, 1, 7, 3, 8];
+        let story = Story::Known { amount: Cents(1) };
+        let page = |after: Option<u128>, max| {
+            let all = all.iter().map(|id| (PaymentId(*id), story));
+            let page = super::page(all, after.map(PaymentId), max);
+            page.into_iter().map(|(id, _)| id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(page(None, 4), [1, 3, 5, 7]);
+        assert_eq!(page(Some(7), 4), [8, 9]);
+        assert_eq!(page(Some(9), 4), []);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::support::system::{
     Booking, Instance, Processor, addresses, assert_books_balance, decimal, free_address, id, iso,
     pair, pair_with, payment,
 };
-use crate::support::{Answer, request, wait_until};
+use crate::support::{Answer, Client, request, wait_until};
 use galo::base::clock::Timestamp;
 use galo::base::money::Cents;
 use galo::journal::history;
@@ -242,6 +242,93 @@ fn books_on_the_disk_are_asked_and_exported() {
     assert_eq!(records, ["settled", "settled", "settled", "total", "total", "digest"]);
     assert_eq!(lines[0]["processor"], "fallback");
     assert_eq!(lines[0]["fee"], "0.30");
+}
+
+/// What is listed is asked for with the token, and comes in pages.
+#[test]
+fn the_admin_door_lists_what_is_not_settled() {
+    let scratch = Scratch::new();
+    let token_file = scratch.join("token");
+    std::fs::write(&token_file, "correct-horse\n").unwrap();
+    let door = free_address();
+    let instance = Instance::alone(&[
+        "--data",
+        &scratch.join("1"),
+        "--admin-listen",
+        &door.to_string(),
+        "--admin-token-file",
+        &token_file,
+    ]);
+    for number in (0..7).rev() {
+        assert_eq!(instance.pay(&id(number), "1.00").status, 202);
+    }
+    let call = |method: &str, target: &str, token: &str| {
+        let authorization = format!("Authorization: Bearer {token}\r\n");
+        Client::connect(door).call(request(method, target, &authorization, ""))
+    };
+    let get = |target: &str| {
+        let answer = call("GET", target, "correct-horse");
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+        serde_json::from_str::<Value>(&answer.body).unwrap()
+    };
+    wait_until("nothing is in flight", || get("/status.json")["payments"]["waiting"] == 7);
+    let (mut found, mut after) = (Vec::new(), String::new());
+    for count in [3, 3, 1] {
+        let page = get(&format!("/payments?state=waiting&limit=3{after}"));
+        let payments = page["payments"].as_array().unwrap();
+        assert_eq!(payments.len(), count);
+        assert!(payments.iter().all(|it| it["state"] == "waiting" && it["acceptedAt"].is_string()));
+        found.extend(payments.iter().map(|it| it["correlationId"].as_str().unwrap().to_owned()));
+        let next = page["after"].as_str();
+        assert_eq!(next.is_some(), count == 3);
+        after = format!("&after={}", next.unwrap_or_default());
+    }
+    assert_eq!(found, (0..7).map(id).collect::<Vec<_>>());
+    assert_eq!(get("/payments?state=rejected")["payments"].as_array().unwrap().len(), 0);
+    assert_eq!(get(&format!("/payments/{}", id(3)))["state"], "waiting");
+    let status = get("/status.json");
+    assert_eq!((&status["version"], &status["phase"]), (&1.into(), &"serving".into()));
+    assert_eq!(status["payments"]["outstanding"], 7);
+    assert_eq!(status["processors"][1]["name"], "fallback");
+    assert_eq!(get("/payments-summary")["default"]["totalRequests"], 0);
+    assert_eq!(call("GET", "/metrics", "correct-horse").status, 200);
+    for (method, target, token, status) in [
+        ("GET", "/status.json", "correct-hors", 401),
+        ("GET", "/status.json", "", 401),
+        ("GET", "/nothing", "wrong-wrong", 401),
+        ("GET", "/nothing", "correct-horse", 404),
+        ("POST", "/payments", "correct-horse", 405),
+        ("GET", "/payments", "correct-horse", 400),
+        ("GET", "/payments?state=waiting&limit=5000", "correct-horse", 400),
+        ("GET", "/peer/totals", "correct-horse", 404),
+        ("GET", "/healthz", "", 200),
+    ] {
+        assert_eq!(call(method, target, token).status, status, "{method} {target}");
+    }
+    // Nothing of it is known at the entry.
+    assert_eq!(instance.get("/status.json").status, 404);
+    assert_eq!(instance.get("/payments?state=waiting").status, 405);
+}
+
+#[test]
+fn an_admin_door_without_a_token_is_refused() {
+    let scratch = Scratch::new();
+    let short = scratch.join("short");
+    std::fs::write(&short, "1234567\n").unwrap();
+    for (args, named) in [
+        (vec!["--admin-listen", "127.0.0.1:0"], "--admin-token-file"),
+        (
+            vec!["--admin-listen", "127.0.0.1:0", "--admin-token-file", "/nowhere"],
+            "/nowhere: No such",
+        ),
+        (vec!["--admin-listen", "127.0.0.1:0", "--admin-token-file", &short], "8 or more"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_galo")).arg("serve").args(&args).output();
+        let output = output.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {told}");
+        assert!(told.contains(named), "{args:?}: {told}");
+    }
 }
 
 #[test]

@@ -371,6 +371,13 @@ impl Storm {
             Err(format!("{open:?}\n{}\n{}", told[0], told[1]))
         });
         assert!(rejected.iter().all(|id| is_poison(id)), "only poison is: {rejected:?}");
+        // For a moment after a start nobody knows what became of the poison of the process before.
+        for instance in &self.instances {
+            wait_until_within(PATIENCE, "the totals are known", || {
+                let answer = instance.get("/payments-summary");
+                if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+            });
+        }
         let books = [0, 1].map(|index: usize| self.processors[index].books());
         let booked: HashSet<&str> = books.iter().flatten().map(|row: &Booking| &*row.id).collect();
         // What was not answered may be paid or not; but not twice, and not another amount.

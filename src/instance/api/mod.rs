@@ -1,9 +1,11 @@
 //! The only place with URLs: what each request means, and the bytes that answer it. Those of the
 //! ledger are in a file of their own.
 //!
-//! Two doors. The entry is for clients; the peer's door, on a listener of its own, is for the
-//! other instance and for whoever watches this one. Nothing of the second is known at the first.
+//! Three doors. The entry is for clients; the peer's door, on a listener of its own, is for the
+//! other instance and for whoever watches this one; the admin door, on another, is for operators.
+//! Nothing of these is known at the entry.
 
+mod admin;
 mod ledger;
 pub mod query;
 mod story;
@@ -44,6 +46,7 @@ const PAST_LOOK_EVERY: Duration = Duration::from_millis(5);
 pub enum Door {
     Entry,
     Peer,
+    Admin,
 }
 
 /// What the connection has to do after a request was looked at.
@@ -112,6 +115,7 @@ fn route(node: &Node, door: Door, request: &Request<'_>, frame: Frame, out: &mut
     match door {
         Door::Entry => handle_entry(node, request, frame, out),
         Door::Peer => handle_peer(node, request, frame, out),
+        Door::Admin => admin::handle(node, request, frame, out),
     }
 }
 
@@ -250,15 +254,7 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
     use Method::{Get, Head, Post};
     match (request.path, request.method) {
         (b"/healthz", Get | Head) => healthz(node, frame, out),
-        (b"/metrics", Get | Head) => {
-            let text = node.metrics();
-            let response = Response {
-                content_type: "text/plain; version=0.0.4",
-                head_only: frame.head_only,
-                ..Response::json(200, text.as_bytes(), frame.connection)
-            };
-            response::write(out, &response);
-        }
+        (b"/metrics", Get | Head) => admin::metrics(node, frame, out),
         (path, _) if !path.starts_with(b"/peer/") => {
             error(out, frame, 404, None, "There is nothing at this path.");
         }
@@ -343,7 +339,11 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
 }
 
 fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
-    let token = node.config.peer_token.as_bytes();
+    has_token(request, node.config.peer_token.as_bytes())
+}
+
+/// Whether the request has this token, which must not be empty.
+fn has_token(request: &Request<'_>, token: &[u8]) -> bool {
     let given = request.header("authorization").and_then(|value| value.strip_prefix(b"Bearer "));
     // Compared without stopping at the first difference, so that the time taken tells nothing.
     given.is_some_and(|given| {

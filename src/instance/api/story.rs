@@ -67,7 +67,7 @@ pub fn answer_peer(node: &Node, path: &[u8], frame: Frame, out: &mut Vec<u8>) {
     }
 }
 
-fn describe(node: &Node, id: PaymentId, story: &Story) -> StoryMessage {
+pub fn describe(node: &Node, id: PaymentId, story: &Story) -> StoryMessage {
     StoryMessage::new(id, story, node.config.fees, why_it_waits(node, id))
 }
 

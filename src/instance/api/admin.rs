@@ -1,0 +1,262 @@
+//! The admin door: what an operator looks at, on a listener of its own. Never reachable through the
+//! entry, and closed without its token.
+//!
+//! What it tells is of this instance; the other one has a door of its own. A payment by its id, and
+//! the summary, are told over both as at the entry.
+
+use super::{Call, Frame, Then, error, healthz, message, story, wrong_method};
+use crate::base::clock;
+use crate::instance::lifecycle::Phase;
+use crate::instance::node::Node;
+use crate::net::http::request::{Method, Request};
+use crate::net::http::response::{self, Extra, Response};
+use crate::payments::story::{Story, StoryMessage};
+use crate::payments::{PaymentId, Processor, Window};
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// So many payments a page has at most, and if nothing is said.
+const PAGE_MAX: usize = 1_000;
+const PAGE: usize = 100;
+
+pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
+    let reads = matches!(request.method, Method::Get | Method::Head);
+    match request.path {
+        b"/healthz" if reads => healthz(node, frame, out),
+        _ if !is_authorized(node, request) => {
+            error(out, frame, 401, Some(Extra::Authenticate), "The token is missing or wrong.");
+        }
+        b"/metrics" | b"/status.json" | b"/payments" | b"/payments-summary" if !reads => {
+            wrong_method(out, frame, "GET, HEAD");
+        }
+        b"/metrics" => metrics(node, frame, out),
+        b"/status.json" => message(out, frame, &Status::of(node)),
+        b"/payments" => match Wanted::read(request.query) {
+            Ok(wanted) => list(node, &wanted, frame, out),
+            Err(reason) => error(out, frame, 400, None, &reason),
+        },
+        b"/payments-summary" => match super::query::read_window(request.query) {
+            Ok(window) => return Then::Call(Call::Summary(window)),
+            Err(reason) => error(out, frame, 400, None, &reason),
+        },
+        path if path.starts_with(b"/payments/") => {
+            return story::handle(&path[b"/payments/".len()..], request, frame, out);
+        }
+        _ => error(out, frame, 404, None, "There is nothing at this path."),
+    }
+    Then::Answered
+}
+
+fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
+    super::has_token(request, node.config.admin_token.as_bytes())
+}
+
+/// `GET /metrics`, in Prometheus text.
+pub fn metrics(node: &Node, frame: Frame, out: &mut Vec<u8>) {
+    let text = node.metrics();
+    let response = Response {
+        content_type: "text/plain; version=0.0.4",
+        head_only: frame.head_only,
+        ..Response::json(200, text.as_bytes(), frame.connection)
+    };
+    response::write(out, &response);
+}
+
+/// Which payments are asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    state: State,
+    after: Option<PaymentId>,
+    limit: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    InDoubt,
+    Rejected,
+}
+
+impl Wanted {
+    fn read(query: Option<&[u8]>) -> Result<Wanted, String> {
+        let (mut state, mut after, mut limit) = (None, None, PAGE);
+        let query = std::str::from_utf8(query.unwrap_or_default());
+        let query = query.map_err(|_| "The query is not text.")?;
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match (name, value) {
+                ("state", "waiting") => state = Some(State::Waiting),
+                ("state", "inDoubt") => state = Some(State::InDoubt),
+                ("state", "rejected") => state = Some(State::Rejected),
+                ("after", id) => match PaymentId::parse(id.as_bytes()) {
+                    Some(id) => after = Some(id),
+                    None => return Err("The parameter after is not the id of a payment.".into()),
+                },
+                ("limit", count) => match count.parse() {
+                    Ok(count @ 1..=PAGE_MAX) => limit = count,
+                    _ => return Err(format!("The parameter limit is not from 1 to {PAGE_MAX}.")),
+                },
+                _ => return Err(format!("There is no {name}={value} here.")),
+            }
+        }
+        let state = state.ok_or("The parameter state must be waiting, inDoubt or rejected.")?;
+        Ok(Wanted { state, after, limit })
+    }
+}
+
+/// A page, in the order of the ids.
+#[derive(Serialize)]
+struct Page {
+    payments: Vec<StoryMessage>,
+    /// What the next page is asked for after, if there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+}
+
+fn list(node: &Node, wanted: &Wanted, frame: Frame, out: &mut Vec<u8>) {
+    let Wanted { state, after, limit } = *wanted;
+    let found = match state {
+        State::Rejected => node.payments.rejected_after(after, limit),
+        State::Waiting | State::InDoubt if !node.has_journal() => {
+            let reason = "Without a journal (--data) these are not listed.";
+            return error(out, frame, 501, None, reason);
+        }
+        _ => {
+            let is_in_doubt = state == State::InDoubt;
+            node.payments.journal.open_after(after, limit, is_in_doubt)
+        }
+    };
+    let last = found.last().filter(|_| found.len() == limit).map(|(id, _)| id.to_string());
+    let tell = |(id, story): &(PaymentId, Story)| story::describe(node, *id, story);
+    message(out, frame, &Page { payments: found.iter().map(tell).collect(), after: last });
+}
+
+/// `GET /status.json`: one document of how things stand. Fields may be added, and none changes its
+/// meaning while `version` is the same.
+#[derive(Serialize)]
+struct Status {
+    version: u32,
+    galo: &'static str,
+    instance: u8,
+    phase: &'static str,
+    uptime_seconds: u64,
+    /// Why nothing moves, if that is so.
+    stuck: Option<String>,
+    /// Whether the other instance answers, if there is one.
+    peer_up: Option<bool>,
+    payments: Payments,
+    processors: Vec<ProcessorStatus>,
+    journal: Option<JournalStatus>,
+}
+
+#[derive(Serialize)]
+struct Payments {
+    /// By this process, new ones.
+    accepted: u64,
+    outstanding: usize,
+    waiting: u64,
+    /// Of these, kept for the other instance.
+    guests: u64,
+    in_doubt: u64,
+    in_flight: u64,
+    rejected: usize,
+    capacity: usize,
+}
+
+#[derive(Serialize)]
+struct ProcessorStatus {
+    name: &'static str,
+    url: String,
+    up: bool,
+    since_ms: u64,
+    expected_us: u64,
+    settled: u64,
+    amount: String,
+    fee: String,
+}
+
+#[derive(Serialize)]
+struct JournalStatus {
+    id: Option<String>,
+    has_room: bool,
+    settled_memory_bytes: usize,
+}
+
+impl Status {
+    fn of(node: &Node) -> Status {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (stats, journal) = (&node.stats, &node.payments.journal);
+        // Of everything: nothing has to be read for it.
+        let settled = journal.totals(Window::default()).unwrap_or_default();
+        let processor = |which: Processor| {
+            let index = which as usize;
+            let totals = settled[index];
+            ProcessorStatus {
+                name: which.name(),
+                url: format!("http://{}", node.config.processor_urls[index]),
+                up: load(&stats.up[index]) > 0,
+                since_ms: load(&stats.flipped_at_ms[index]),
+                expected_us: load(&stats.latency_us[index]),
+                settled: totals.count,
+                amount: totals.amount.to_string(),
+                fee: crate::payments::story::fee_text(node.config.fees[index].of(totals.amount.0)),
+            }
+        };
+        Status {
+            version: 1,
+            galo: env!("CARGO_PKG_VERSION"),
+            instance: node.config.instance.0,
+            phase: match node.phase() {
+                Phase::Starting => "starting",
+                Phase::Serving => "serving",
+                Phase::Leaving => "leaving",
+                Phase::Draining => "draining",
+            },
+            uptime_seconds: clock::moment().since(node.started_at).as_secs(),
+            stuck: node.stuck(),
+            peer_up: node.cluster.peer().map(|_| node.cluster.peer_up().is_some()),
+            payments: Payments {
+                accepted: load(&stats.accepted),
+                outstanding: node.payments.queue.outstanding(),
+                waiting: load(&stats.waiting),
+                guests: load(&stats.guests),
+                in_doubt: load(&stats.in_doubt),
+                in_flight: load(&stats.in_flight),
+                rejected: node.payments.books().rejected.len(),
+                capacity: node.config.queue_capacity,
+            },
+            processors: Processor::ALL.map(processor).into(),
+            journal: node.has_journal().then(|| JournalStatus {
+                id: journal.id().map(|id| format!("{id:032x}")),
+                has_room: journal.has_room(),
+                settled_memory_bytes: journal.settled_memory_bytes(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_read_or_refused() {
+        let id = "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3";
+        let query = format!("state=inDoubt&after={id}&limit=7");
+        let wanted = Wanted::read(Some(query.as_bytes())).unwrap();
+        let after = PaymentId::parse(id.as_bytes());
+        assert_eq!(wanted, Wanted { state: State::InDoubt, after, limit: 7 });
+        for (query, named) in [
+            (&b""[..], "parameter state"),
+            (b"state=lost", "no state=lost"),
+            (b"state=waiting&limit=0", "from 1 to 1000"),
+            (b"state=waiting&limit=1001", "from 1 to 1000"),
+            (b"state=waiting&limit=x", "from 1 to 1000"),
+            (b"state=waiting&after=7", "not the id"),
+            (b"state=waiting&page=2", "no page=2"),
+            (b"state=\xff", "not text"),
+        ] {
+            let reason = Wanted::read(Some(query)).unwrap_err();
+            assert!(reason.contains(named), "{reason}");
+        }
+    }
+}
