@@ -30,8 +30,9 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// A file with a token is one line.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 /// Files that are open whatever comes: standard ones, signals, the journals' directories and
-/// segments and those being rewritten, name look-ups. 21 at rest, with both journals.
-pub const FILES_FIXED: usize = 40;
+/// segments and those being rewritten, volumes of books, name look-ups. 21 at rest, with both journals,
+/// and a volume for each doubling of the history.
+pub const FILES_FIXED: usize = 64;
 /// Files of an event loop: its ring, its event, a pair to see the end of a turn, its connection for
 /// the peer's accounts, and one more that is being replaced.
 pub const FILES_PER_LOOP: usize = 6;

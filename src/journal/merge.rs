@@ -79,6 +79,7 @@ impl Writer {
                 log::error!("{error}. It stays as it is, and is not merged with others");
                 let damaged = keeping.books.iter_mut().find(|held| held.span.last == number);
                 damaged.into_iter().for_each(|held| held.is_damaged = true);
+                let _ = self.storage.remove(&(Kind::Books.file_name(last) + UNFINISHED));
                 return Ok(());
             }
             Err(Failed::Io(error)) => {

@@ -501,6 +501,7 @@ impl Journal {
     /// # Errors
     /// If what is needed of it cannot be read, or is damaged.
     pub fn find_settled(&self, id: PaymentId) -> Result<Option<Line>, JournalError> {
+        let mut is_second = false;
         loop {
             let places = locked(&self.shelf).places_of(id);
             let Some(open) = &self.open else { return Ok(places.in_memory) };
@@ -510,7 +511,10 @@ impl Journal {
             }
             match open.writer.settled_at(&places.records, id) {
                 // The segment has just been rewritten, and the shelf knows where that is.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_second => {
+                    is_second = true;
+                    continue;
+                }
                 Err(error) => return Err(JournalError::io("read", "a segment", error)),
                 Ok(Some(line)) => return Ok(Some(line)),
                 Ok(None) => {}
@@ -588,7 +592,7 @@ impl Journal {
     /// if none is ready. Ask first whether it [has room](Journal::has_room_to_purge).
     pub fn append_purged(&self) -> Position {
         let Some(open) = &self.open else {
-            locked(&self.shelf).clear();
+            locked(&self.shelf).forget_before(0);
             return Position::NONE;
         };
         let position = open.writer.append_purged();

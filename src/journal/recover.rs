@@ -419,7 +419,7 @@ impl Replay {
                     self.shelf.record(home, offset, id, settlement);
                 }
                 if *event == Event::Purged {
-                    self.shelf.clear();
+                    self.shelf.forget_before(home);
                     self.held.clear();
                     self.notes.clear();
                     self.ids.clear();

@@ -31,6 +31,8 @@ pub struct Shelf {
     volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
     recent: BTreeMap<u32, Recent>,
     in_memory: VecDeque<Line>,
+    /// What is of lower segments has been purged.
+    first: u32,
 }
 
 /// What is settled in a segment that is not rewritten.
@@ -84,6 +86,10 @@ impl Shelf {
     /// whoever is the last to have one waits for the disk when it is dropped.
     pub fn put(&mut self, volume: Arc<Volume>) -> Vec<Arc<Volume>> {
         let span = volume.span();
+        if span.last < self.first {
+            // The keeper was at it when all was forgotten.
+            return vec![volume];
+        }
         let replaced = span.first..=span.last;
         self.recent.retain(|segment, _| !replaced.contains(segment));
         let volumes = Arc::make_mut(&mut self.volumes);
@@ -93,9 +99,9 @@ impl Shelf {
         old
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Shelf::default();
+    /// Forgets everything of segments before this one.
+    pub fn forget_before(&mut self, first: u32) {
+        *self = Shelf { first, ..Shelf::default() };
     }
 
     pub fn volumes(&self) -> Arc<BTreeMap<u32, Arc<Volume>>> {

@@ -361,7 +361,7 @@ impl Writer {
         appending.purged = home;
         appending.payments.apply(home, &Event::Purged);
         self.publish(appending);
-        shelf.clear();
+        shelf.forget_before(home);
         position
     }
 

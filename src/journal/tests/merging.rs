@@ -135,6 +135,30 @@ fn a_damaged_volume_is_told_and_left_as_it_is() {
     assert!(refused.contains(name) && refused.contains("is damaged at offset"), "{refused}");
 }
 
+/// The keeper is at a segment when all is forgotten: what it makes of it must not come back.
+#[test]
+fn what_was_purged_does_not_come_back_when_it_is_rewritten() {
+    let storage = Simulated::default();
+    let (writer, _) = open(&storage, options(1024)).unwrap();
+    (0..40).for_each(|id| settle(&writer, id, id as i64));
+    writer.flush();
+    while writer.keep() {}
+    let volumes = writer.shelf.lock().unwrap().volumes();
+    assert!(!volumes.is_empty());
+    assert!(writer.has_room_to_purge());
+    writer.append_purged();
+    for volume in volumes.values() {
+        let put_back = writer.shelf.lock().unwrap().put(volume.clone());
+        assert_eq!(put_back.len(), 1);
+    }
+    assert_eq!(total(&writer), 0);
+    settle(&writer, 50, 1);
+    assert_eq!(total(&writer), 1);
+    writer.flush();
+    while writer.keep() {}
+    assert_eq!(total(&writer), 1);
+}
+
 /// Whoever asks finds every payment and every total at any moment of being rewritten and merged.
 #[test]
 fn what_is_asked_while_the_keeper_works_is_whole() {
