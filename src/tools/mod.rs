@@ -7,6 +7,8 @@
 pub mod dice;
 pub mod export;
 pub mod text;
+pub mod compare;
+pub mod ask;
 pub mod judge;
 pub mod demo;
 pub mod rehearsal;
