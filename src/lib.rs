@@ -11,7 +11,7 @@
 //! | [`journal`] | what has been promised survives | `recover` |
 //! | [`cluster`] | the two instances: who owns what, who may pay | `membership` |
 //! | [`instance`] | one running instance: settings, doors, loops | `stuck` |
-//! | [`tools`] | a simulated processor, the demo, the judge, the rehearsal | `judge::compare`, `judge::score` |
+//! | [`tools`] | a simulated processor, the demo, the judge, reconciling, the rehearsal | `compare`, `judge::score` |
 //!
 //! The way of a payment: `instance::server` reads a request, `instance::api` says what it means,
 //! `payments::intake` reads its body, `payments::ids` tells whether it is new, `journal` keeps it,

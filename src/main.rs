@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use galo::base::log;
 use galo::instance::{self, config::ServeArgs};
 use galo::journal;
-use galo::tools::{demo, export, judge, rehearsal, simulator};
+use galo::tools::{demo, export, judge, reconcile, rehearsal, simulator};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ enum Command {
     Rehearse(rehearsal::RehearseArgs),
     Demo(demo::DemoArgs),
     Judge(judge::JudgeArgs),
+    Reconcile(Box<reconcile::ReconcileArgs>),
     Export(export::ExportArgs),
     /// Look into a journal, copy it, or save what is left of it; without changing it
     Journal(journal::inspect::JournalArgs),
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         }),
         Command::Demo(args) => demo::run(&args),
         Command::Judge(args) => judge::run(&args),
+        Command::Reconcile(args) => reconcile::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Journal(args) => journal::inspect::run(&args),
     };

@@ -6,10 +6,11 @@
 use galo::base::clock::Timestamp;
 use galo::base::money::Cents;
 use galo::payments::{Processor, Window};
-use galo::tools::judge::ask::{read_books, read_summary, read_totals};
-use galo::tools::judge::compare::{Booking, Fate, Known, compare, compare_totals, totals};
+use galo::tools::ask::{read_books, read_summary, read_totals};
+use galo::tools::compare::{Booking, Fate, Known, compare};
 use galo::tools::judge::k6::{Failed, Sheet};
 use galo::tools::judge::score::Excused;
+use galo::tools::judge::windows::{compare_totals, totals};
 use galo_fuzz::{Source, cuts, fuzz_target};
 use std::io::BufReader;
 

@@ -111,6 +111,13 @@ pub const BOOKING_LINE_BYTES_MAX: u64 = 512;
 /// A score sheet, and what k6 had to say on its console, in bytes: a line of 200 for each of 300,000
 /// posts that failed.
 pub const RUN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Payments that `galo reconcile` compares, on both sides together: 32 bytes each, 1 GiB at most.
+pub const PAYMENTS_RECONCILED_MAX: usize = 32_000_000;
+/// A record of a file of comma-separated values, in bytes: a statement's has a hundred or two. What
+/// is longer is another kind of file, or a quotation mark that never closes.
+pub const TABLE_RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Columns of such a record.
+pub const TABLE_COLUMNS_MAX: usize = 256;
 /// How long a server may take for each step of an answer to the judge.
 pub const JUDGE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the judge looks whether all is settled.

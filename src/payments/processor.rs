@@ -183,7 +183,7 @@ fn is_ours(at: Timestamp, attempt: &Attempt, paired: bool) -> bool {
 }
 
 /// A time as the processors write it: theirs comes from a column without a zone, which is UTC.
-fn read_time(text: &[u8]) -> Option<Timestamp> {
+pub fn read_time(text: &[u8]) -> Option<Timestamp> {
     const LENGTH_MAX: usize = 40;
     Timestamp::parse(text, Rounding::Down).or_else(|| {
         let mut with_zone = [0; LENGTH_MAX + 1];

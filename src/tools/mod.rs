@@ -1,13 +1,16 @@
 //! What stands around an instance: a processor of the contest, simulated; the demo, which is the
-//! whole system at work; the judge, who compares the books after a contest; the rehearsal, which
-//! plays the routing in virtual time.
+//! whole system at work; the judge, who compares the books after a contest; reconciling, which does so
+//! any day; the rehearsal, which plays the routing in virtual time.
 //!
 //! Uses instances as anybody else would, over their sockets.
 
 pub mod dice;
 pub mod export;
 pub mod text;
+pub mod compare;
+pub mod ask;
 pub mod judge;
+pub mod reconcile;
 pub mod demo;
 pub mod rehearsal;
 pub mod simulator;

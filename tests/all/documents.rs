@@ -222,6 +222,7 @@ fn known_words() -> String {
         "rehearse",
         "demo",
         "judge",
+        "reconcile",
         "journal check",
         "journal dump",
         "journal copy",

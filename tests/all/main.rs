@@ -26,6 +26,7 @@ mod ledger_model;
 mod payments;
 mod peers;
 mod processor;
+mod reconcile;
 mod refusals;
 mod restarts;
 mod server;

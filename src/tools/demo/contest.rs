@@ -11,9 +11,9 @@ use super::sheet::{Latency, Sheet};
 use super::stages::{Contest, WELL};
 use super::system::Places;
 use crate::base::clock::Moment;
+use crate::tools::ask::{self, Server};
+use crate::tools::compare::Known;
 use crate::tools::dice::Dice;
-use crate::tools::judge::ask::Server;
-use crate::tools::judge::compare::Known;
 use crate::tools::judge::score::{Excused, Run};
 use crate::tools::judge::{self, Servers};
 use crate::tools::text::say;
@@ -71,10 +71,8 @@ pub async fn play(
 pub fn judge(played: Played, places: Places) -> bool {
     let Played { mut sheet, posted } = played;
     let mut found = sheet.run.findings(Excused::default());
-    let processor = |address| judge::ask::Processor {
-        server: Server::at(address),
-        token: ADMIN_TOKEN.to_owned(),
-    };
+    let processor =
+        |address| ask::Processor { server: Server::at(address), token: ADMIN_TOKEN.to_owned() };
     let servers =
         Servers { backend: Server::at(places.entry), processors: places.processors.map(processor) };
     let dice = Dice::new().map_err(|error| format!("no random numbers: {error}"));

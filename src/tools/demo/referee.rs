@@ -8,7 +8,7 @@ use super::load::{Load, sleep_until};
 use super::stages::{Condition, Contest, Stage};
 use crate::base::clock::{self, Moment, Timestamp};
 use crate::payments::Totals;
-use crate::tools::judge::ask::{read_summary, read_totals};
+use crate::tools::ask::{read_summary, read_totals};
 use crate::tools::judge::score::Audits;
 use crate::tools::text::say;
 use std::net::SocketAddr;

@@ -5,12 +5,12 @@
 //! counts up from 0 without gaps, so the seed and the number of posts are enough to know every id
 //! that was sent.
 
-use super::compare::{Fate, Known};
 use super::score::{Audits, Excused, Posts, Run, fate};
 use crate::base::json::{self, JsonError};
 use crate::base::limits::BOOKINGS_JUDGED_MAX;
 use crate::base::money::{Cents, Fee, Total};
 use crate::payments::{PaymentId, Totals};
+use crate::tools::compare::{Fate, Known};
 use serde::Deserialize;
 use sonic_rs::LazyValue;
 use std::collections::HashMap;

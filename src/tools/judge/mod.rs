@@ -3,32 +3,34 @@
 //!
 //! | file | what lives here |
 //! | --- | --- |
-//! | `compare.rs` | the comparison: two sides, and in what way they differ |
+//! | `windows.rs` | what the backend says of windows, against the books |
 //! | `score.rs` | the formula of the score, and what of a run is wrong whatever the books say |
 //! | `k6.rs` | what k6 leaves of a run: score sheet, console, ids |
-//! | `ask.rs` | asking the servers |
+//!
+//! The comparison itself is `compare.rs` beside this folder, which others use as well, and so is
+//! `ask.rs`, which asks the servers.
 //!
 //! It takes nothing of anybody's insides: it knows what any client could know.
 
-pub mod ask;
-pub mod compare;
 pub mod k6;
 pub mod score;
+pub mod windows;
 
+use super::ask::{self, Server};
+use super::compare::{self, Booking, Difference, Kind, Known};
 use super::dice::Dice;
 use super::text::{grouped, money, say};
 use crate::base::clock;
 use crate::base::limits::{JUDGE_LOOK_EVERY, RUN_FILE_BYTES_MAX};
 use crate::net::client::Url;
 use crate::payments::{Processor, Totals, Window};
-use ask::Server;
-use compare::{Booking, Difference, Kind, Known, WrongTotals};
 use score::Excused;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use windows::WrongTotals;
 
 /// Judge a contest run: the processors' books against what k6 posted, and the summaries against the
 /// books
@@ -173,7 +175,7 @@ impl Servers {
         let books = books.each_ref().map(|bookings| &bookings[..]);
         let differences = compare::compare(known.iter().copied(), books);
         let (said, wrong) = self.judge_totals(books, windows, dice);
-        Ok(Judged { held: compare::totals(books, Window::default()), said, differences, wrong })
+        Ok(Judged { held: windows::totals(books, Window::default()), said, differences, wrong })
     }
 
     fn judge_totals(
@@ -185,12 +187,12 @@ impl Servers {
         let mut wrong = Vec::new();
         let mut ask = |window| {
             let said = self.backend.summary(window)?;
-            wrong.extend(compare::compare_totals(said, books, window));
+            wrong.extend(windows::compare_totals(said, books, window));
             Ok(said)
         };
         let said = ask(Window::default());
         let asked = said.and_then(|said| {
-            let mut chosen = compare::choose_windows(books, dice, windows).into_iter();
+            let mut chosen = windows::choose_windows(books, dice, windows).into_iter();
             chosen.try_for_each(|window| ask(window).map(drop)).map(|()| said)
         });
         (asked, wrong)

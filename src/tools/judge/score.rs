@@ -4,9 +4,9 @@
 //! Pure, and in whole numbers throughout: no score depends on how a fraction happens to be stored.
 //! The same formula as in perf/contest/contest.js, whose score is compared with it.
 
-use super::compare::Fate;
 use crate::base::money::Fee;
 use crate::payments::Totals;
+use crate::tools::compare::Fate;
 use crate::tools::text::grouped;
 
 /// A run, as observed from outside.

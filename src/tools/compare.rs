@@ -1,16 +1,16 @@
-//! Books against books: what one side knows of each payment, against what two processors hold, and
-//! what somebody says of a window of time, against the same.
+//! Books against books, payment by payment: what one side knows of each, against what two processors
+//! hold. One judgement for all: the judge of a contest, the demo, and `galo reconcile`.
 //!
-//! Pure: no sockets, no files, no clock. Both sides come as lists; where they are from is nobody's
-//! business here, so a client's record of a contest is compared as anybody's books would be.
+//! Pure: no sockets, no files, no clock. Both sides come in order of the ids; where they are from is
+//! nobody's business here, so a client's record of a contest is compared as anybody's books would be.
 //!
-//! The invariant: every payment of either side is looked at, in the order of the ids, and one that
-//! differs in several ways gives a difference for each.
+//! The invariant: every payment of either side is looked at once, in the order of the ids, and one
+//! that differs in several ways gives a difference for each.
 
 use crate::base::clock::Timestamp;
-use crate::base::money::{Cents, Total};
-use crate::payments::{PaymentId, Processor, Totals, Window};
-use crate::tools::dice::Dice;
+use crate::base::money::Cents;
+use crate::payments::{PaymentId, Processor};
+use std::iter::Peekable;
 
 /// A payment as a processor holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,134 +78,143 @@ pub struct Difference {
     pub id: PaymentId,
 }
 
-/// One line of either side.
-#[derive(Clone, Copy)]
-enum Line {
-    Here(Known),
-    There(Processor, Booking),
+/// By what two sides are held against each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Times that are apart by so many milliseconds are one time.
+    pub time_tolerance_ms: u64,
+    /// Whose books are there. Of another processor nothing can be missing, and it holds nothing.
+    pub told: [bool; 2],
 }
 
-impl Line {
-    fn id(&self) -> PaymentId {
-        match self {
-            Line::Here(known) => known.id,
-            Line::There(_, booking) => booking.id,
-        }
+impl Default for Rules {
+    /// To the millisecond, with the books of both.
+    fn default() -> Rules {
+        Rules { time_tolerance_ms: 0, told: [true; 2] }
     }
 }
 
-/// What differs, by kind and id.
+/// All that both sides say of one payment. Neither side is empty of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Both<'a> {
+    pub id: PaymentId,
+    /// The first is taken to be right.
+    pub known: &'a [Known],
+    pub held: [&'a [Booking]; 2],
+}
+
+/// What differs, by kind and id. To the millisecond, with the books of both processors.
 pub fn compare(known: impl IntoIterator<Item = Known>, books: [&[Booking]; 2]) -> Vec<Difference> {
-    let mut lines: Vec<Line> = known.into_iter().map(Line::Here).collect();
-    for (which, bookings) in Processor::ALL.into_iter().zip(books) {
-        lines.extend(bookings.iter().map(|booking| Line::There(which, *booking)));
-    }
+    let mut known: Vec<Known> = known.into_iter().collect();
     // Stable: what is known first stays first.
-    lines.sort_by_key(Line::id);
+    known.sort_by_key(|it| it.id);
+    let sorted = books.map(|bookings| {
+        let mut bookings = bookings.to_vec();
+        bookings.sort_by_key(|it| it.id);
+        bookings
+    });
     let mut found = Vec::new();
-    for of_one in lines.chunk_by(|one, next| one.id() == next.id()) {
-        let id = of_one[0].id();
-        compare_one(of_one, &mut |kind| found.push(Difference { kind, id }));
-    }
+    let books = sorted.each_ref().map(|it| &it[..]);
+    compare_sorted(known.into_iter(), books, |both| {
+        judge(both, Rules::default(), &mut |kind| found.push(Difference { kind, id: both.id }));
+    });
     found.sort_by_key(|difference| difference.kind);
     found
 }
 
-/// All that both sides say of one payment.
-fn compare_one(lines: &[Line], differ: &mut impl FnMut(Kind)) {
-    let mut all_known = lines.iter().filter_map(|line| match line {
-        Line::Here(known) => Some(*known),
-        Line::There(..) => None,
-    });
-    let known = all_known.next();
-    if all_known.next().is_some() {
+/// Goes through both sides at once, payment by payment. Each has to be in order of the ids. It
+/// keeps no more than one payment's lines.
+pub fn compare_sorted(
+    known: impl Iterator<Item = Known>,
+    books: [&[Booking]; 2],
+    mut look_at: impl FnMut(Both),
+) {
+    let mut known = known.peekable();
+    let mut rest = books;
+    let mut of_one = Vec::new();
+    loop {
+        let heads = rest.map(|bookings| bookings.first().map(|it| it.id));
+        let head = known.peek().map(|it| it.id);
+        let Some(id) = [head, heads[0], heads[1]].into_iter().flatten().min() else { return };
+        take_known(&mut known, id, &mut of_one);
+        let held = rest.each_mut().map(|bookings| take_held(bookings, id));
+        look_at(Both { id, known: &of_one, held });
+    }
+}
+
+fn take_known(
+    known: &mut Peekable<impl Iterator<Item = Known>>,
+    id: PaymentId,
+    of_one: &mut Vec<Known>,
+) {
+    of_one.clear();
+    while let Some(one) = known.next_if(|it| it.id == id) {
+        of_one.push(one);
+    }
+}
+
+fn take_held<'a>(bookings: &mut &'a [Booking], id: PaymentId) -> &'a [Booking] {
+    let count = bookings.iter().take_while(|it| it.id == id).count();
+    let (held, rest) = bookings.split_at(count);
+    *bookings = rest;
+    held
+}
+
+/// In what ways the two sides differ about one payment.
+pub fn judge(both: Both, rules: Rules, differ: &mut impl FnMut(Kind)) {
+    let Both { known, held, .. } = both;
+    if known.len() > 1 {
         differ(Kind::TwiceHere);
     }
-    let bookings = |which| {
-        lines.iter().filter_map(move |line| match line {
-            Line::There(by, booking) if *by == which => Some(*booking),
-            _ => None,
-        })
-    };
-    let held = Processor::ALL.map(|which| bookings(which).count());
-    if held[0] > 0 && held[1] > 0 {
+    let known = known.first();
+    if held.iter().all(|bookings| !bookings.is_empty()) {
         differ(Kind::BothThere);
     }
-    let should_be_held =
-        matches!(known.map(|it| it.fate), Some(Fate::Accepted | Fate::Settled(..)));
-    if should_be_held && held == [0, 0] {
+    let should_be_held = match known.map(|it| it.fate) {
+        Some(Fate::Accepted) => rules.told == [true; 2],
+        Some(Fate::Settled(by, _)) => rules.told[by as usize],
+        Some(Fate::Refused | Fate::Unknown) | None => false,
+    };
+    if should_be_held && held.iter().all(|bookings| bookings.is_empty()) {
         differ(Kind::MissingThere);
     }
     for which in Processor::ALL {
-        if held[which as usize] == 0 {
+        let bookings = held[which as usize];
+        if bookings.is_empty() {
             continue;
         }
-        if held[which as usize] > 1 {
+        if bookings.len() > 1 {
             differ(Kind::TwiceThere(which));
         }
-        let Some(known) = known else {
-            differ(Kind::MissingHere(which));
-            continue;
-        };
-        if bookings(which).any(|booking| booking.amount != known.amount) {
-            differ(Kind::OtherAmount(which));
-        }
-        match known.fate {
-            Fate::Refused => differ(Kind::Refused(which)),
-            Fate::Settled(by, _) if by != which => differ(Kind::OtherProcessor(which)),
-            Fate::Settled(_, at) if bookings(which).any(|booking| booking.requested_at != at) => {
-                differ(Kind::OtherTime(which));
-            }
-            Fate::Settled(..) | Fate::Accepted | Fate::Unknown => {}
+        match known {
+            Some(known) => judge_held(*known, which, bookings, rules, differ),
+            None => differ(Kind::MissingHere(which)),
         }
     }
 }
 
-/// What the books say of a window.
-pub fn totals(books: [&[Booking]; 2], window: Window) -> [Totals; 2] {
-    books.map(|bookings| {
-        let mut totals = Totals::default();
-        for booking in bookings {
-            let at = booking.requested_at;
-            if window.from.is_none_or(|from| from <= at) && window.to.is_none_or(|to| at <= to) {
-                totals += Totals { count: 1, amount: Total(booking.amount.0.into()) };
-            }
-        }
-        totals
-    })
-}
-
-/// A window of which the two sides give other totals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WrongTotals {
-    pub window: Window,
-    pub here: [Totals; 2],
-    pub there: [Totals; 2],
-}
-
-/// What is said here of a window, against the books. Nothing, if they agree.
-pub fn compare_totals(
-    here: [Totals; 2],
-    books: [&[Booking]; 2],
-    window: Window,
-) -> Option<WrongTotals> {
-    let there = totals(books, window);
-    (here != there).then_some(WrongTotals { window, here, there })
-}
-
-/// Windows whose bounds lie exactly on, or one millisecond beside, times in the books: none, if
-/// there are none.
-pub fn choose_windows(books: [&[Booking]; 2], dice: &mut Dice, count: u32) -> Vec<Window> {
-    let times: Vec<i64> =
-        books.iter().flat_map(|it| it.iter()).map(|it| it.requested_at.0).collect();
-    let mut below = |end: usize| (dice.roll() % end as u64) as usize;
-    let mut bound = || Timestamp(times[below(times.len())] + [-1, 0, 0, 1][below(4)]);
-    let count = if times.is_empty() { 0 } else { count };
-    let mut window = || {
-        let (one, other) = (bound(), bound());
-        Window { from: Some(one.min(other)), to: Some(one.max(other)) }
+/// A payment that is known, and what this processor holds of it, which is not nothing.
+fn judge_held(
+    known: Known,
+    which: Processor,
+    bookings: &[Booking],
+    rules: Rules,
+    differ: &mut impl FnMut(Kind),
+) {
+    if bookings.iter().any(|booking| booking.amount != known.amount) {
+        differ(Kind::OtherAmount(which));
+    }
+    let is_at = |booking: &Booking, at: Timestamp| {
+        booking.requested_at.0.abs_diff(at.0) <= rules.time_tolerance_ms
     };
-    (0..count).map(|_| window()).collect()
+    match known.fate {
+        Fate::Refused => differ(Kind::Refused(which)),
+        Fate::Settled(by, _) if by != which => differ(Kind::OtherProcessor(which)),
+        Fate::Settled(_, at) if !bookings.iter().all(|booking| is_at(booking, at)) => {
+            differ(Kind::OtherTime(which));
+        }
+        Fate::Settled(..) | Fate::Accepted | Fate::Unknown => {}
+    }
 }
 
 #[cfg(test)]
@@ -352,53 +361,5 @@ mod tests {
         known.reverse();
         books[0].reverse();
         assert_eq!(found(&known, &books), expected);
-    }
-
-    #[test]
-    fn windows_include_their_bounds() {
-        let (_, books) = good();
-        let books = books.each_ref().map(|it| &it[..]);
-        let count = |from, to| {
-            let window = Window { from: Some(Timestamp(from)), to: Some(Timestamp(to)) };
-            totals(books, window).map(|totals| totals.count)
-        };
-        assert_eq!(count(1, 2), [2, 0]);
-        assert_eq!(count(2, 3), [1, 1]);
-        assert_eq!(count(5, 9), [0, 0]);
-        assert_eq!(totals(books, Window::default()).map(|it| it.amount.0), [3_980, 3_980]);
-    }
-
-    #[test]
-    fn wrong_totals_are_told_with_both_sides() {
-        let (_, books) = good();
-        let books = books.each_ref().map(|it| &it[..]);
-        let window = Window { from: Some(Timestamp(2)), to: None };
-        let there = totals(books, window);
-        assert_eq!(compare_totals(there, books, window), None);
-        for index in 0..2 {
-            let (mut one_more, mut a_cent_less) = (there, there);
-            one_more[index].count += 1;
-            a_cent_less[index].amount.0 -= 1;
-            for here in [one_more, a_cent_less] {
-                let expected = Some(WrongTotals { window, here, there });
-                assert_eq!(compare_totals(here, books, window), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn windows_are_chosen_where_a_bound_can_be_missed() {
-        let (_, books) = good();
-        let books = books.each_ref().map(|it| &it[..]);
-        let choose = |seed| choose_windows(books, &mut Dice::of_seed(seed), 50);
-        let windows = choose(1);
-        assert_eq!((windows.len(), &windows), (50, &choose(1)));
-        assert_ne!(windows, choose(2));
-        let bounds: Vec<_> = windows.iter().flat_map(|it| [it.from, it.to]).flatten().collect();
-        for at in 0..=5 {
-            assert!(bounds.contains(&Timestamp(at)), "{at} in {bounds:?}");
-        }
-        assert!(windows.iter().all(|window| !window.is_empty()));
-        assert_eq!(choose_windows([&[], &[]], &mut Dice::of_seed(1), 50), []);
     }
 }

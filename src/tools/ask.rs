@@ -1,5 +1,5 @@
-//! Asking the servers of a contest, one question a connection: what a processor holds, and what
-//! everybody says of a window.
+//! Asking servers, one question a connection: what a processor holds, and what everybody says of a
+//! window. The judge asks, and `galo reconcile`.
 //!
 //! Blocks the thread that asks. It reads the whole list of a processor, which only a simulated one
 //! gives (`GET /admin/payments`). Money is read as exact decimal text.
@@ -120,13 +120,29 @@ impl Processor {
     /// Everything it holds, payment by payment.
     ///
     /// # Errors
-    /// If it cannot be asked, or what it says cannot be read to its end.
+    /// If it cannot be asked, or what it says cannot be read to its end, or it holds more than
+    /// [`BOOKINGS_JUDGED_MAX`].
     pub fn books(&self) -> Result<Vec<Booking>, String> {
-        let path = "/admin/payments";
-        let listing = self.server.ask(path, &self.headers());
-        self.server.tell(path, listing.and_then(|stream| read_books(BufReader::new(stream))))
+        let listing = self.server.ask(LISTING, &self.headers());
+        self.server.tell(LISTING, listing.and_then(|stream| read_books(BufReader::new(stream))))
+    }
+
+    /// The same, one by one, so that it need not all be in memory. An item may be an error, and
+    /// then it is the last.
+    ///
+    /// # Errors
+    /// If it cannot be asked, or does not answer with a listing.
+    pub fn listing(&self) -> Result<impl Iterator<Item = Result<Booking, String>>, String> {
+        let stream = self.server.ask(LISTING, &self.headers());
+        let opened = stream.and_then(|stream| Listing::open(BufReader::new(stream)));
+        let listing = self.server.tell(LISTING, opened)?;
+        let server = self.server.clone();
+        Ok(listing.map(move |booking| server.tell(LISTING, booking)))
     }
 }
+
+/// The whole list of a simulated processor.
+const LISTING: &str = "/admin/payments";
 
 fn query(window: Window) -> String {
     let bounds = [("from", window.from), ("to", window.to)];
@@ -150,36 +166,71 @@ fn refused(status: u16) -> io::Error {
 /// The bookings in a chunked 200, which is how a processor lists its books.
 ///
 /// # Errors
-/// If the answer ends too early, is another one, or has a line that cannot be read.
-pub fn read_books(mut stream: impl BufRead) -> io::Result<Vec<Booking>> {
-    let status = head_line(&mut stream)?;
-    match status.strip_prefix("http/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()) {
-        Some(200) => {}
-        Some(status) => return Err(refused(status)),
-        None => return Err(unreadable("the status")),
-    }
-    let mut chunked = false;
-    loop {
-        match head_line(&mut stream)?.as_str() {
-            "" => break,
-            header => chunked |= header == "transfer-encoding: chunked",
-        }
-    }
-    if !chunked {
-        return Err(unreadable("the framing"));
-    }
-    let mut listing = BufReader::new(Chunks { stream, left: 0, is_over: false });
-    let (mut books, mut line) = (Vec::new(), Vec::new());
-    loop {
-        line.clear();
-        (&mut listing).take(BOOKING_LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-        if line.is_empty() {
-            return Ok(books);
-        }
+/// If the answer ends too early, is another one, has a line that cannot be read, or more than
+/// [`BOOKINGS_JUDGED_MAX`].
+pub fn read_books(stream: impl BufRead) -> io::Result<Vec<Booking>> {
+    let mut books = Vec::new();
+    for booking in Listing::open(stream)? {
         if books.len() == BOOKINGS_JUDGED_MAX {
             return Err(io::Error::other(format!("it holds more than {BOOKINGS_JUDGED_MAX}")));
         }
-        books.push(read_booking(&line).ok_or_else(|| unreadable("a line of the books"))?);
+        books.push(booking?);
+    }
+    Ok(books)
+}
+
+/// The same, booking by booking. Ends after the last one of a whole answer, or after an error.
+struct Listing<R> {
+    lines: BufReader<Chunks<R>>,
+    line: Vec<u8>,
+    is_over: bool,
+}
+
+impl<R: BufRead> Listing<R> {
+    /// Reads the head.
+    fn open(mut stream: R) -> io::Result<Listing<R>> {
+        let status = head_line(&mut stream)?;
+        match status.strip_prefix("http/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()) {
+            Some(200) => {}
+            Some(status) => return Err(refused(status)),
+            None => return Err(unreadable("the status")),
+        }
+        let mut chunked = false;
+        loop {
+            match head_line(&mut stream)?.as_str() {
+                "" => break,
+                header => chunked |= header == "transfer-encoding: chunked",
+            }
+        }
+        if !chunked {
+            return Err(unreadable("the framing"));
+        }
+        let chunks = Chunks { stream, left: 0, is_over: false };
+        Ok(Listing { lines: BufReader::new(chunks), line: Vec::new(), is_over: false })
+    }
+
+    /// Nothing at the end.
+    fn read(&mut self) -> io::Result<Option<Booking>> {
+        self.line.clear();
+        let mut lines = (&mut self.lines).take(BOOKING_LINE_BYTES_MAX);
+        lines.read_until(b'\n', &mut self.line)?;
+        if self.line.is_empty() {
+            return Ok(None);
+        }
+        read_booking(&self.line).map(Some).ok_or_else(|| unreadable("a line of the books"))
+    }
+}
+
+impl<R: BufRead> Iterator for Listing<R> {
+    type Item = io::Result<Booking>;
+
+    fn next(&mut self) -> Option<io::Result<Booking>> {
+        if self.is_over {
+            return None;
+        }
+        let read = self.read().transpose();
+        self.is_over = !matches!(read, Some(Ok(_)));
+        read
     }
 }
 

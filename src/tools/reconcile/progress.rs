@@ -1,0 +1,110 @@
+//! How far it is, on stderr and only for people: nothing is written unless that is a terminal.
+
+use crate::base::clock::{self, Moment};
+use crate::tools::text::grouped;
+use std::cell::Cell;
+use std::io::{self, IsTerminal, Read, Write};
+use std::time::Duration;
+
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+const BAR_WIDTH: u64 = 24;
+
+/// A line that is written over, until it is dropped.
+pub struct Progress {
+    is_shown: bool,
+    what: String,
+    /// Zero if nobody knows.
+    whole: u64,
+    done: Cell<u64>,
+    shown_at: Cell<Option<Moment>>,
+}
+
+impl Progress {
+    /// `whole` is in bytes or whatever is done piece by piece; zero, if it is not known.
+    pub fn of(what: &str, whole: u64) -> Progress {
+        let is_shown = io::stderr().is_terminal();
+        let progress = Progress {
+            is_shown,
+            what: what.chars().take(40).flat_map(char::escape_debug).collect(),
+            whole,
+            done: Cell::new(0),
+            shown_at: Cell::new(None),
+        };
+        progress.advance(0);
+        progress
+    }
+
+    pub fn advance(&self, by: u64) {
+        self.done.set(self.done.get().saturating_add(by));
+        if !self.is_shown {
+            return;
+        }
+        let now = clock::moment();
+        if self.shown_at.get().is_none_or(|before| now.since(before) >= SHOW_EVERY) {
+            self.shown_at.set(Some(now));
+            let _ =
+                write!(io::stderr(), "\r\x1b[K{}", line(&self.what, self.done.get(), self.whole));
+        }
+    }
+
+    /// Counts the bytes that are read.
+    pub fn reading<R: Read>(&self, source: R) -> impl Read {
+        Metered { source, progress: self }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn line(what: &str, done: u64, whole: u64) -> String {
+    if whole == 0 {
+        return if done == 0 { what.to_owned() } else { format!("{what}  {}", grouped(done)) };
+    }
+    // A file may grow while it is read.
+    let done = u128::from(done.min(whole));
+    let share = |of: u64| (done * u128::from(of) / u128::from(whole)) as usize;
+    let full = share(BAR_WIDTH);
+    let (bar, rest) = ("#".repeat(full), ".".repeat(BAR_WIDTH as usize - full));
+    format!("{what}  [{bar}{rest}] {:>3} %", share(100))
+}
+
+struct Metered<'a, R> {
+    source: R,
+    progress: &'a Progress,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.progress.advance(length as u64);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_it_is() {
+        assert_eq!(line("sorting", 0, 0), "sorting");
+        assert_eq!(line("asking", 1_234_567, 0), "asking  1,234,567");
+        assert_eq!(line("reading a", 0, 10), format!("reading a  [{}]   0 %", ".".repeat(24)));
+        let half = format!("reading a  [{}{}]  50 %", "#".repeat(12), ".".repeat(12));
+        assert_eq!(line("reading a", 5, 10), half);
+        assert_eq!(line("reading a", 11, 10), format!("reading a  [{}] 100 %", "#".repeat(24)));
+    }
+
+    #[test]
+    fn what_is_read_is_counted() {
+        let progress = Progress::of("reading", 3);
+        let mut read = Vec::new();
+        progress.reading(&b"abc"[..]).read_to_end(&mut read).unwrap();
+        assert_eq!((&read[..], progress.done.get()), (&b"abc"[..], 3));
+    }
+}
