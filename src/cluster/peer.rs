@@ -149,7 +149,7 @@ impl Peer {
         let line = format_args!("GET /peer/payments/{id}");
         match self.ask(Topic::Totals, PEER_TIMEOUT, line, b"").await {
             Ok((200, body)) => json::read_object(&body).map(Some).map_err(|_| BAD_ANSWER),
-            Ok((404, _)) => Ok(None),
+            Ok((204, _)) => Ok(None),
             Ok(_) => Err(BAD_ANSWER),
             Err(_) => Err(NO_ANSWER),
         }

@@ -59,7 +59,7 @@ fn check(path: &Path, is_named: bool, out: &mut impl Write) -> io::Result<Option
         if is_named || directories.len() > 1 {
             writeln!(out, "{}:", directory.display())?;
         }
-        looked.extend(check_one(directory, out)?);
+        looked.extend(check_one(directory, is_named, out)?);
     }
     let is_sound = looked.len() == directories.len();
     // The first is that of the payments.
@@ -67,7 +67,7 @@ fn check(path: &Path, is_named: bool, out: &mut impl Write) -> io::Result<Option
 }
 
 /// `None` if anything in it is damaged.
-fn check_one(path: &Path, out: &mut impl Write) -> io::Result<Option<Looked>> {
+fn check_one(path: &Path, is_compared: bool, out: &mut impl Write) -> io::Result<Option<Looked>> {
     let (directory, names) = files_at(path)?;
     let mut sound = true;
     let mut found = Found::default();
@@ -94,7 +94,7 @@ fn check_one(path: &Path, out: &mut impl Write) -> io::Result<Option<Looked>> {
         if let (Some(first), Some(last)) = (found.first, found.last) {
             writeln!(out, "from {first} to {last}")?;
         }
-        sound &= check_whole(&directory, &mut looked, out)?;
+        sound &= check_whole(&directory, is_compared, &mut looked, out)?;
     }
     Ok(sound.then_some(looked))
 }
@@ -235,6 +235,7 @@ fn entries_of(accounts: &Accounts) -> u128 {
 /// What all files mean together, as a start would read them.
 fn check_whole(
     directory: &Directory,
+    is_compared: bool,
     looked: &mut Looked,
     out: &mut impl Write,
 ) -> io::Result<bool> {
@@ -277,9 +278,11 @@ fn check_whole(
     looked.open.extend(replay.payments.iter().map(|(id, _)| id));
     let segments = replay.listing.segments.iter().copied();
     looked.settled = settled_in(directory, segments.collect())?;
-    for volume in replay.shelf.volumes().values() {
-        // What is damaged has been told.
-        looked.settled.extend(volume.lines().flatten().filter_map(|line| line.id));
+    if is_compared {
+        for volume in replay.shelf.volumes().values() {
+            // What is damaged has been told.
+            looked.settled.extend(volume.lines().flatten().filter_map(|line| line.id));
+        }
     }
     Ok(true)
 }

@@ -65,6 +65,8 @@ pub struct IdsFile {
     pub first: u32,
     pub last: u32,
     pub count: usize,
+    /// It was found damaged: it stays as it is.
+    pub is_damaged: bool,
 }
 
 impl Writer {
@@ -102,13 +104,12 @@ impl Writer {
         self.rewrite(&mut keeping) || prepared
     }
 
-    /// What the keeper's thread does: when there is nothing else, it syncs what was written, which
-    /// nobody waits for, and pauses.
-    pub fn keep_or_sync(&self) -> bool {
-        self.keep() || {
-            self.sync();
-            false
-        }
+    /// What the keeper's thread does; and each time it syncs what was written, for which nobody else
+    /// does with `Process`.
+    pub fn keep_and_sync(&self) -> bool {
+        let is_more = self.keep();
+        self.sync();
+        is_more
     }
 
     /// Segment → books, ids, accounts and notes. False if there is no space for them now.
@@ -144,7 +145,8 @@ impl Writer {
         keeping.oldest += 1;
         keeping.is_merging_held_up = false;
         keeping.books.push(Held { span, is_old: false, is_damaged: false });
-        keeping.ids.push_back(IdsFile { first: number, last: number, count: books.ids.len() });
+        let count = books.ids.len();
+        keeping.ids.push_back(IdsFile { first: number, last: number, count, is_damaged: false });
         self.remove_old_ids(keeping);
         for (superseded, _) in keeping.notes.drain(notes_kept..) {
             self.remove(&Kind::Notes.file_name(superseded));

@@ -7,7 +7,7 @@
 
 use super::books;
 use super::head::{FILE_HEAD_BYTES, Kind};
-use super::keeper::{Held, Keeping, finish};
+use super::keeper::{Held, IdsFile, Keeping, finish, write_unfinished};
 use super::segment::UNFINISHED;
 use super::storage::Lack;
 use super::volume::{Builder, LINES_MAX, Volume, merged};
@@ -82,6 +82,8 @@ impl Writer {
                 let _ = self.storage.remove(&(Kind::Books.file_name(last) + UNFINISHED));
                 return Ok(());
             }
+            // A purge: the next step sees to it.
+            Err(Failed::Gone) => return Ok(()),
             Err(Failed::Io(error)) => {
                 let _ = self.storage.remove(&(Kind::Books.file_name(last) + UNFINISHED));
                 return Err(error);
@@ -107,23 +109,27 @@ impl Writer {
             old.insert(span.last, self.old_lines(span.last)?);
         }
         let numbers: Vec<u32> = from.iter().map(|held| held.span.last).collect();
-        let sources = numbers.iter().map(|number| match (old.get(number), shelf.get(number)) {
-            (Some(lines), _) => Box::new(lines.iter().map(|line| Ok(*line))) as Lines<'_>,
-            (None, Some(volume)) => Box::new(volume.lines()),
-            (None, None) => unreachable!("the shelf has every volume that is held"),
-        });
+        let mut sources = Vec::new();
+        for number in &numbers {
+            sources.push(match (old.get(number), shelf.get(number)) {
+                (Some(lines), _) => Box::new(lines.iter().map(|line| Ok(*line))) as Lines<'_>,
+                (None, Some(volume)) => Box::new(volume.lines()),
+                (None, None) => return Err(Failed::Gone),
+            });
+        }
         let file = storage.create(&(Kind::Books.file_name(last) + UNFINISHED))?;
         let mut offset = FILE_HEAD_BYTES as u64;
         let write = |bytes: &[u8]| {
             file.write_at(bytes, offset)?;
             offset += bytes.len() as u64;
-            // A merger is long, and whoever appends must not have to wait for it.
+            // A merger is long, and nobody must have to wait for its end.
             self.prepare_next();
+            self.sync();
             Ok(())
         };
         let count = from.iter().map(|held| held.span.lines).sum();
         let mut builder = Builder::new(first, last, count, write);
-        for line in merged(sources.collect()) {
+        for line in merged(sources) {
             let line = line.map_err(|(source, error)| Failed::of(numbers[source], error))?;
             builder.push(&line)?;
         }
@@ -142,16 +148,20 @@ impl Writer {
     }
 
     fn old_lines(&self, number: u32) -> Result<Vec<Line>, Failed> {
-        let mut bytes = Vec::new();
-        self.storage.read(&Kind::Books.file_name(number), usize::MAX, &mut bytes)?;
+        let bytes = self.read_books(number, usize::MAX)?;
         books::old_lines(number, &bytes).map_err(|error| Failed::of(number, error))
     }
 
     fn flags_of(&self, number: u32) -> Result<books::Flags, Failed> {
-        let mut head = Vec::new();
-        let name = Kind::Books.file_name(number);
-        self.storage.read(&name, FILE_HEAD_BYTES, &mut head)?;
+        let head = self.read_books(number, FILE_HEAD_BYTES)?;
         books::flags(number, &head).map_err(|error| Failed::of(number, error))
+    }
+
+    fn read_books(&self, number: u32, limit: usize) -> Result<Vec<u8>, Failed> {
+        let (name, mut bytes) = (Kind::Books.file_name(number), Vec::new());
+        let read = self.storage.read(&name, limit, &mut bytes);
+        read.map_err(|error| Failed::of(number, JournalError::io("read", &name, error)))?;
+        Ok(bytes)
     }
 
     fn merge_ids(&self, keeping: &mut Keeping, group: Range<usize>) -> io::Result<()> {
@@ -160,22 +170,28 @@ impl Writer {
         let (Some(first), Some(last)) = (files.first(), files.last()) else { return Ok(()) };
         let (first, last) = (first.first, last.last);
         let (mut ids, mut bytes) = (Vec::new(), Vec::new());
-        for file in &files {
-            storage.read(&Kind::Ids.file_name(file.last), usize::MAX, &mut bytes)?;
-            match books::ids(file.last, &bytes) {
+        for (index, file) in files.iter().enumerate() {
+            let name = Kind::Ids.file_name(file.last);
+            let read = storage.read(&name, usize::MAX, &mut bytes);
+            let read = read.map_err(|error| JournalError::io("read", &name, error));
+            match read.and_then(|()| books::ids(file.last, &bytes)) {
                 Ok(read) => ids.extend(read),
-                Err(error) => self.fail(&error.to_string()),
+                Err(error) => {
+                    log::error!("{error}. It stays as it is, and is not merged with others");
+                    keeping.ids[group.start + index].is_damaged = true;
+                    return Ok(());
+                }
             }
         }
         let bytes = books::encode_ids(first, last, &ids);
-        let written = super::keeper::write_unfinished(storage, Kind::Ids, last, &bytes);
+        let written = write_unfinished(storage, Kind::Ids, last, &bytes);
         if let Err(error) = written {
             let _ = storage.remove(&(Kind::Ids.file_name(last) + UNFINISHED));
             return Err(error);
         }
         finish(storage, Kind::Ids, last)?;
         storage.sync_directory()?;
-        let merged = super::keeper::IdsFile { first, last, count: ids.len() };
+        let merged = IdsFile { first, last, count: ids.len(), is_damaged: false };
         let mut all: Vec<_> = std::mem::take(&mut keeping.ids).into();
         all.splice(group, [merged]);
         keeping.ids = all.into();
@@ -195,13 +211,16 @@ enum Failed {
         number: u32,
         error: JournalError,
     },
+    /// One of them is not there any more.
+    Gone,
     Io(io::Error),
 }
 
 impl Failed {
+    /// Why this one could not be read. A disk that cannot be read in one place is no reason to stop.
     fn of(number: u32, error: JournalError) -> Failed {
         match error {
-            JournalError::Io { error, .. } => Failed::Io(error),
+            JournalError::Io { error, .. } if Lack::of(&error).is_some() => Failed::Io(error),
             error => Failed::Damaged { number, error },
         }
     }

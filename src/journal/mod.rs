@@ -412,7 +412,7 @@ impl Journal {
                 .map_err(|error| JournalError::io("start a thread for", "the journal", error))
         };
         let syncer = spawn("galo-sync", Writer::sync_if_promised, None)?;
-        let keeper = spawn("galo-keeper", Writer::keep_or_sync, Some(KEEP_EVERY))?;
+        let keeper = spawn("galo-keeper", Writer::keep_and_sync, Some(KEEP_EVERY))?;
         open.threads = Some(Threads { stop, syncer, keeper });
         Ok(())
     }

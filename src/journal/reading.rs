@@ -7,23 +7,22 @@ use super::outstanding::Open;
 use super::record::Record;
 use super::recover::{Replay, read_identity};
 use super::segment::Contents;
-use super::storage::{Directory, Storage};
+use super::storage::{Directory, Storage, StoredFile};
 use super::volume::{self, Volume, merged};
 use super::{JournalError, books};
 use crate::ledger::{AccountId, Entry, History};
 use crate::payments::{Line, PaymentId, Rejection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// So often it begins again if files go while they are read.
-const TRIES_MAX: usize = 10;
+/// So often it begins again if files come and go while they are read.
+const TRIES_MAX: usize = 20;
 
 /// What a journal held at one moment.
 pub struct Reading {
-    storage: Directory,
-    segments: Vec<u32>,
+    segments: Vec<(u32, Arc<dyn StoredFile>)>,
     pub identity: Option<Identity>,
     volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
     /// What is in no volume, in the order of its time.
@@ -39,24 +38,29 @@ impl Reading {
     /// # Errors
     /// If the journal is damaged, or cannot be read.
     pub fn new(path: &Path) -> Result<Reading, JournalError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        let mut before = None;
+        for _ in 0..TRIES_MAX {
             let storage = Directory::read_only(path);
             let storage = storage.map_err(|error| JournalError::io("open", path, error))?;
-            match Reading::of(storage) {
-                // The keeper has rewritten it meanwhile.
-                Err(JournalError::Io { error, .. })
-                    if error.kind() == io::ErrorKind::NotFound && tries < TRIES_MAX => {}
-                result => return result,
+            let error = match Reading::of(&storage) {
+                Ok(reading) => return Ok(reading),
+                Err(error) => error,
+            };
+            // The keeper may have rewritten files meanwhile, and more may have been written to one
+            // that was read before. Two in a row that say the same are right.
+            let said = (error.to_string(), storage.names().unwrap_or_default());
+            if before.replace(said.clone()) == Some(said) {
+                return Err(error);
             }
         }
+        let error = io::Error::other("it changes faster than it can be read");
+        Err(JournalError::io("read", path, error))
     }
 
-    fn of(storage: Directory) -> Result<Reading, JournalError> {
-        let identity = read_identity(&storage)?;
-        let replay = Replay::new(&storage, 0)?;
-        let mut others = replay.shelf.recorded(&storage)?;
+    fn of(storage: &Directory) -> Result<Reading, JournalError> {
+        let identity = read_identity(storage)?;
+        let replay = Replay::new(storage, 0)?;
+        let mut others = replay.shelf.recorded(storage)?;
         for number in replay.old_books() {
             let (name, mut bytes) = (Kind::Books.file_name(number), Vec::new());
             let read = storage.read(&name, usize::MAX, &mut bytes);
@@ -69,6 +73,12 @@ impl Reading {
         let mut accounts: Vec<_> =
             replay.accounts.iter().map(|(id, history)| (*id, history.clone())).collect();
         accounts.sort_unstable_by_key(|(id, _)| *id);
+        let mut segments = Vec::new();
+        for number in &replay.listing.segments {
+            let name = Kind::Segment.file_name(*number);
+            let file = storage.open_to_read(&name);
+            segments.push((*number, file.map_err(|error| JournalError::io("open", &name, error))?));
+        }
         Ok(Reading {
             identity,
             volumes: replay.shelf.volumes(),
@@ -76,30 +86,38 @@ impl Reading {
             open,
             rejected: replay.books.rejected,
             accounts,
-            segments: replay.listing.segments.iter().copied().collect(),
-            storage,
+            segments,
         })
     }
 
-    /// The entries of a ledger that are still in segments: of each account in their order.
+    /// The entries of a ledger that are still in segments: of each account in their order, up to the
+    /// last that its history has.
     ///
     /// # Errors
-    /// What `each` answers, or if they cannot be read any more.
-    pub fn entries(
+    /// If they cannot be read any more.
+    pub fn entries<E: From<JournalError>>(
         &self,
-        mut each: impl FnMut(&Entry) -> Result<(), JournalError>,
-    ) -> Result<(), JournalError> {
-        let mut bytes = Vec::new();
-        for number in &self.segments {
+        mut each: impl FnMut(&Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let known: HashMap<AccountId, u64> =
+            self.accounts.iter().map(|(id, history)| (*id, history.sequence)).collect();
+        let mut failed = None;
+        for (number, file) in &self.segments {
             let name = Kind::Segment.file_name(*number);
-            let read = self.storage.read_records(&name, &mut bytes);
-            read.map_err(|error| JournalError::io("read", &name, error))?;
-            Contents::new(*number, &bytes)?.walk(|_, record| match record {
-                Record::Entry(entry) => each(&entry),
-                _ => Ok(()),
+            let unread = |error| JournalError::io("read", &name, error);
+            let mut bytes = vec![0; file.length().map_err(unread)? as usize];
+            file.read_at(&mut bytes, 0).map_err(unread)?;
+            Contents::new(*number, &bytes)?.walk(|_, record| {
+                if let Record::Entry(entry) = record
+                    && known.get(&entry.account).is_some_and(|last| entry.sequence <= *last)
+                    && failed.is_none()
+                {
+                    failed = each(&entry).err();
+                }
+                Ok(())
             })?;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Everything settled, in the order of its time. A block of each volume is in memory at once.

@@ -620,7 +620,8 @@ impl Found {
         for (first, last) in replay.listing.ids_newest_first() {
             let name = Kind::Ids.file_name(last);
             storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
-            ids.push_front(IdsFile { first, last, count: books::count_of_ids(last, &bytes)? });
+            let count = books::count_of_ids(last, &bytes)?;
+            ids.push_front(IdsFile { first, last, count, is_damaged: false });
         }
         let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
         let (accounts, notes) = (replay.listing.accounts, replay.listing.notes.clone());

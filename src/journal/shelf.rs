@@ -11,8 +11,8 @@
 use super::JournalError;
 use super::head::Kind;
 use super::record::{Decoded, Record, Seed};
-use super::storage::Storage;
-use super::volume::Volume;
+use super::storage::{Storage, random};
+use super::volume::{Volume, hash_of};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::event::Event;
@@ -25,7 +25,6 @@ use std::sync::Arc;
 const IN_MEMORY_MAX: usize = 65_536;
 
 /// See the module.
-#[derive(Default)]
 pub struct Shelf {
     /// By the number of the last segment of each.
     volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
@@ -33,6 +32,15 @@ pub struct Shelf {
     in_memory: VecDeque<Line>,
     /// What is of lower segments has been purged.
     first: u32,
+    /// Of the marks: ids come from outside, and many of one mark would have to be read.
+    key: u128,
+}
+
+impl Default for Shelf {
+    fn default() -> Shelf {
+        let (volumes, recent, in_memory) = Default::default();
+        Shelf { volumes, recent, in_memory, first: 0, key: random() }
+    }
 }
 
 /// What is settled in a segment that is not rewritten.
@@ -57,7 +65,7 @@ impl Shelf {
     pub fn record(&mut self, segment: u32, offset: usize, id: PaymentId, settled: Settlement) {
         let recent = self.recent.entry(segment).or_default();
         recent.summary.record(settled);
-        recent.marks.push(mark(id));
+        recent.marks.push(hash_of(id, self.key));
         recent.offsets.push(offset as u32);
     }
 
@@ -130,7 +138,7 @@ impl Shelf {
     }
 
     pub fn places_of(&self, id: PaymentId) -> Places {
-        let mark = mark(id);
+        let mark = hash_of(id, self.key);
         let mut records = Vec::new();
         for (segment, recent) in self.recent.iter().rev() {
             let marks = recent.marks.iter().zip(&recent.offsets).rev();
@@ -202,9 +210,4 @@ pub fn settled_record(segment: u32, bytes: &[u8], offset: usize) -> Option<Line>
 /// Adds what was settled at each processor.
 pub fn add(to: &mut [Totals; 2], more: [Totals; 2]) {
     to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
-}
-
-fn mark(id: PaymentId) -> u32 {
-    let halves = (id.0 >> 64) as u64 ^ id.0 as u64;
-    (halves >> 32) as u32 ^ halves as u32
 }

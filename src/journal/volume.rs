@@ -258,6 +258,9 @@ impl Volume {
             for (total, bytes) in self.total.iter_mut().zip(bytes[12..].chunks_exact(20)) {
                 let (count, cents) = (word_at(bytes, 0), take(bytes, 4).map(i128::from_le_bytes));
                 held += u64::from(count);
+                // What so many amounts can come to: sums of these never overflow.
+                let most = u128::from(count) << 63;
+                let cents = cents.filter(|cents| cents.unsigned_abs() <= most);
                 let Some(amount) = cents.and_then(|cents| total.amount.0.checked_add(cents)) else {
                     return false;
                 };
@@ -498,7 +501,7 @@ fn checksum_of(number: u32, block: u32, bytes: &[u8]) -> u32 {
 }
 
 /// Where the id is among the places. The key is random, as ids may be chosen to collide.
-fn hash_of(id: PaymentId, key: u128) -> u32 {
+pub(super) fn hash_of(id: PaymentId, key: u128) -> u32 {
     let (high, low) = ((id.0 >> 64) as u64, id.0 as u64);
     let (key_high, key_low) = ((key >> 64) as u64, key as u64);
     let product = u128::from(high ^ key_high) * u128::from(low ^ key_low);
@@ -848,6 +851,21 @@ mod tests {
         let longer = [&bytes[..], &[0]].concat();
         assert!(Volume::of_bytes(9, longer).is_err());
         assert!(Volume::of_bytes(8, bytes).is_err(), "another number");
+    }
+
+    /// With a right checksum: such sums would overflow where several are added.
+    #[test]
+    fn an_index_that_tells_of_more_money_than_there_is_is_refused() {
+        let bytes = encode(9, 9, Flags::default(), &[line(2, 1, i64::MAX)]);
+        assert!(Volume::of_bytes(9, bytes.clone()).is_ok());
+        let index_at = volume(&[line(2, 1, 1)]).sizes().index_at() as usize;
+        let mut odd = bytes;
+        let cents_at = index_at + INDEX_HEAD_BYTES + 12 + 4;
+        odd[cents_at..cents_at + 16].copy_from_slice(&(1_i128 << 63 | 1).to_le_bytes());
+        let (own, _) = Own::read(&head::decode(Kind::Books, 9, &odd).unwrap());
+        let head = own.head(Kind::Books, 9, crc32c::crc32c(&odd[index_at..]));
+        odd[..FILE_HEAD_BYTES].copy_from_slice(&head);
+        assert!(matches!(Volume::of_bytes(9, odd), Err(JournalError::Corrupt { .. })));
     }
 
     #[test]

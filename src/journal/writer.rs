@@ -24,7 +24,7 @@ use super::record::{
 };
 use super::segment::Segment;
 use super::shelf::{self, Shelf};
-use super::storage::{Lack, Storage};
+use super::storage::{Lack, Storage, StoredFile};
 use super::{JournalError, Options, Position};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
@@ -307,10 +307,15 @@ impl Writer {
 
     /// The first of these records that is the settlement of this payment.
     pub fn settled_at(&self, records: &[(u32, usize)], id: PaymentId) -> io::Result<Option<Line>> {
+        let mut open: Option<(u32, Arc<dyn StoredFile>)> = None;
         for (segment, offset) in records {
-            let file = self.storage.open_to_read(&Kind::Segment.file_name(*segment))?;
+            let file = match open.take().filter(|(number, _)| number == segment) {
+                Some((_, file)) => file,
+                None => self.storage.open_to_read(&Kind::Segment.file_name(*segment))?,
+            };
             let mut bytes = [0; SETTLED_BYTES];
             file.read_at(&mut bytes, *offset as u64)?;
+            open = Some((*segment, file));
             let line = shelf::settled_record(*segment, &bytes, *offset);
             if let Some(line) = line.filter(|line| line.id == Some(id)) {
                 return Ok(Some(line));

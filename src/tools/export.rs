@@ -68,9 +68,9 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode, String> {
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     match export(args, out) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        // Whoever read this has seen enough.
+        // Whoever read this has seen enough, but not all.
         Err(Failed::Unwritten(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            Ok(ExitCode::SUCCESS)
+            Ok(ExitCode::from(2))
         }
         Err(Failed::Unwritten(error)) => Err(format!("the export cannot be written: {error}")),
         Err(Failed::Unread(reason)) => Err(reason),
@@ -243,14 +243,7 @@ impl<W: Write> Sheet<W> {
             row.note = format!("{} entries", history.sequence);
             self.row(&row)?;
         }
-        let mut failed = None;
-        reading.entries(|entry| {
-            if failed.is_none() {
-                failed = self.entry(entry).err();
-            }
-            Ok(())
-        })?;
-        failed.map_or(Ok(()), Err)
+        reading.entries(|entry| self.entry(entry))
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Failed> {

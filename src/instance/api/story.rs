@@ -5,6 +5,7 @@ use super::{Call, Frame, Then, error, message, turn_away, unreadable};
 use crate::cluster::peer::PeerError;
 use crate::instance::node::Node;
 use crate::net::http::request::{Method, Request};
+use crate::net::http::response::{self, Response};
 use crate::payments::PaymentId;
 use crate::payments::Processor;
 use crate::payments::story::{Story, StoryMessage};
@@ -62,7 +63,8 @@ pub fn answer_peer(node: &Node, path: &[u8], frame: Frame, out: &mut Vec<u8>) {
     };
     match node.payments.story_of(id) {
         Ok(Some(story)) => message(out, frame, &describe(node, id, &story)),
-        Ok(None) => error(out, frame, 404, None, "No such payment is known here."),
+        // Not 404, which an instance of before this question was there answers, too.
+        Ok(None) => response::write(out, &Response::empty(204, frame.connection)),
         Err(error) => turn_away(out, frame, unreadable(&error).0),
     }
 }

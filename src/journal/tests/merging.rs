@@ -147,6 +147,14 @@ fn what_was_purged_does_not_come_back_when_it_is_rewritten() {
     assert!(!volumes.is_empty());
     assert!(writer.has_room_to_purge());
     writer.append_purged();
+    // It would merge what is not there any more.
+    {
+        writer.prepare_next();
+        let mut keeping = writer.keeping.lock().unwrap();
+        let held = keeping.books[0];
+        keeping.books.push(held);
+        assert!(writer.merge(&mut keeping));
+    }
     for volume in volumes.values() {
         let put_back = writer.shelf.lock().unwrap().put(volume.clone());
         assert_eq!(put_back.len(), 1);
