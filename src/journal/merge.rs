@@ -48,10 +48,10 @@ impl Writer {
         }
         let old = keeping.books.iter().position(|held| held.is_old && !held.is_damaged);
         let size = |held: &Held| (!held.is_old && !held.is_damaged).then_some(held.span.lines);
-        let volumes =
-            old.map(|old| old..old + 1).or_else(|| group(&keeping.books, LINES_MAX, size));
-        let ids =
-            group(keeping.ids.make_contiguous(), IDS_MAX as u64, |ids| Some(ids.count as u64));
+        // Few files are open meanwhile, however many there were of the older layout.
+        let volumes = group(&keeping.books, LINES_MAX, size).or(old.map(|old| old..old + 1));
+        let count = |ids: &IdsFile| (!ids.is_damaged).then_some(ids.count as u64);
+        let ids = group(keeping.ids.make_contiguous(), IDS_MAX as u64, count);
         let merged = match (volumes, ids) {
             (Some(volumes), _) => self.merge_volumes(keeping, volumes),
             (None, Some(ids)) => self.merge_ids(keeping, ids),

@@ -135,6 +135,33 @@ fn a_damaged_volume_is_told_and_left_as_it_is() {
     assert!(refused.contains(name) && refused.contains("is damaged at offset"), "{refused}");
 }
 
+/// Neither stops the journal nor keeps the keeper at it.
+#[test]
+fn ids_that_are_damaged_meanwhile_are_left_as_they_are() {
+    let storage = Simulated::default();
+    let options = Options { ids_remembered: 10_000, ..options(1024) };
+    let (writer, _) = recover::open(Arc::new(storage.clone()), options).unwrap();
+    (0..100).for_each(|id| settle(&writer, id, id as i64));
+    writer.flush();
+    loop {
+        writer.keeping.lock().unwrap().is_merging_held_up = true;
+        if !writer.keep() {
+            break;
+        }
+    }
+    let names = storage.names().unwrap();
+    let ids: Vec<_> = names.iter().filter(|name| name.ends_with(".ids")).collect();
+    assert!(ids.len() > 3, "{names:?}");
+    let mut bytes = storage.bytes(ids[1]);
+    bytes[50] ^= 1;
+    storage.set_bytes(ids[1], bytes.clone());
+    writer.keeping.lock().unwrap().is_merging_held_up = false;
+    let steps = (0..1_000).take_while(|_| writer.keep()).count();
+    assert!(steps < 100, "{steps}");
+    assert_eq!(storage.bytes(ids[1]), bytes);
+    assert!(count(&storage, ".ids") < ids.len());
+}
+
 /// The keeper is at a segment when all is forgotten: what it makes of it must not come back.
 #[test]
 fn what_was_purged_does_not_come_back_when_it_is_rewritten() {
