@@ -5,7 +5,7 @@
 //! | asked | answer | means |
 //! | --- | --- | --- |
 //! | `POST` | 200 with a JSON object that has a text `message` | booked, under the time we sent |
-//! | `POST` | 429 | not booked; a pause, as long as it says or longer |
+//! | `POST` | 429 | not booked; a pause of the seconds it says, 30 at most, or of 1 s; longer if it goes on |
 //! | `POST` | 500 without a body, and whole | the failure switch: not booked |
 //! | `POST` | not a byte was sent | not booked |
 //! | `POST` | 422 | it claims to hold the id: looked at at once |
