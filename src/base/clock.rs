@@ -58,6 +58,12 @@ pub fn now_micros() -> Micros {
     Micros(since_epoch.as_micros() as i64)
 }
 
+/// CPU time that this process has used, all threads and the kernel's part included.
+pub fn process_cpu() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+}
+
 /// The clock for durations, now. It goes on while the machine is asleep, as std's does not: who has
 /// slept must notice that the world went on without him.
 pub fn moment() -> Moment {

@@ -85,6 +85,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The buckets that are not empty: upper bound in microseconds (of the last one the longest
+    /// duration), and how many durations it has.
+    pub fn filled(&self) -> Vec<(u64, u64)> {
+        let all = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        all.map(|(bucket, count)| (bound_us(bucket).unwrap_or(self.max_us), *count)).collect()
+    }
+
     /// How many durations have been recorded.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

@@ -46,6 +46,8 @@ pub const BUFFERS_KEPT: usize = 2 * READ_BUFFER_SIZE;
 /// What the buffers of all connections may hold beyond that, in bytes a process. A third of the
 /// memory of a contest's container; 600 clients that all send a body of 4 KiB slowly need a tenth.
 pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
+/// So many log lines are kept for the admin door.
+pub const LOG_LINES_RECENT: usize = 20;
 /// A client that takes its answer more slowly than this is cut off.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a closing answer: how long we go on reading, so that the kernel does not answer late

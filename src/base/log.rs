@@ -7,7 +7,7 @@
 use crate::base::clock::{self, Moment, Timestamp};
 use crate::base::limits::{
     LOG_FLUSH_WITHIN, LOG_LINE_BYTES_MAX, LOG_LINES_A_SECOND, LOG_LINES_A_SECOND_AND_SITE,
-    LOG_QUEUE_LINES,
+    LOG_LINES_RECENT, LOG_QUEUE_LINES,
 };
 use log::{Level, LevelFilter, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -35,6 +35,12 @@ pub fn start(level: LevelFilter, name: &str) -> Result<(), String> {
     // Only a second call can fail, and its lines go to the first.
     let _ = log::set_logger(log).map(|()| log::set_max_level(level));
     Ok(())
+}
+
+/// What was said last, the newest last: at most [`LOG_LINES_RECENT`] lines.
+pub fn recent() -> Vec<Said> {
+    let log = LOG.get();
+    log.map_or_else(Vec::new, |log| log.shared.lock().recent.iter().cloned().collect())
 }
 
 /// Waits until everything said so far is written, and no longer than [`LOG_FLUSH_WITHIN`]: for the
@@ -77,6 +83,8 @@ struct Shared {
 struct State {
     limiter: Limiter,
     queue: VecDeque<String>,
+    /// The last ones, written or dropped.
+    recent: VecDeque<Said>,
     /// Lines that found the queue full since that was last told.
     dropped: u64,
     /// The thread has taken a line and not written it yet.
@@ -100,7 +108,7 @@ impl Log {
         let mut state = shared.lock();
         state.take_over_held_back(now, &shared.name);
         if let Some(said) = state.limiter.admit(site, said) {
-            state.push(said.line(&shared.name));
+            state.take(said, &shared.name);
         }
         drop(state);
         shared.said.notify_one();
@@ -111,7 +119,7 @@ impl Log {
         let give_up_at = clock::moment() + limit;
         let mut state = self.shared.lock();
         for said in state.limiter.end_window() {
-            state.push(said.line(&self.shared.name));
+            state.take(said, &self.shared.name);
         }
         self.shared.said.notify_one();
         loop {
@@ -194,6 +202,14 @@ impl Shared {
 }
 
 impl State {
+    fn take(&mut self, said: Said, name: &str) {
+        self.push(said.line(name));
+        if self.recent.len() == LOG_LINES_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(said);
+    }
+
     fn push(&mut self, line: String) {
         // Where the gap is. It needs a place itself.
         if self.dropped > 0 && self.queue.len() + 1 < LOG_QUEUE_LINES {
@@ -218,17 +234,17 @@ impl State {
 
     fn take_over_held_back(&mut self, now: Moment, name: &str) {
         for said in self.limiter.begin_window(now) {
-            self.push(said.line(name));
+            self.take(said, name);
         }
     }
 }
 
 /// Something said: when, how bad it is, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Said {
-    at: Timestamp,
-    level: Level,
-    text: String,
+pub struct Said {
+    pub at: Timestamp,
+    pub level: Level,
+    pub text: String,
 }
 
 impl Said {

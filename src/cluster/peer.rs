@@ -21,6 +21,7 @@ use crate::net::pipelined::{Pipe, Reason, Reply, Unheard};
 use crate::payments::observed::Report;
 use crate::payments::story::StoryMessage;
 use crate::payments::{Accepted, PaymentId, Processor, Totals, Window};
+use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -153,6 +154,15 @@ impl Peer {
             Ok(_) => Err(BAD_ANSWER),
             Err(_) => Err(NO_ANSWER),
         }
+    }
+
+    /// A document that the peer has at this path.
+    ///
+    /// # Errors
+    /// After [`PEER_TIMEOUT`] at the latest.
+    pub async fn ask_for<T: DeserializeOwned>(&self, path: &str) -> Result<T, PeerError> {
+        let body = self.call(Topic::Totals, PEER_TIMEOUT, format_args!("GET {path}"), b"").await?;
+        json::read_object(&body).map_err(|_| BAD_ANSWER)
     }
 
     /// Makes the peer forget all payments.

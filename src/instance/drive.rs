@@ -136,6 +136,7 @@ impl Engine {
         self.node.payments.forget_all();
         // Last: a payment accepted since is driven all the same, and its attempt is written after.
         self.node.payments.journal.append_purged();
+        self.node.begin_balance();
         true
     }
 
@@ -320,6 +321,7 @@ impl Engine {
                 self.node.payments.happened(&Event::Foreign { id });
                 self.node.payments.queue.release(1);
                 stats.foreign.fetch_add(1, Ordering::Relaxed);
+                stats.given_away.fetch_add(1, Ordering::Relaxed);
             }
             End::Released => {
                 self.node.payments.happened(&Event::Released { id });
@@ -401,6 +403,10 @@ impl Engine {
             stats.oldest_started_us[index].store(oldest, Ordering::Relaxed);
             let latency_us = seen.latency().as_micros() as u64;
             stats.latency_us[index].store(latency_us, Ordering::Relaxed);
+            stats.in_flight_at[index].store(seen.in_flight() as u64, Ordering::Relaxed);
+            stats.limit[index].store(seen.window() as u64, Ordering::Relaxed);
+            let in_doubt = dispatcher.in_doubt_at(processor) as u64;
+            stats.in_doubt_at[index].store(in_doubt, Ordering::Relaxed);
             if self.last_state[index].replace(seen.state()) != seen.state() {
                 self.node.flipped(processor, seen.state(), seen.latency());
             }

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod api;
+pub mod balance;
 pub mod config;
 pub mod drive;
 pub mod files;
@@ -16,6 +17,7 @@ pub mod peering;
 pub mod server;
 pub mod signals;
 pub mod stats;
+pub mod status;
 pub mod stuck;
 pub mod turn;
 

@@ -7,6 +7,7 @@ use crate::cluster::messages::Setting;
 use crate::cluster::peer::{self, Peer};
 use crate::cluster::{Cluster, Identity};
 use crate::instance::accounts::Accounts;
+use crate::instance::balance::Balance;
 use crate::instance::config::Config;
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
@@ -18,8 +19,8 @@ use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
 use crate::net::client::Target;
-use crate::payments::observed::{Report, State};
-use crate::payments::{Attempt, Payment, PaymentId, Processor, Window};
+use crate::payments::observed::{Report, State, Trouble};
+use crate::payments::{Attempt, Payment, PaymentId, Processor, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
@@ -75,6 +76,17 @@ pub struct Node {
     pub started_at: clock::Moment,
     /// Why nothing moves, if that is so.
     stuck: Mutex<Option<String>>,
+    /// See [`Node::balance`].
+    begun: Mutex<Begun>,
+}
+
+/// What a balance begins with.
+#[derive(Clone, Copy, Default)]
+struct Begun {
+    /// Payments that were somewhere then.
+    payments: i64,
+    /// What [`Node::taken`] said.
+    taken: i64,
 }
 
 impl Node {
@@ -106,7 +118,7 @@ impl Node {
         let token = config.peer_token.clone();
         let peer = config.peer.clone().map(|url| Peer::new(Target::new(url), token));
         let cluster = Cluster::new(own, peer, membership, identity);
-        Ok(Arc::new(Node {
+        let node = Arc::new(Node {
             payments: Payments::new(
                 lifecycle.clone(),
                 config.queue_capacity,
@@ -124,8 +136,11 @@ impl Node {
             started_at: now,
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
             stuck: Mutex::default(),
+            begun: Mutex::default(),
             config,
-        }))
+        });
+        node.begin_balance();
+        Ok(node)
     }
 
     /// Whether what is accepted outlives the process.
@@ -157,6 +172,10 @@ impl Node {
     pub fn flipped(&self, which: Processor, state: State, latency: Duration) {
         let index = which as usize;
         let up = state == State::Up;
+        if let State::Down(trouble) = state {
+            let place = Trouble::ALL.iter().position(|it| *it == trouble).unwrap_or_default();
+            self.stats.trouble[index].store(place as u64, Ordering::Relaxed);
+        }
         self.stats.up[index].store(u64::from(up), Ordering::Relaxed);
         self.stats.flipped_at_ms[index].store(clock::now().0 as u64, Ordering::Relaxed);
         let ms = latency.as_millis();
@@ -166,6 +185,39 @@ impl Node {
                 let (name, trouble) = (which.name(), trouble.name());
                 log::warn!("processor {name} is down: {trouble}, expected latency {ms} ms");
             }
+        }
+    }
+
+    /// Payments that have come since the start, less those that have gone other than by being settled
+    /// or rejected.
+    fn taken(&self) -> i64 {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as i64;
+        let stats = &self.stats;
+        load(&stats.accepted) + load(&stats.taken_for_peer)
+            - load(&stats.passed_on)
+            - load(&stats.given_away)
+    }
+
+    /// From here on every payment that comes has to be somewhere, beside those that are.
+    pub fn begin_balance(&self) {
+        let settled = self.payments.journal.totals(Window::default()).unwrap_or_default();
+        let here = self.balance(settled);
+        let payments = here.accepted - here.missing();
+        let begun = Begun { payments, taken: self.taken() };
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    }
+
+    /// Where all payments are. Exact between two turns of the one event loop; with more threads a
+    /// payment may be on its way from one number to the next while they are read.
+    pub fn balance(&self, settled: [Totals; 2]) -> Balance {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let [default, fallback] = settled.map(|totals| totals.count as i64);
+        Balance {
+            accepted: begun.payments + self.taken() - begun.taken,
+            default,
+            fallback,
+            on_their_way: self.payments.queue.outstanding() as i64,
+            rejected: self.payments.books().rejected.len() as i64,
         }
     }
 

@@ -131,6 +131,7 @@ impl Peering {
             self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
         }
         self.node.payments.queue.release(disowned.len());
+        self.node.stats.given_away.fetch_add(disowned.len() as u64, Ordering::Relaxed);
         // On a full disk it is asked again, and nothing counts until then.
         let Some(position) = journal.append_learned(&learned) else {
             return cluster.with(|membership| membership.missed(clock::moment()));
@@ -178,6 +179,7 @@ impl Peering {
         self.tell_conflicts(conflicts);
         self.node.payments.journal.flush();
         self.node.payments.queue.release(given.len());
+        stats.given_away.fetch_add(given.len() as u64, Ordering::Relaxed);
     }
 
     /// The peer stays away: its payments are driven from here. Written down before the home can

@@ -5,6 +5,8 @@
 use crate::base::histogram::{Histogram, write_counters, write_gauges, write_histograms};
 use crate::base::money::Fee;
 use crate::payments::Processor;
+#[cfg(doc)]
+use crate::payments::observed::Trouble;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Plain counters, all relaxed: each is exact, but two read together may be a moment apart.
@@ -52,6 +54,18 @@ pub struct Stats {
     pub up: [AtomicU64; 2],
     pub latency_us: [AtomicU64; 2],
     pub flipped_at_ms: [AtomicU64; 2],
+    /// Which of [`Trouble::ALL`] it has, while it is down.
+    pub trouble: [AtomicU64; 2],
+    /// Attempts and looks under way, and how many attempts it is given at most.
+    pub in_flight_at: [AtomicU64; 2],
+    pub limit: [AtomicU64; 2],
+    pub in_doubt_at: [AtomicU64; 2],
+    /// New payments that went to their home, which counts them; and those that came from the other
+    /// instance's clients.
+    pub passed_on: AtomicU64,
+    pub taken_for_peer: AtomicU64,
+    /// Payments let go of since the other instance drives them, or held already by a processor.
+    pub given_away: AtomicU64,
 }
 
 /// What the metrics need to know beside the counters.

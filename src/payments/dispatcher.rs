@@ -385,6 +385,15 @@ impl Dispatcher {
         self.doubts().map(Agenda::len).sum::<usize>() + self.unverified_doubts
     }
 
+    /// Of these, those that wait to be asked about at this processor; not those for which another
+    /// one has to be asked first.
+    pub fn in_doubt_at(&self, processor: Processor) -> usize {
+        let index = processor as usize;
+        let all =
+            [&self.doubts[index], &self.absent[index], &self.declined[index], &self.again[index]];
+        all.into_iter().map(Agenda::len).sum()
+    }
+
     fn doubts(&self) -> impl Iterator<Item = &Agenda<Doubt>> {
         self.doubts.iter().chain(&self.absent).chain(&self.declined).chain(&self.again)
     }

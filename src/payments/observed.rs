@@ -55,6 +55,8 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    pub const ALL: [Trouble; 3] = [Trouble::Failing, Trouble::Stalled, Trouble::Slow];
+
     /// One word for logs and metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 //! Nobody may be reading any more (`galo demo | head`): that must not be a panic, and is noted.
 
 use crate::base::money::Fee;
+pub use crate::base::money::grouped;
 use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,23 +64,6 @@ pub fn is_unread() -> bool {
 /// A line on stderr.
 pub fn say_aside(line: Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// A whole number with commas between thousands.
-pub fn grouped(number: impl Display) -> String {
-    let digits = number.to_string();
-    let (sign, digits) = match digits.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", &digits[..]),
-    };
-    let mut text = sign.to_owned();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Cents as a decimal with two places and commas between thousands.

@@ -23,8 +23,9 @@ struct Demo {
 
 impl Demo {
     fn start(args: &[&str]) -> Demo {
-        let free = ["demo", "--port", "0", "--processor-ports", "0,0", "--peer-ports", "0,0"];
-        Demo::with(&[&free, args].concat())
+        let free = ["demo", "--port", "0", "--processor-ports", "0,0"];
+        let inside = ["--peer-ports", "0,0", "--admin-ports", "0,0"];
+        Demo::with(&[&free[..], &inside, args].concat())
     }
 
     fn with(args: &[&str]) -> Demo {
@@ -179,11 +180,13 @@ fn a_port_in_use_is_refused_in_one_line() {
         ("--port", port.to_string()),
         ("--processor-ports", format!("0,{port}")),
         ("--peer-ports", format!("{port},0")),
+        ("--admin-ports", format!("0,{port}")),
     ] {
         let all = [
             ("--port", "0".to_owned()),
             ("--processor-ports", "0,0".into()),
             ("--peer-ports", "0,0".into()),
+            ("--admin-ports", "0,0".into()),
         ];
         let args: Vec<_> = all
             .iter()

@@ -32,6 +32,7 @@ mod restarts;
 mod server;
 mod simulation;
 mod storms;
+mod status;
 mod stories;
 mod surroundings;
 mod tidy;

@@ -11,7 +11,7 @@ use galo::base::clock::Timestamp;
 use galo::base::money::Cents;
 use galo::journal::history;
 use galo::payments::{self, PaymentId, Settlement};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::process::{Command, Output};
 
@@ -271,7 +271,9 @@ fn the_admin_door_lists_what_is_not_settled() {
         assert_eq!(answer.status, 200, "{target}: {answer:?}");
         serde_json::from_str::<Value>(&answer.body).unwrap()
     };
-    wait_until("nothing is in flight", || get("/status.json")["payments"]["waiting"] == 7);
+    let status = || get("/status.json");
+    let own = |status: &Value| status["instances"][0].clone();
+    wait_until("nothing is in flight", || own(&status())["payments"]["waiting"] == 7);
     let (mut found, mut after) = (Vec::new(), String::new());
     for count in [3, 3, 1] {
         let page = get(&format!("/payments?state=waiting&limit=3{after}"));
@@ -286,10 +288,13 @@ fn the_admin_door_lists_what_is_not_settled() {
     assert_eq!(found, (0..7).map(id).collect::<Vec<_>>());
     assert_eq!(get("/payments?state=rejected")["payments"].as_array().unwrap().len(), 0);
     assert_eq!(get(&format!("/payments/{}", id(3)))["state"], "waiting");
-    let status = get("/status.json");
-    assert_eq!((&status["version"], &status["phase"]), (&1.into(), &"serving".into()));
-    assert_eq!(status["payments"]["outstanding"], 7);
-    assert_eq!(status["processors"][1]["name"], "fallback");
+    let status = status();
+    let balance =
+        json!({"accepted": 7, "default": 0, "fallback": 0, "onTheirWay": 7, "rejected": 0});
+    assert_eq!((&status["version"], &status["balance"]), (&2.into(), &balance));
+    let own = own(&status);
+    assert_eq!((&own["phase"], &own["payments"]["outstanding"]), (&"serving".into(), &7.into()));
+    assert_eq!(own["processors"][1]["name"], "fallback");
     assert_eq!(get("/payments-summary")["default"]["totalRequests"], 0);
     assert_eq!(call("GET", "/metrics", "correct-horse").status, 200);
     for (method, target, token, status) in [

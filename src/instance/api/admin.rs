@@ -4,16 +4,16 @@
 //! What it tells is of this instance; the other one has a door of its own. A payment by its id, and
 //! the summary, are told over both as at the entry.
 
-use super::{Call, Frame, Then, error, healthz, message, story, wrong_method};
+use super::{Call, Frame, Then, error, healthz, message, page, story, wrong_method};
 use crate::base::clock;
-use crate::instance::lifecycle::Phase;
+use crate::cluster::peer::PeerError;
 use crate::instance::node::Node;
+use crate::instance::status::{InstanceStatus, Status};
 use crate::net::http::request::{Method, Request};
 use crate::net::http::response::{self, Extra, Response};
+use crate::payments::PaymentId;
 use crate::payments::story::{Story, StoryMessage};
-use crate::payments::{PaymentId, Processor, Window};
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// So many payments a page has at most, and if nothing is said.
 const PAGE_MAX: usize = 1_000;
@@ -23,14 +23,16 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
     let reads = matches!(request.method, Method::Get | Method::Head);
     match request.path {
         b"/healthz" if reads => healthz(node, frame, out),
+        // It tells nothing by itself, and asks for the token.
+        b"/" if reads => page::answer(frame, out),
         _ if !is_authorized(node, request) => {
             error(out, frame, 401, Some(Extra::Authenticate), "The token is missing or wrong.");
         }
-        b"/metrics" | b"/status.json" | b"/payments" | b"/payments-summary" if !reads => {
+        b"/" | b"/metrics" | b"/status.json" | b"/payments" | b"/payments-summary" if !reads => {
             wrong_method(out, frame, "GET, HEAD");
         }
         b"/metrics" => metrics(node, frame, out),
-        b"/status.json" => message(out, frame, &Status::of(node)),
+        b"/status.json" => return Then::Call(Call::Status),
         b"/payments" => match Wanted::read(request.query) {
             Ok(wanted) => list(node, &wanted, frame, out),
             Err(reason) => error(out, frame, 400, None, &reason),
@@ -130,108 +132,16 @@ fn list(node: &Node, wanted: &Wanted, frame: Frame, out: &mut Vec<u8>) {
     message(out, frame, &Page { payments: found.iter().map(tell).collect(), after: last });
 }
 
-/// `GET /status.json`: one document of how things stand. Fields may be added, and none changes its
-/// meaning while `version` is the same.
-#[derive(Serialize)]
-struct Status {
-    version: u32,
-    galo: &'static str,
-    instance: u8,
-    phase: &'static str,
-    uptime_seconds: u64,
-    /// Why nothing moves, if that is so.
-    stuck: Option<String>,
-    /// Whether the other instance answers, if there is one.
-    peer_up: Option<bool>,
-    payments: Payments,
-    processors: Vec<ProcessorStatus>,
-    journal: Option<JournalStatus>,
-}
-
-#[derive(Serialize)]
-struct Payments {
-    /// By this process, new ones.
-    accepted: u64,
-    outstanding: usize,
-    waiting: u64,
-    /// Of these, kept for the other instance.
-    guests: u64,
-    in_doubt: u64,
-    in_flight: u64,
-    rejected: usize,
-    capacity: usize,
-}
-
-#[derive(Serialize)]
-struct ProcessorStatus {
-    name: &'static str,
-    url: String,
-    up: bool,
-    since_ms: u64,
-    expected_us: u64,
-    settled: u64,
-    amount: String,
-    fee: String,
-}
-
-#[derive(Serialize)]
-struct JournalStatus {
-    id: Option<String>,
-    has_room: bool,
-    settled_memory_bytes: usize,
-}
-
-impl Status {
-    fn of(node: &Node) -> Status {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (stats, journal) = (&node.stats, &node.payments.journal);
-        // Of everything: nothing has to be read for it.
-        let settled = journal.totals(Window::default()).unwrap_or_default();
-        let processor = |which: Processor| {
-            let index = which as usize;
-            let totals = settled[index];
-            ProcessorStatus {
-                name: which.name(),
-                url: format!("http://{}", node.config.processor_urls[index]),
-                up: load(&stats.up[index]) > 0,
-                since_ms: load(&stats.flipped_at_ms[index]),
-                expected_us: load(&stats.latency_us[index]),
-                settled: totals.count,
-                amount: totals.amount.to_string(),
-                fee: crate::payments::story::fee_text(node.config.fees[index].of(totals.amount.0)),
-            }
-        };
-        Status {
-            version: 1,
-            galo: env!("CARGO_PKG_VERSION"),
-            instance: node.config.instance.0,
-            phase: match node.phase() {
-                Phase::Starting => "starting",
-                Phase::Serving => "serving",
-                Phase::Leaving => "leaving",
-                Phase::Draining => "draining",
-            },
-            uptime_seconds: clock::moment().since(node.started_at).as_secs(),
-            stuck: node.stuck(),
-            peer_up: node.cluster.peer().map(|_| node.cluster.peer_up().is_some()),
-            payments: Payments {
-                accepted: load(&stats.accepted),
-                outstanding: node.payments.queue.outstanding(),
-                waiting: load(&stats.waiting),
-                guests: load(&stats.guests),
-                in_doubt: load(&stats.in_doubt),
-                in_flight: load(&stats.in_flight),
-                rejected: node.payments.books().rejected.len(),
-                capacity: node.config.queue_capacity,
-            },
-            processors: Processor::ALL.map(processor).into(),
-            journal: node.has_journal().then(|| JournalStatus {
-                id: journal.id().map(|id| format!("{id:032x}")),
-                has_room: journal.has_room(),
-                settled_memory_bytes: journal.settled_memory_bytes(),
-            }),
+/// `GET /status.json`: asks the other instance, too.
+pub async fn status(node: &Node, frame: Frame, out: &mut Vec<u8>) {
+    let theirs = match node.cluster.peer() {
+        Some(peer) => {
+            let told = peer.ask_for::<InstanceStatus>("/peer/status").await;
+            Some(told.map_err(|PeerError(reason)| reason))
         }
-    }
+        None => None,
+    };
+    message(out, frame, &Status::new(InstanceStatus::of(node), theirs, clock::now()));
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod admin;
 mod ledger;
+mod page;
 pub mod query;
 mod story;
 
@@ -19,6 +20,7 @@ use crate::cluster::messages::{
 use crate::cluster::peer::{PeerError, PurgeError};
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Done, Node};
+use crate::instance::status::InstanceStatus;
 use crate::journal::JournalError;
 use crate::ledger::{AccountId, Transaction};
 use crate::net::http::Connection;
@@ -66,6 +68,8 @@ pub enum Then {
 pub enum Call {
     Summary(Window),
     Story(PaymentId),
+    /// How both instances stand.
+    Status,
     /// Those of this instance.
     Totals(Window),
     Purge {
@@ -268,6 +272,7 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
         (path, Get) if path.starts_with(STORIES) => {
             story::answer_peer(node, &path[STORIES.len()..], frame, out);
         }
+        (b"/peer/status", Get) => message(out, frame, &InstanceStatus::of(node)),
         (b"/peer/hello", Post) => greeted(node, request.body, frame, out),
         (b"/peer/payments", Post) => return take_offer(node, request.body, frame, out),
         (b"/peer/adopted", Get) => {
@@ -302,7 +307,9 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
             error(out, frame, 403, None, "This instance does not allow a purge.");
         }
         (b"/peer/purge", Post) => return Then::Call(Call::Purge { pass_on: false }),
-        (b"/peer/totals" | b"/peer/adopted", _) => wrong_method(out, frame, "GET"),
+        (b"/peer/totals" | b"/peer/adopted" | b"/peer/status", _) => {
+            wrong_method(out, frame, "GET")
+        }
         (b"/peer/hello" | b"/peer/health" | b"/peer/purge" | b"/peer/payments", _) => {
             wrong_method(out, frame, "POST")
         }
@@ -331,6 +338,8 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
         return Then::Answered;
     };
     let outcome = accept(node, id, amount);
+    let is_new = outcome == Accepted::New;
+    node.stats.taken_for_peer.fetch_add(u64::from(is_new), Ordering::Relaxed);
     message(out, frame, &OfferedMessage { accepted: outcome.name().into() });
     match outcome {
         Accepted::New | Accepted::Repeated => Then::Accepted,
@@ -382,6 +391,7 @@ impl Call {
                 ledger::pass_on_statement(node.cluster.peer_up(), id, frame, out).await;
             }
             Call::Story(id) => story::answer(node, id, frame, out).await,
+            Call::Status => admin::status(node, frame, out).await,
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
                 Err(NotPurged::Refused) => {
@@ -401,7 +411,11 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
     if let Some(peer) = node.cluster.peer_up() {
         match peer.offer(id, amount).await {
             Ok(Accepted::Closed) | Err(_) => {}
-            Ok(outcome) => return outcome,
+            Ok(outcome) => {
+                let is_new = outcome == Accepted::New;
+                node.stats.passed_on.fetch_add(u64::from(is_new), Ordering::Relaxed);
+                return outcome;
+            }
         }
     }
     accept(node, id, amount)

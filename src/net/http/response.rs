@@ -51,6 +51,9 @@ pub enum Extra {
     RetryAfter { seconds: u32 },
     /// That a bearer's token is wanted, with 401 (RFC 9110, 11.6.1; RFC 6750, 3).
     Authenticate,
+    /// What a page may load and run (Content Security Policy Level 3), and that it is what its type
+    /// says, in no frame, and tells nobody where it was.
+    PagePolicy(&'static str),
 }
 
 impl<'a> Response<'a> {
@@ -85,6 +88,10 @@ pub fn write(out: &mut Vec<u8>, response: &Response<'_>) {
         Some(Extra::Allow(methods)) => line(format_args!("Allow: {methods}\r\n")),
         Some(Extra::RetryAfter { seconds }) => line(format_args!("Retry-After: {seconds}\r\n")),
         Some(Extra::Authenticate) => line(format_args!("WWW-Authenticate: Bearer\r\n")),
+        Some(Extra::PagePolicy(policy)) => line(format_args!(
+            "Content-Security-Policy: {policy}\r\nX-Content-Type-Options: nosniff\r\n\
+             Referrer-Policy: no-referrer\r\n"
+        )),
         None => {}
     }
     out.extend_from_slice(match response.connection {

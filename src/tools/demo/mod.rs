@@ -69,6 +69,11 @@ pub struct DemoArgs {
         default_value = "9101,9102", value_parser = parse_ports)]
     pub peer_ports: Ports,
 
+    /// The two instances' ports for who looks at them: a page
+    #[arg(long, env = "GALO_DEMO_ADMIN_PORTS", value_name = "PORT,PORT",
+        default_value = "9201,9202", value_parser = parse_ports)]
+    pub admin_ports: Ports,
+
     /// Payments a second that the demo makes itself; 0 for none
     #[arg(long, env = "GALO_DEMO_RATE", default_value_t = 200, conflicts_with = "contest",
         value_parser = clap::value_parser!(u32).range(0..=100_000))]
@@ -129,6 +134,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, String> {
         ContestName::Preview => &stages::PREVIEW,
         ContestName::Final => &stages::FINAL,
     });
+    let token = system::token()?;
     let dice = Dice::new().map_err(|error| format!("no random numbers: {error}"))?;
     let fees = contest.map_or(stages::STORY_FEES, |contest| contest.fees);
     let mut demo = Demo {
@@ -137,7 +143,8 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, String> {
         contest,
         speed: args.speed,
         rate: args.rate,
-        children: system::start(&places, fees, contest.is_some(), args.verbose)?,
+        children: system::start(&places, &token, fees, contest.is_some(), args.verbose)?,
+        token,
         stop,
         died: false,
     };
@@ -169,6 +176,8 @@ enum End {
 
 struct Demo {
     places: Places,
+    /// Opens the admin doors.
+    token: String,
     fees: [Fee; 2],
     contest: Option<&'static Contest>,
     speed: u32,
@@ -181,7 +190,7 @@ struct Demo {
 
 impl Demo {
     fn introduce(&self) {
-        let Places { entry, processors, peers } = self.places;
+        let Places { entry, processors, peers, admins } = self.places;
         say("galo demo: two processors, two instances, one entry\n");
         for ((child, address), fee) in self.children.iter().zip(processors).zip(self.fees) {
             let (name, id, fee) = (child.name, child.id(), percent(fee));
@@ -192,6 +201,8 @@ impl Demo {
             say(format_args!("  {name:<20} http://{peer:<22} process {id:<9} GET /metrics"));
         }
         say(format_args!("  {:<20} http://{entry:<22} both instances share it", "entry"));
+        let page = format!("http://{}/#token={}", admins[0], self.token);
+        say(format_args!("\nSee it in a browser: {page}"));
         if self.contest.is_some() {
             return say("\nLeave the entry alone: payments of others spoil the score.\n");
         }

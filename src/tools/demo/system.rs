@@ -9,8 +9,11 @@ use super::{DemoArgs, Ports};
 use crate::base::clock;
 use crate::base::money::Fee;
 use crate::tools::dice::random_bytes;
-use std::io;
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -21,6 +24,7 @@ pub struct Places {
     pub entry: SocketAddr,
     pub processors: [SocketAddr; 2],
     pub peers: [SocketAddr; 2],
+    pub admins: [SocketAddr; 2],
 }
 
 impl Places {
@@ -44,10 +48,12 @@ impl Places {
         };
         let Ports([default, fallback]) = args.processor_ports;
         let Ports([first, second]) = args.peer_ports;
+        let Ports([first_admin, second_admin]) = args.admin_ports;
         Ok(Places {
             entry: take(args.port, "--port")?,
             processors: [take(default, "--processor-ports")?, take(fallback, "--processor-ports")?],
             peers: [take(first, "--peer-ports")?, take(second, "--peer-ports")?],
+            admins: [take(first_admin, "--admin-ports")?, take(second_admin, "--admin-ports")?],
         })
     }
 }
@@ -67,18 +73,38 @@ fn take_port(port: u16) -> io::Result<TcpListener> {
     }
 }
 
+/// A secret that nobody can guess.
+///
+/// # Errors
+/// In one line, if the kernel gives no random bytes.
+pub fn token() -> Result<String, String> {
+    let token = random_bytes::<16>().map_err(|error| format!("no secret: {error}"))?;
+    Ok(token.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A file in memory with this text, which children can read while it is open.
+fn in_memory(text: &str) -> io::Result<(File, String)> {
+    let mut file = File::from(memfd_create("token", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, path))
+}
+
 /// Starts the four processes, the processors first. What was started is stopped on an error.
+/// `admin_token` opens the admin doors.
 ///
 /// # Errors
 /// If one of them does not start; with what it logged.
 pub fn start(
     places: &Places,
+    admin_token: &str,
     fees: [Fee; 2],
     may_purge: bool,
     verbose: bool,
 ) -> Result<Vec<Child>, String> {
-    let token = random_bytes::<16>().map_err(|error| format!("no secret: {error}"))?;
-    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = token()?;
+    let (_file, token_file) =
+        in_memory(admin_token).map_err(|error| format!("no place for a secret: {error}"))?;
     // By the environment: everybody on the machine can read a command line.
     let secret = Some(("GALO_PEER_TOKEN", token.as_str()));
     let fees = fees.map(|fee| fee.to_string());
@@ -92,7 +118,8 @@ pub fn start(
     let instance = |own: usize, other: usize| {
         words(format!(
             "serve --instance {} --listen {} --share-port --peer-listen {} --peer http://{} \
-             --default-url http://{} --fallback-url http://{} --default-fee {} --fallback-fee {}{}",
+             --default-url http://{} --fallback-url http://{} --default-fee {} --fallback-fee {} \
+             --admin-listen {} --admin-token-file {token_file}{}",
             own + 1,
             places.entry,
             places.peers[own],
@@ -101,6 +128,7 @@ pub fn start(
             places.processors[1],
             fees[0],
             fees[1],
+            places.admins[own],
             // A contest begins with it. Otherwise it would only make the books differ: the
             // processors would not forget.
             if may_purge { " --allow-purge" } else { "" }

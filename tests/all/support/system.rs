@@ -5,6 +5,7 @@
 
 use super::names::Hosts;
 use super::{Answer, Client, Galo, PATIENCE, request, wait_until_within};
+use galo::instance::status::InstanceStatus;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -298,6 +299,17 @@ impl Instance {
         });
     }
 
+    /// Every payment that it took on since its start is somewhere, by its own count.
+    pub fn assert_balanced(&self) {
+        // With an event loop for the dispatcher a payment may be between two of the numbers.
+        wait_until_within(PATIENCE, "every payment is somewhere", || {
+            let answer = self.at_peer_door("GET", "/peer/status", TOKEN, "");
+            let status: InstanceStatus = serde_json::from_str(&answer.body).expect("a status");
+            let is_balanced = status.balance.missing() == 0;
+            is_balanced.then_some(()).ok_or_else(|| format!("{:?}", status.balance))
+        });
+    }
+
     /// A call at the peer's door, with a token.
     pub fn at_peer_door(&self, method: &str, target: &str, token: &str, body: &str) -> Answer {
         let authorization = format!("Authorization: Bearer {token}\r\n");
@@ -435,6 +447,7 @@ pub fn assert_books_are(
     let expected = Summary::of(books.each_ref().map(Vec::as_slice), None, None);
     for instance in instances {
         assert_eq!(instance.summary(""), expected, "{}", instance.galo.stderr());
+        instance.assert_balanced();
     }
     books
 }

@@ -1,0 +1,184 @@
+//! Whether every payment that was accepted is somewhere, and in one sentence how things stand.
+//!
+//! Decides, and does nothing: it is shown what each instance says of itself, and says what an
+//! operator should know first.
+
+use crate::base::money::grouped;
+use crate::instance::status::{InstanceStatus, ProcessorStatus};
+use serde::{Deserialize, Serialize};
+
+/// Where the payments of an instance are, or of several together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Balance {
+    /// Counted where they were taken on, less what has been given to another instance since or turned
+    /// out to be somebody else's.
+    pub accepted: i64,
+    pub default: i64,
+    pub fallback: i64,
+    /// Accepted and not over.
+    pub on_their_way: i64,
+    pub rejected: i64,
+}
+
+impl Balance {
+    /// So many accepted payments are nowhere; below 0, so many are somewhere that nobody accepted.
+    pub fn missing(&self) -> i64 {
+        self.accepted - self.default - self.fallback - self.on_their_way - self.rejected
+    }
+
+    pub fn plus(&self, other: &Balance) -> Balance {
+        Balance {
+            accepted: self.accepted.saturating_add(other.accepted),
+            default: self.default.saturating_add(other.default),
+            fallback: self.fallback.saturating_add(other.fallback),
+            on_their_way: self.on_their_way.saturating_add(other.on_their_way),
+            rejected: self.rejected.saturating_add(other.rejected),
+        }
+    }
+
+    fn equation(&self) -> String {
+        let [accepted, default, fallback, on_their_way, rejected] =
+            [self.accepted, self.default, self.fallback, self.on_their_way, self.rejected]
+                .map(grouped);
+        let mut text = format!(
+            "{accepted} accepted = {default} default + {fallback} fallback + {on_their_way} on their way"
+        );
+        if self.rejected != 0 {
+            text += &format!(" + {rejected} rejected");
+        }
+        text
+    }
+}
+
+/// How things stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// `green`; `amber` if something waits for what is outside of galo, or for people; `red` if
+    /// something is wrong in it.
+    pub level: &'static str,
+    pub text: String,
+}
+
+/// Of all instances that have told theirs. `silent`: why another one has not.
+pub fn judge(balance: &Balance, instances: &[InstanceStatus], silent: Option<&str>) -> Verdict {
+    let red = |text| Verdict { level: "red", text };
+    if let Some(why) = instances.iter().find_map(|it| it.stuck.as_deref()) {
+        return red(format!("Stuck: {why}"));
+    }
+    let equation = balance.equation();
+    if balance.missing() != 0 {
+        return red(format!("Not balanced, {} missing: {equation}", grouped(balance.missing())));
+    }
+    let mut waits: Vec<String> = silent.map(|why| format!("{why} ")).into_iter().collect();
+    waits.extend(instances.iter().filter_map(waits_for));
+    if balance.rejected > 0 {
+        waits.push(format!("{} rejected wait for people to decide. ", grouped(balance.rejected)));
+    }
+    let level = if waits.is_empty() { "green" } else { "amber" };
+    Verdict { level, text: format!("{}Balanced: {equation}", waits.concat()) }
+}
+
+/// What of this instance waits for something that does not come by itself in a moment.
+fn waits_for(it: &InstanceStatus) -> Option<String> {
+    let (own, payments) = (it.instance, &it.payments);
+    let down = |it: &&ProcessorStatus| !it.up;
+    let mut said = String::new();
+    if payments.guests > 0 {
+        let (guests, other) = (grouped(payments.guests), 3 - own.min(2));
+        said += &format!("{guests} wait at instance {own} for instance {other}. ");
+    }
+    let waiting = payments.waiting.saturating_sub(payments.guests);
+    if waiting > 0 && it.processors.iter().all(|it| !it.up) {
+        said += &format!("{} wait at instance {own}: no processor is up. ", grouped(waiting));
+    }
+    for processor in it.processors.iter().filter(down).filter(|it| it.in_doubt > 0) {
+        let ProcessorStatus { name, why, in_doubt, .. } = processor;
+        said += &format!(
+            "{} in doubt at {name} since it is down ({why}), asked by instance {own}. ",
+            grouped(in_doubt)
+        );
+    }
+    (!said.is_empty()).then_some(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::status::PaymentsStatus;
+
+    const FINE: Balance = Balance {
+        accepted: 12_801,
+        default: 8_558,
+        fallback: 4_143,
+        on_their_way: 100,
+        rejected: 0,
+    };
+
+    fn instance() -> InstanceStatus {
+        let processor = |name: &str| ProcessorStatus {
+            name: name.into(),
+            up: true,
+            ..ProcessorStatus::default()
+        };
+        InstanceStatus {
+            instance: 1,
+            processors: vec![processor("default"), processor("fallback")],
+            ..InstanceStatus::default()
+        }
+    }
+
+    #[test]
+    fn what_adds_up_is_green_and_what_does_not_is_red() {
+        let verdict = judge(&FINE, &[instance()], None);
+        let equation = "12,801 accepted = 8,558 default + 4,143 fallback + 100 on their way";
+        assert_eq!(verdict, Verdict { level: "green", text: format!("Balanced: {equation}") });
+        let short = Balance { fallback: 4_142, ..FINE };
+        let verdict = judge(&short, &[instance()], None);
+        assert_eq!(verdict.level, "red");
+        assert!(verdict.text.starts_with("Not balanced, 1 missing: "), "{}", verdict.text);
+        let twice = Balance { fallback: 4_144, ..FINE };
+        let verdict = judge(&twice, &[instance()], None);
+        assert!(verdict.text.starts_with("Not balanced, -1 missing: "), "{}", verdict.text);
+    }
+
+    #[test]
+    fn amber_says_what_waits_for_whom() {
+        let of = |balance: &Balance, it: InstanceStatus, silent| {
+            let Verdict { level, text } = judge(balance, &[it], silent);
+            assert_eq!(level, "amber", "{text}");
+            assert!(text.ends_with(&balance.equation()), "{text}");
+            text
+        };
+        let silent = of(&FINE, instance(), Some("Instance 2 does not answer."));
+        assert!(silent.starts_with("Instance 2 does not answer. Balanced: "), "{silent}");
+        let rejected = Balance { rejected: 3, on_their_way: 97, ..FINE };
+        let rejected = of(&rejected, instance(), None);
+        assert!(rejected.starts_with("3 rejected wait for people to decide. "), "{rejected}");
+        let mut all_down = instance();
+        all_down.processors.iter_mut().for_each(|it| it.up = false);
+        all_down.payments = PaymentsStatus { waiting: 40, guests: 2, ..PaymentsStatus::default() };
+        let waiting = of(&FINE, all_down.clone(), None);
+        assert!(waiting.contains("2 wait at instance 1 for instance 2. "), "{waiting}");
+        assert!(waiting.contains("38 wait at instance 1: no processor is up. "), "{waiting}");
+        let mut in_doubt = instance();
+        in_doubt.processors[0] = ProcessorStatus {
+            up: false,
+            why: "stalled".into(),
+            in_doubt: 12,
+            ..in_doubt.processors[0].clone()
+        };
+        let doubts = of(&FINE, in_doubt, None);
+        assert!(doubts.contains("12 in doubt at default since it is down (stalled)"), "{doubts}");
+    }
+
+    #[test]
+    fn a_processor_that_is_down_is_no_trouble_while_nothing_waits_for_it() {
+        let mut it = instance();
+        it.processors[0].up = false;
+        it.payments = PaymentsStatus { waiting: 7, ..PaymentsStatus::default() };
+        assert_eq!(judge(&FINE, &[it.clone()], None).level, "green");
+        it.stuck = Some("7 payments wait".into());
+        assert_eq!(judge(&FINE, &[it], None).level, "red");
+    }
+}
