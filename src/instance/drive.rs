@@ -136,7 +136,7 @@ impl Engine {
         self.node.payments.forget_all();
         // Last: a payment accepted since is driven all the same, and its attempt is written after.
         self.node.payments.journal.append_purged();
-        self.node.begin_balance();
+        self.node.begin_counting();
         true
     }
 

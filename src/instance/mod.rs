@@ -4,7 +4,6 @@
 
 pub mod accounts;
 pub mod api;
-pub mod balance;
 pub mod config;
 pub mod drive;
 pub mod files;
@@ -20,6 +19,7 @@ pub mod stats;
 pub mod status;
 pub mod stuck;
 pub mod turn;
+pub mod whereabouts;
 
 use crate::base::limits::{BUFFERS_SIZE_MAX, STUCK_LOOK_EVERY};
 use crate::base::{clock, log as output};

@@ -7,13 +7,13 @@ use crate::cluster::messages::Setting;
 use crate::cluster::peer::{self, Peer};
 use crate::cluster::{Cluster, Identity};
 use crate::instance::accounts::Accounts;
-use crate::instance::balance::Balance;
 use crate::instance::config::Config;
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
 use crate::instance::stats::{Stats, Surroundings};
 use crate::instance::stuck::Seen;
+use crate::instance::whereabouts::Whereabouts;
 use crate::journal::identity::Owner;
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
@@ -76,11 +76,11 @@ pub struct Node {
     pub started_at: clock::Moment,
     /// Why nothing moves, if that is so.
     stuck: Mutex<Option<String>>,
-    /// See [`Node::balance`].
+    /// See [`Node::whereabouts`].
     begun: Mutex<Begun>,
 }
 
-/// What a balance begins with.
+/// What is counted from.
 #[derive(Clone, Copy, Default)]
 struct Begun {
     /// Payments that were somewhere then.
@@ -139,7 +139,7 @@ impl Node {
             begun: Mutex::default(),
             config,
         });
-        node.begin_balance();
+        node.begin_counting();
         Ok(node)
     }
 
@@ -199,9 +199,9 @@ impl Node {
     }
 
     /// From here on every payment that comes has to be somewhere, beside those that are.
-    pub fn begin_balance(&self) {
+    pub fn begin_counting(&self) {
         let settled = self.payments.journal.totals(Window::default()).unwrap_or_default();
-        let here = self.balance(settled);
+        let here = self.whereabouts(settled);
         let payments = here.accepted - here.missing();
         let begun = Begun { payments, taken: self.taken() };
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
@@ -209,10 +209,10 @@ impl Node {
 
     /// Where all payments are. Exact between two turns of the one event loop; with more threads a
     /// payment may be on its way from one number to the next while they are read.
-    pub fn balance(&self, settled: [Totals; 2]) -> Balance {
+    pub fn whereabouts(&self, settled: [Totals; 2]) -> Whereabouts {
         let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let [default, fallback] = settled.map(|totals| totals.count as i64);
-        Balance {
+        Whereabouts {
             accepted: begun.payments + self.taken() - begun.taken,
             default,
             fallback,

@@ -5,9 +5,9 @@
 
 use crate::base::clock::{self, Timestamp};
 use crate::base::log::{Said, recent};
-use crate::instance::balance::{Balance, Verdict, judge};
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::Node;
+use crate::instance::whereabouts::{Verdict, Whereabouts, judge};
 use crate::journal::Durability;
 use crate::payments::observed::Trouble;
 use crate::payments::story::fee_text;
@@ -27,7 +27,7 @@ pub struct Status {
     at: String,
     verdict: Verdict,
     /// Of all instances that are told of here.
-    balance: Balance,
+    whereabouts: Whereabouts,
     /// By number. The other one is missing if it does not answer.
     instances: Vec<InstanceStatus>,
 }
@@ -47,10 +47,10 @@ impl Status {
         };
         let mut instances: Vec<_> = [own].into_iter().chain(theirs).collect();
         instances.sort_by_key(|it| it.instance);
-        let none = Balance::default();
-        let balance = instances.iter().fold(none, |sum, it| sum.plus(&it.balance));
-        let verdict = judge(&balance, &instances, silent);
-        Status { version: VERSION, at: at.to_string(), verdict, balance, instances }
+        let none = Whereabouts::default();
+        let whereabouts = instances.iter().fold(none, |sum, it| sum.plus(&it.whereabouts));
+        let verdict = judge(&whereabouts, &instances, silent);
+        Status { version: VERSION, at: at.to_string(), verdict, whereabouts, instances }
     }
 }
 
@@ -71,7 +71,7 @@ pub struct InstanceStatus {
     pub stuck: Option<String>,
     /// Whether it hears the other instance, if there is one.
     pub peer_up: Option<bool>,
-    pub balance: Balance,
+    pub whereabouts: Whereabouts,
     pub payments: PaymentsStatus,
     pub entry: EntryStatus,
     pub processors: Vec<ProcessorStatus>,
@@ -195,7 +195,7 @@ impl InstanceStatus {
             cpu_ms: clock::process_cpu().as_millis() as u64,
             stuck: node.stuck(),
             peer_up: node.cluster.peer().map(|_| node.cluster.peer_up().is_some()),
-            balance: node.balance(settled),
+            whereabouts: node.whereabouts(settled),
             payments: payments(node),
             entry: EntryStatus {
                 buckets: node.stats.entry.snapshot().filled(),

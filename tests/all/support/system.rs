@@ -305,8 +305,8 @@ impl Instance {
         wait_until_within(PATIENCE, "every payment is somewhere", || {
             let answer = self.at_peer_door("GET", "/peer/status", TOKEN, "");
             let status: InstanceStatus = serde_json::from_str(&answer.body).expect("a status");
-            let is_balanced = status.balance.missing() == 0;
-            is_balanced.then_some(()).ok_or_else(|| format!("{:?}", status.balance))
+            let is_balanced = status.whereabouts.missing() == 0;
+            is_balanced.then_some(()).ok_or_else(|| format!("{:?}", status.whereabouts))
         });
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Where the payments of an instance are, or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Balance {
+pub struct Whereabouts {
     /// Counted where they were taken on, less what has been given to another instance since or turned
     /// out to be somebody else's.
     pub accepted: i64,
@@ -21,14 +21,14 @@ pub struct Balance {
     pub rejected: i64,
 }
 
-impl Balance {
+impl Whereabouts {
     /// So many accepted payments are nowhere; below 0, so many are somewhere that nobody accepted.
     pub fn missing(&self) -> i64 {
         self.accepted - self.default - self.fallback - self.on_their_way - self.rejected
     }
 
-    pub fn plus(&self, other: &Balance) -> Balance {
-        Balance {
+    pub fn plus(&self, other: &Whereabouts) -> Whereabouts {
+        Whereabouts {
             accepted: self.accepted.saturating_add(other.accepted),
             default: self.default.saturating_add(other.default),
             fallback: self.fallback.saturating_add(other.fallback),
@@ -61,19 +61,29 @@ pub struct Verdict {
 }
 
 /// Of all instances that have told theirs. `silent`: why another one has not.
-pub fn judge(balance: &Balance, instances: &[InstanceStatus], silent: Option<&str>) -> Verdict {
+pub fn judge(
+    whereabouts: &Whereabouts,
+    instances: &[InstanceStatus],
+    silent: Option<&str>,
+) -> Verdict {
     let red = |text| Verdict { level: "red", text };
     if let Some(why) = instances.iter().find_map(|it| it.stuck.as_deref()) {
         return red(format!("Stuck: {why}"));
     }
-    let equation = balance.equation();
-    if balance.missing() != 0 {
-        return red(format!("Not balanced, {} missing: {equation}", grouped(balance.missing())));
+    let equation = whereabouts.equation();
+    if whereabouts.missing() != 0 {
+        return red(format!(
+            "Not balanced, {} missing: {equation}",
+            grouped(whereabouts.missing())
+        ));
     }
     let mut waits: Vec<String> = silent.map(|why| format!("{why} ")).into_iter().collect();
     waits.extend(instances.iter().filter_map(waits_for));
-    if balance.rejected > 0 {
-        waits.push(format!("{} rejected wait for people to decide. ", grouped(balance.rejected)));
+    if whereabouts.rejected > 0 {
+        waits.push(format!(
+            "{} rejected wait for people to decide. ",
+            grouped(whereabouts.rejected)
+        ));
     }
     let level = if waits.is_empty() { "green" } else { "amber" };
     Verdict { level, text: format!("{}Balanced: {equation}", waits.concat()) }
@@ -107,7 +117,7 @@ mod tests {
     use super::*;
     use crate::instance::status::PaymentsStatus;
 
-    const FINE: Balance = Balance {
+    const FINE: Whereabouts = Whereabouts {
         accepted: 12_801,
         default: 8_558,
         fallback: 4_143,
@@ -133,26 +143,26 @@ mod tests {
         let verdict = judge(&FINE, &[instance()], None);
         let equation = "12,801 accepted = 8,558 default + 4,143 fallback + 100 on their way";
         assert_eq!(verdict, Verdict { level: "green", text: format!("Balanced: {equation}") });
-        let short = Balance { fallback: 4_142, ..FINE };
+        let short = Whereabouts { fallback: 4_142, ..FINE };
         let verdict = judge(&short, &[instance()], None);
         assert_eq!(verdict.level, "red");
         assert!(verdict.text.starts_with("Not balanced, 1 missing: "), "{}", verdict.text);
-        let twice = Balance { fallback: 4_144, ..FINE };
+        let twice = Whereabouts { fallback: 4_144, ..FINE };
         let verdict = judge(&twice, &[instance()], None);
         assert!(verdict.text.starts_with("Not balanced, -1 missing: "), "{}", verdict.text);
     }
 
     #[test]
     fn amber_says_what_waits_for_whom() {
-        let of = |balance: &Balance, it: InstanceStatus, silent| {
-            let Verdict { level, text } = judge(balance, &[it], silent);
+        let of = |whereabouts: &Whereabouts, it: InstanceStatus, silent| {
+            let Verdict { level, text } = judge(whereabouts, &[it], silent);
             assert_eq!(level, "amber", "{text}");
-            assert!(text.ends_with(&balance.equation()), "{text}");
+            assert!(text.ends_with(&whereabouts.equation()), "{text}");
             text
         };
         let silent = of(&FINE, instance(), Some("Instance 2 does not answer."));
         assert!(silent.starts_with("Instance 2 does not answer. Balanced: "), "{silent}");
-        let rejected = Balance { rejected: 3, on_their_way: 97, ..FINE };
+        let rejected = Whereabouts { rejected: 3, on_their_way: 97, ..FINE };
         let rejected = of(&rejected, instance(), None);
         assert!(rejected.starts_with("3 rejected wait for people to decide. "), "{rejected}");
         let mut all_down = instance();
