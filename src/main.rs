@@ -4,7 +4,7 @@
 
 use ::log::LevelFilter;
 use clap::{Parser, Subcommand};
-use galo::base::log;
+use galo::base::log::{self, Format};
 use galo::instance::{self, config::ServeArgs};
 use galo::journal;
 use galo::tools::{demo, export, judge, reconcile, rehearsal, simulator};
@@ -48,11 +48,12 @@ fn main() -> ExitCode {
             rehearsal::run(&args);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Processor(args) => log::start(LevelFilter::Info, "processor").and_then(|()| {
-            let ended = simulator::run(&args).map_err(|error| error.to_string());
-            log::flush();
-            ended.map(|()| ExitCode::SUCCESS)
-        }),
+        Command::Processor(args) => log::start(LevelFilter::Info, Format::Text, "processor")
+            .and_then(|()| {
+                let ended = simulator::run(&args).map_err(|error| error.to_string());
+                log::flush();
+                ended.map(|()| ExitCode::SUCCESS)
+            }),
         Command::Demo(args) => demo::run(&args),
         Command::Judge(args) => judge::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),

@@ -24,12 +24,23 @@ const SECOND: Duration = Duration::from_secs(1);
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Time, level, instance and text, for people
+    #[default]
+    Text,
+    /// The same as a JSON object, for machines
+    Json,
+}
+
 /// Begins to take lines, of this level and worse, in the name of `name`. Once a process.
 ///
 /// # Errors
 /// In one line, if there is no thread to write them.
-pub fn start(level: LevelFilter, name: &str) -> Result<(), String> {
-    let log = Log::new(level, name, io::stderr())
+pub fn start(level: LevelFilter, format: Format, name: &str) -> Result<(), String> {
+    let style = Style { format, name: name.into() };
+    let log = Log::new(level, style, io::stderr())
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let log = LOG.get_or_init(|| log);
     // Only a second call can fail, and its lines go to the first.
@@ -56,7 +67,7 @@ pub fn say_at_last(line: &str) {
     match LOG.get() {
         Some(log) => {
             let mut state = log.shared.lock();
-            state.push(format!("{line}\n"));
+            state.push(log.shared.style.last_words(line));
             drop(state);
             log.shared.said.notify_one();
             log.flush(LOG_FLUSH_WITHIN);
@@ -73,7 +84,7 @@ struct Log {
 
 /// Between those who say something and the thread that writes it.
 struct Shared {
-    name: String,
+    style: Style,
     state: Mutex<State>,
     said: Condvar,
     written: Condvar,
@@ -92,10 +103,10 @@ struct State {
 }
 
 impl Log {
-    fn new(level: LevelFilter, name: &str, sink: impl AsFd + Send + 'static) -> io::Result<Log> {
-        let (name, state) = (name.to_string(), Mutex::default());
+    fn new(level: LevelFilter, style: Style, sink: impl AsFd + Send + 'static) -> io::Result<Log> {
+        let state = Mutex::default();
         let (said, written) = (Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared { name, state, said, written });
+        let shared = Arc::new(Shared { style, state, said, written });
         let writer = shared.clone();
         let thread = std::thread::Builder::new().name("galo-log".into());
         thread.spawn(move || writer.write(&sink))?;
@@ -106,9 +117,9 @@ impl Log {
         let said = Said { at, level, text };
         let shared = &*self.shared;
         let mut state = shared.lock();
-        state.take_over_held_back(now, &shared.name);
+        state.take_over_held_back(now, &shared.style);
         if let Some(said) = state.limiter.admit(site, said) {
-            state.take(said, &shared.name);
+            state.take(said, &shared.style);
         }
         drop(state);
         shared.said.notify_one();
@@ -119,7 +130,7 @@ impl Log {
         let give_up_at = clock::moment() + limit;
         let mut state = self.shared.lock();
         for said in state.limiter.end_window() {
-            state.take(said, &self.shared.name);
+            state.take(said, &self.shared.style);
         }
         self.shared.said.notify_one();
         loop {
@@ -185,8 +196,8 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let now = clock::moment();
-            state.take_over_held_back(now, &self.name);
-            if let Some(line) = state.next_line() {
+            state.take_over_held_back(now, &self.style);
+            if let Some(line) = state.next_line(&self.style) {
                 state.is_writing = true;
                 return line;
             }
@@ -202,20 +213,24 @@ impl Shared {
 }
 
 impl State {
-    fn take(&mut self, said: Said, name: &str) {
-        self.push(said.line(name));
+    fn take(&mut self, said: Said, style: &Style) {
+        self.note_gap(style);
+        self.push(style.line(&said));
         if self.recent.len() == LOG_LINES_RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(said);
     }
 
-    fn push(&mut self, line: String) {
-        // Where the gap is. It needs a place itself.
+    /// Where the gap is. It needs a place itself.
+    fn note_gap(&mut self, style: &Style) {
         if self.dropped > 0 && self.queue.len() + 1 < LOG_QUEUE_LINES {
-            let note = self.note();
+            let note = self.note(style);
             self.queue.push_back(note);
         }
+    }
+
+    fn push(&mut self, line: String) {
         if self.queue.len() < LOG_QUEUE_LINES {
             self.queue.push_back(line);
         } else {
@@ -223,18 +238,22 @@ impl State {
         }
     }
 
-    fn next_line(&mut self) -> Option<String> {
+    fn next_line(&mut self, style: &Style) -> Option<String> {
         let line = self.queue.pop_front();
-        line.or_else(|| (self.dropped > 0).then(|| self.note()))
+        line.or_else(|| (self.dropped > 0).then(|| self.note(style)))
     }
 
-    fn note(&mut self) -> String {
-        format!("… {} lines were dropped\n", std::mem::take(&mut self.dropped))
+    fn note(&mut self, style: &Style) -> String {
+        let text = format!("{} lines were dropped", std::mem::take(&mut self.dropped));
+        match style.format {
+            Format::Text => format!("… {text}\n"),
+            Format::Json => style.line(&Said { at: clock::now(), level: Level::Warn, text }),
+        }
     }
 
-    fn take_over_held_back(&mut self, now: Moment, name: &str) {
+    fn take_over_held_back(&mut self, now: Moment, style: &Style) {
         for said in self.limiter.begin_window(now) {
-            self.take(said, name);
+            self.take(said, style);
         }
     }
 }
@@ -247,9 +266,42 @@ pub struct Said {
     pub text: String,
 }
 
-impl Said {
-    fn line(&self, name: &str) -> String {
-        format!("{} {:<5} {name} {}\n", self.at, self.level, self.text)
+/// How this process writes, and in whose name.
+struct Style {
+    format: Format,
+    name: String,
+}
+
+/// A line for machines.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    time: String,
+    level: &'static str,
+    name: &'a str,
+    message: &'a str,
+}
+
+impl Style {
+    fn line(&self, Said { at, level, text }: &Said) -> String {
+        match self.format {
+            Format::Text => format!("{at} {level:<5} {} {text}\n", self.name),
+            Format::Json => {
+                let (time, level) = (at.to_string(), level.as_str());
+                let line = Line { time, level, name: &self.name, message: text };
+                // Strings alone, which cannot fail.
+                format!("{}\n", sonic_rs::to_string(&line).unwrap_or_default())
+            }
+        }
+    }
+
+    fn last_words(&self, line: &str) -> String {
+        match self.format {
+            Format::Text => format!("{line}\n"),
+            Format::Json => {
+                let (at, text) = (clock::now(), clean(line));
+                self.line(&Said { at, level: Level::Error, text })
+            }
+        }
     }
 }
 
@@ -372,7 +424,7 @@ mod tests {
 
     fn on_a_pipe() -> (Log, PipeReader) {
         let (reader, writer) = pipe().unwrap();
-        (Log::new(LevelFilter::Info, "galo-1", writer).unwrap(), reader)
+        (Log::new(LevelFilter::Info, style(Format::Text), writer).unwrap(), reader)
     }
 
     #[test]
@@ -382,6 +434,34 @@ mod tests {
         assert!(log.flush(LONG));
         let line = BufReader::new(reader).lines().next().unwrap().unwrap();
         assert_eq!(line, "1970-01-01T00:00:00.001Z WARN  galo-1 a b [1m");
+    }
+
+    fn style(format: Format) -> Style {
+        Style { format, name: "galo-1".into() }
+    }
+
+    #[test]
+    fn a_line_for_machines_is_an_object() {
+        let style = style(Format::Json);
+        let quoted = Said { text: "it said \"no\" \\ é".into(), ..said("") };
+        for line in [style.line(&quoted), style.last_words("a\nb"), lines_dropped(&style)] {
+            let (line, rest) = line.split_once('\n').unwrap();
+            assert_eq!(rest, "");
+            let read: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(read["name"], "galo-1");
+            assert!(read["time"].as_str().unwrap().ends_with('Z'), "{line}");
+            let message = read["message"].as_str().unwrap();
+            let told = [
+                (quoted.text.as_str(), "INFO"),
+                ("a b", "ERROR"),
+                ("7 lines were dropped", "WARN"),
+            ];
+            assert!(told.contains(&(message, read["level"].as_str().unwrap())), "{line}");
+        }
+    }
+
+    fn lines_dropped(style: &Style) -> String {
+        State { dropped: 7, ..State::default() }.note(style)
     }
 
     #[test]
@@ -433,7 +513,7 @@ mod tests {
         while let Ok(length) = writer.write(&[b'.'; 4096]) {
             filled += length;
         }
-        let log = Log::new(LevelFilter::Info, "galo-1", writer).unwrap();
+        let log = Log::new(LevelFilter::Info, style(Format::Text), writer).unwrap();
         log.say_calmly(0, "after all");
         assert!(!log.flush(Duration::ZERO));
         io::Read::read_exact(&mut reader, &mut vec![0; filled]).unwrap();

@@ -151,7 +151,7 @@ impl fmt::Display for Total {
 
 /// A fee: the share of an amount, exact, in millionths: 50,000 is 5 %. Displays as a decimal without
 /// trailing zeros: `0.05`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fee(pub u32);
 
 impl FromStr for Fee {

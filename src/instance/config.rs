@@ -205,6 +205,10 @@ pub struct ServeArgs {
     /// What to log: off, error, warn, info or debug.
     #[arg(long, env = "GALO_LOG", default_value = "info", value_parser = log_level)]
     pub log: log::LevelFilter,
+
+    /// How log lines look
+    #[arg(long, env = "GALO_LOG_FORMAT", default_value = "text", value_enum)]
+    pub log_format: crate::base::log::Format,
 }
 
 /// What the arguments mean: consistent, and complete.

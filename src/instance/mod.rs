@@ -18,6 +18,7 @@ pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod stuck;
+pub mod surroundings;
 pub mod turn;
 pub mod whereabouts;
 
@@ -68,7 +69,7 @@ pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let (events, coming) = mpsc::channel();
     let told = events.clone();
     signals::watch(move || drop(told.send(Event::Told)))?;
-    output::start(args.log, &format!("galo-{}", args.instance))?;
+    output::start(args.log, args.log_format, &format!("galo-{}", args.instance))?;
     let life = Life::default();
     let starting = life.clone();
     std::thread::Builder::new()

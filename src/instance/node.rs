@@ -11,8 +11,9 @@ use crate::instance::config::Config;
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
-use crate::instance::stats::{Stats, Surroundings};
+use crate::instance::stats::Stats;
 use crate::instance::stuck::Seen;
+use crate::instance::surroundings::{Disk, Surroundings};
 use crate::instance::whereabouts::Whereabouts;
 use crate::journal::identity::Owner;
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
@@ -261,9 +262,20 @@ impl Node {
         // Of everything: nothing has to be read for it.
         let settled = journal.totals(all).unwrap_or_default();
         let summary_bytes = journal.settled_memory_bytes();
+        let whereabouts = self.whereabouts(settled);
+        let now = clock::moment();
+        let directory = self.config.journal.as_ref().map(|(directory, _)| directory);
         self.stats.write(&Surroundings {
-            now_us: clock::moment().0,
+            instance: self.config.instance.0,
+            now_us: now.0,
+            uptime: now.since(self.started_at),
             outstanding: self.payments.queue.outstanding(),
+            capacity: self.config.queue_capacity,
+            rejected: whereabouts.rejected.unsigned_abs() as usize,
+            missing: whereabouts.missing().unsigned_abs(),
+            disk: directory
+                .zip(journal.syncs())
+                .map(|(directory, syncs)| Disk::of(directory, journal.has_room(), syncs)),
             settled_cents: settled.map(|totals| totals.amount.0),
             fees: self.config.fees,
             summary_bytes,

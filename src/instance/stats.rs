@@ -3,7 +3,7 @@
 //! Nothing here decides anything; exact totals of money come from the summary alone.
 
 use crate::base::histogram::{Histogram, write_counters, write_gauges, write_histograms};
-use crate::base::money::Fee;
+use crate::instance::surroundings::{Disk, Surroundings, cpu_ms, memory_bytes, open_files};
 use crate::payments::Processor;
 #[cfg(doc)]
 use crate::payments::observed::Trouble;
@@ -68,21 +68,9 @@ pub struct Stats {
     pub given_away: AtomicU64,
 }
 
-/// What the metrics need to know beside the counters.
-pub struct Surroundings {
-    pub now_us: u64,
-    pub outstanding: usize,
-    pub settled_cents: [i128; 2],
-    pub fees: [Fee; 2],
-    pub summary_bytes: usize,
-    pub peer_up: Option<bool>,
-    pub event_loops: usize,
-    pub is_stuck: bool,
-}
-
 impl Stats {
     /// Everything in the Prometheus text format, version 0.0.4.
-    pub fn write(&self, around: &Surroundings) -> String {
+    pub fn write(&self, around: &Surroundings<'_>) -> String {
         let mut out = String::with_capacity(16 * 1024);
         self.write_payments(&mut out, around);
         self.write_processors(&mut out, around);
@@ -115,12 +103,14 @@ impl Stats {
         gauge(&mut out, "galo_event_loops", "Threads with an event loop.", loops);
         let help = "Whether payments wait, and nothing known is in their way.";
         gauge(&mut out, "galo_stuck", help, u64::from(around.is_stuck));
-        let open = open_files();
-        gauge(&mut out, "process_open_fds", "Open file descriptors.", open);
+        write_process(&mut out, around);
+        if let Some(disk) = &around.disk {
+            write_disk(&mut out, disk);
+        }
         out
     }
 
-    fn write_payments(&self, out: &mut String, around: &Surroundings) {
+    fn write_payments(&self, out: &mut String, around: &Surroundings<'_>) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let outcomes: [(&[(&str, &str)], u64); 4] = [
             (&[("outcome", "accepted")], load(&self.accepted)),
@@ -139,6 +129,17 @@ impl Stats {
                 load(&self.in_doubt),
             ),
             ("galo_in_flight", "Requests to processors under way.", load(&self.in_flight)),
+            ("galo_queue_capacity", "So many may be outstanding.", around.capacity as u64),
+            (
+                "galo_rejected",
+                "Rejected payments that wait for people to decide.",
+                around.rejected as u64,
+            ),
+            (
+                "galo_missing",
+                "Accepted payments that are nowhere, or the other way round: 0, or something is wrong.",
+                around.missing,
+            ),
         ];
         for (name, help, value) in gauges {
             write_gauges(out, name, help, &[(&[], value)]);
@@ -188,7 +189,7 @@ impl Stats {
         write_counters(out, "galo_statements_total", help, &[(&[], load(&self.statements))]);
     }
 
-    fn write_processors(&self, out: &mut String, around: &Surroundings) {
+    fn write_processors(&self, out: &mut String, around: &Surroundings<'_>) {
         let labels = Processor::ALL.map(|which| [("processor", which.name())]);
         let both = |values: [u64; 2]| [(&labels[0][..], values[0]), (&labels[1][..], values[1])];
         let load = |counters: &[AtomicU64; 2]| {
@@ -215,13 +216,39 @@ impl Stats {
         });
         let help = "Age of the oldest attempt in flight.";
         write_gauges(out, "galo_attempt_oldest_microseconds", help, &both(ages));
+        let help = "Attempts of unknown outcome that wait to be asked about there.";
+        write_gauges(out, "galo_processor_in_doubt", help, &load(&self.in_doubt_at));
         let histograms = [(&labels[0][..], &self.attempts[0]), (&labels[1][..], &self.attempts[1])];
         let help = "Time a request for a payment took at a processor.";
         write_histograms(out, "galo_attempt_seconds", help, &histograms);
     }
 }
 
-/// Counted by the kernel; 0 where /proc is not there.
-fn open_files() -> u64 {
-    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+/// The process, under the names that Prometheus' clients agree on where there is one.
+fn write_process(out: &mut String, around: &Surroundings<'_>) {
+    let instance = around.instance.to_string();
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("instance_number", &instance)];
+    let help = "Which program this is, and which of the two.";
+    write_gauges(out, "galo_build_info", help, &[(&labels, 1)]);
+    let help = "CPU time of the process, in ms.";
+    write_counters(out, "galo_cpu_milliseconds_total", help, &[(&[], cpu_ms())]);
+    for (name, help, value) in [
+        ("galo_uptime_seconds", "Since the start of the process.", around.uptime.as_secs()),
+        ("process_resident_memory_bytes", "Memory of the process.", memory_bytes()),
+        ("process_open_fds", "Open file descriptors.", open_files()),
+    ] {
+        write_gauges(out, name, help, &[(&[], value)]);
+    }
+}
+
+fn write_disk(out: &mut String, disk: &Disk<'_>) {
+    for (name, help, value) in [
+        ("galo_journal_has_room", "Whether payments can be accepted.", u64::from(disk.has_room)),
+        ("galo_journal_bytes", "What the journal takes on its disk.", disk.used_bytes),
+        ("galo_journal_free_bytes", "What is free on that disk.", disk.free_bytes),
+    ] {
+        write_gauges(out, name, help, &[(&[], value)]);
+    }
+    let help = "Time a sync of the journal took, for --durability disk.";
+    write_histograms(out, "galo_journal_sync_seconds", help, &[(&[], disk.syncs)]);
 }

@@ -7,6 +7,7 @@ use crate::base::clock::{self, Timestamp};
 use crate::base::log::{Said, recent};
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::Node;
+use crate::instance::surroundings::{cpu_ms, memory_bytes};
 use crate::instance::whereabouts::{Verdict, Whereabouts, judge};
 use crate::journal::Durability;
 use crate::payments::observed::Trouble;
@@ -164,13 +165,6 @@ impl From<Said> for LogLine {
     }
 }
 
-/// Resident, as the kernel counts it; 0 where /proc is not there.
-fn memory_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    resident.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
-}
-
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
@@ -192,7 +186,7 @@ impl InstanceStatus {
             driver: if monoio::utils::is_legacy() { "epoll" } else { "io_uring" }.into(),
             uptime_seconds: clock::moment().since(node.started_at).as_secs(),
             memory_bytes: memory_bytes(),
-            cpu_ms: clock::process_cpu().as_millis() as u64,
+            cpu_ms: cpu_ms(),
             stuck: node.stuck(),
             peer_up: node.cluster.peer().map(|_| node.cluster.peer_up().is_some()),
             whereabouts: node.whereabouts(settled),

@@ -85,6 +85,7 @@ pub use recover::{Found, Recovered};
 pub use storage::Lack;
 
 use crate::base::clock::{Moment, Timestamp, Until};
+use crate::base::histogram::Histogram;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
@@ -428,6 +429,11 @@ impl Journal {
     pub fn is_copy_until(&self, at: Timestamp, now: Moment) -> Option<Until> {
         let copied_at = self.open.as_ref().and_then(|open| open.copied_at);
         copied_at.map(|copied_at| identity::doubted_until(copied_at, at, now))
+    }
+
+    /// How long syncs took, if there is a journal.
+    pub fn syncs(&self) -> Option<&Histogram> {
+        self.open.as_ref().map(|open| &open.writer.syncs)
     }
 
     /// Why there is no room, if there is none.

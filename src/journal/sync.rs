@@ -6,6 +6,7 @@
 use super::segment::Segment;
 use super::writer::{Writer, locked};
 use super::{Durability, Position};
+use crate::base::clock;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -23,9 +24,11 @@ impl Writer {
             return false;
         }
         let until = self.take_dirty(&mut dirty);
+        let begun = clock::moment();
         for segment in dirty.drain(..) {
             self.sync_one(&segment);
         }
+        self.syncs.record(clock::moment().since(begun));
         let before = self.synced.swap(until.0, Ordering::AcqRel);
         assert!(before <= until.0, "what is on the disk stays there");
         drop(dirty);

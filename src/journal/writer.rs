@@ -27,6 +27,7 @@ use super::shelf::{self, Shelf};
 use super::storage::{Lack, Storage, StoredFile};
 use super::{JournalError, Options, Position};
 use crate::base::clock::Timestamp;
+use crate::base::histogram::Histogram;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
@@ -89,6 +90,8 @@ pub struct Writer {
     /// The next segment could not be made because too many files are open.
     lacks_files: AtomicBool,
     outstanding: AtomicUsize,
+    /// How long they took, all segments of one together.
+    pub(super) syncs: Histogram,
 }
 
 struct Next {
@@ -173,6 +176,7 @@ impl Writer {
             next_ready: AtomicBool::new(false),
             lacks_files: AtomicBool::new(false),
             outstanding: AtomicUsize::new(outstanding),
+            syncs: Histogram::new(),
         }
     }
 

@@ -155,6 +155,20 @@ fn a_word_of_the_glossary_is_defined_once() {
     }
 }
 
+/// Whoever is woken by one finds it there.
+#[test]
+fn every_alert_is_explained_and_no_other() {
+    let rules = fs::read_to_string("deploy/alerts.yml").unwrap();
+    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let alerts: Vec<&str> = alerts.collect();
+    let document = fs::read_to_string("docs/operating.md").unwrap();
+    let explained = document.lines().filter_map(|line| line.strip_prefix("| `Galo"));
+    let explained: Vec<_> =
+        explained.map(|rest| format!("Galo{}", rest.split('`').next().unwrap())).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    assert_eq!(alerts, explained);
+}
+
 fn help(subcommand: &str) -> String {
     let mut galo = Command::new(env!("CARGO_BIN_EXE_galo"));
     let output = galo.args(subcommand.split(' ')).arg("--help").output().unwrap();

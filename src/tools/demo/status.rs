@@ -156,7 +156,8 @@ fn nanoseconds(seconds: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::stats::{Stats, Surroundings};
+    use crate::instance::stats::Stats;
+    use crate::instance::surroundings::Surroundings;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     fn metrics(accepted: u64, up: [u64; 2]) -> String {
@@ -167,14 +168,12 @@ mod tests {
         stats.settled[1].store(4, Ordering::Relaxed);
         let settled_cents = [199_000, 7_960];
         stats.write(&Surroundings {
-            now_us: 0,
             outstanding: 3,
             settled_cents,
             fees: [Fee(70_000), Fee(100_000)],
-            summary_bytes: 0,
             peer_up: Some(true),
             event_loops: 2,
-            is_stuck: false,
+            ..Surroundings::default()
         })
     }
 
