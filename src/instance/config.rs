@@ -119,6 +119,10 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
     pub peer_token: Option<String>,
 
+    /// Or a file with it, on one line.
+    #[arg(long, env = "GALO_PEER_TOKEN_FILE", conflicts_with = "peer_token")]
+    pub peer_token_file: Option<PathBuf>,
+
     /// Where operators look: IP:PORT or unix:/path. Serves GET /status.json, /metrics, /payments and
     /// /payments/{id}, with the token of --admin-token-file.
     #[arg(long, env = "GALO_ADMIN_LISTEN", requires = "admin_token_file")]
@@ -252,7 +256,8 @@ impl Config {
     /// # Errors
     /// One line that names the setting and what to do.
     pub fn new(args: ServeArgs) -> Result<Config, String> {
-        let peer_token = peer_token_of(args.peer_token, args.peer.is_some())?;
+        let given = args.peer_token_file.as_deref().map(read_token).transpose()?;
+        let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
         let admin_token = match &args.admin_token_file {
             Some(path) => read_token(path)?,
             None => String::new(),

@@ -14,6 +14,7 @@ pub mod node;
 pub mod payments;
 pub mod peering;
 pub mod server;
+mod service;
 pub mod signals;
 pub mod stats;
 pub mod status;
@@ -88,7 +89,10 @@ fn watch_over(life: &Life, events: &Receiver<Event>) -> Result<ExitCode, String>
         match events.recv_timeout(STUCK_LOOK_EVERY) {
             Ok(Event::Started(Ok(()))) => {}
             Ok(Event::Started(Err(refusal))) => return Err(refusal),
-            Ok(Event::Told) => return Ok(end(life, events)),
+            Ok(Event::Told) => {
+                service::stopping();
+                return Ok(end(life, events));
+            }
             Err(RecvTimeoutError::Timeout) => {
                 life.get().iter().copied().flatten().for_each(|node| look(&mut stuck, node));
             }
@@ -146,6 +150,7 @@ fn try_to_start(args: ServeArgs, life: &Life) -> Result<(), String> {
         announce(&address);
     }
     log::info!("serving, event loops: {}", node.config.threads);
+    service::ready();
     Ok(())
 }
 

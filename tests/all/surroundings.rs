@@ -1,10 +1,12 @@
 //! What lies around an instance and is no part of the money: signals, whoever reads the log, and
 //! what a start waits for. On the real binary.
 
-use crate::support::system::{Instance, SIGTERM, id};
+use crate::support::journals::Scratch;
+use crate::support::system::{Instance, SIGTERM, free_address, id};
 use crate::support::{Client, Galo, PATIENCE, request, wait_until, wait_until_within};
 use std::io::{PipeReader, Read, Write, pipe};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 
 const SIGHUP: i32 = 1;
@@ -86,4 +88,44 @@ fn a_log_that_nobody_reads_stops_neither_the_service_nor_its_end() {
 fn a_refusal_that_nobody_reads_is_one_all_the_same() {
     let (mut child, _log) = with_a_full_log(&["--listen", "192.0.2.1:0"]);
     assert_eq!(code_of(&mut child), Some(2));
+}
+
+/// A service manager that asks for it is told when the instance serves, and when it is about to end.
+#[test]
+fn a_service_manager_is_told_of_the_start_and_the_end() {
+    let scratch = Scratch::new();
+    let name = scratch.join("notify");
+    let manager = UnixDatagram::bind(&name).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let said = || {
+        let mut state = [0; 64];
+        let length = manager.recv(&mut state).unwrap();
+        String::from_utf8(state[..length].to_vec()).unwrap()
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_galo"));
+    command.args(["serve", "--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", &name);
+    let mut galo = Galo::spawn(command);
+    let address = galo.address();
+    assert_eq!(said(), "READY=1");
+    assert_eq!(Client::connect(address).call(request("GET", "/healthz", "", "")).status, 200);
+    galo.signal(SIGTERM);
+    assert_eq!(said(), "STOPPING=1");
+    assert!(galo.wait().0.success());
+}
+
+/// The peer's token may come from a file, which no list of processes shows.
+#[test]
+fn the_peers_token_is_read_from_a_file() {
+    let scratch = Scratch::new();
+    let file = scratch.join("token");
+    std::fs::write(&file, "from-a-file\n").unwrap();
+    let processors = [free_address(), free_address()];
+    let instance = Instance::start_with_token(processors, &["--peer-token-file", &file]);
+    for (token, status) in [("from-a-file", 200), ("from-a-fil", 401), ("", 401)] {
+        let answer = instance.at_peer_door("GET", "/peer/totals", token, "");
+        assert_eq!(answer.status, status, "{token}");
+    }
+    let both = ["serve", "--peer-token-file", &file, "--peer-token", "from-the-line"];
+    let output = Command::new(env!("CARGO_BIN_EXE_galo")).args(both).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }
