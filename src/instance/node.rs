@@ -21,7 +21,7 @@ use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
 use crate::net::client::Target;
 use crate::payments::observed::{Report, State, Trouble};
-use crate::payments::{Attempt, Payment, PaymentId, Processor, Totals, Window};
+use crate::payments::{Attempt, Payment, PaymentId, Processor, Reach, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
@@ -222,6 +222,22 @@ impl Node {
         }
     }
 
+    /// Whether payments may go there at the moment: see `cluster/membership.rs`.
+    fn may_pay(&self, which: Processor) -> bool {
+        let is_cheaper = which == self.config.policy.cheaper;
+        is_cheaper || self.cluster.reach(clock::moment()) == Reach::Every
+    }
+
+    fn is_up(&self, which: Processor) -> bool {
+        self.stats.up[which as usize].load(Ordering::Relaxed) == 1
+    }
+
+    /// The only one that payments may go to at the moment, if it is not every one.
+    pub fn only_processor(&self) -> Option<Processor> {
+        let cheaper = self.config.policy.cheaper;
+        (!self.may_pay(cheaper.other())).then_some(cheaper)
+    }
+
     /// What tells whether anything moves.
     pub fn seen(&self) -> Seen {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -237,7 +253,7 @@ impl Node {
                 + load(&stats.handed_over),
             in_flight: load(&stats.in_flight),
             oldest: stats.oldest_started_us.each_ref().map(load),
-            any_is_up: stats.up.iter().any(|up| load(up) == 1),
+            any_is_up: Processor::ALL.iter().any(|it| self.may_pay(*it) && self.is_up(*it)),
             peer_is_up: self.cluster.peer_up().is_some(),
             has_room: self.payments.journal.has_room_for_attempt(),
             is_held_back: load(&stats.held_back) == 1,

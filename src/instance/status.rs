@@ -72,6 +72,8 @@ pub struct InstanceStatus {
     pub stuck: Option<String>,
     /// Whether it hears the other instance, if there is one.
     pub peer_up: Option<bool>,
+    /// While it does not hear the other one: the cheaper processor, the only one it pays at.
+    pub only: Option<String>,
     pub whereabouts: Whereabouts,
     pub payments: PaymentsStatus,
     pub entry: EntryStatus,
@@ -189,6 +191,7 @@ impl InstanceStatus {
             cpu_ms: cpu_ms(),
             stuck: node.stuck(),
             peer_up: node.cluster.peer().map(|_| node.cluster.peer_up().is_some()),
+            only: node.only_processor().map(|it| it.name().into()),
             whereabouts: node.whereabouts(settled),
             payments: payments(node),
             entry: EntryStatus {

@@ -99,8 +99,18 @@ fn waits_for(it: &InstanceStatus) -> Option<String> {
         said += &format!("{guests} wait at instance {own} for instance {other}. ");
     }
     let waiting = payments.waiting.saturating_sub(payments.guests);
-    if waiting > 0 && it.processors.iter().all(|it| !it.up) {
-        said += &format!("{} wait at instance {own}: no processor is up. ", grouped(waiting));
+    let may_pay = |processor: &ProcessorStatus| {
+        processor.up && it.only.as_ref().is_none_or(|only| *only == processor.name)
+    };
+    if waiting > 0 && !it.processors.iter().any(may_pay) {
+        let waiting = grouped(waiting);
+        said += &match it.processors.iter().any(|it| it.up) {
+            false => format!("{waiting} wait at instance {own}: no processor is up. "),
+            true => format!(
+                "{waiting} wait at instance {own}: without the other one it pays at the cheaper \
+                 processor only, which is down. "
+            ),
+        };
     }
     for processor in it.processors.iter().filter(down).filter(|it| it.in_doubt > 0) {
         let ProcessorStatus { name, why, in_doubt, .. } = processor;
@@ -171,6 +181,23 @@ mod tests {
         let waiting = of(&FINE, all_down.clone(), None);
         assert!(waiting.contains("2 wait at instance 1 for instance 2. "), "{waiting}");
         assert!(waiting.contains("38 wait at instance 1: no processor is up. "), "{waiting}");
+        all_down.processors[1].up = true;
+        assert_eq!(
+            judge(
+                &FINE,
+                &[InstanceStatus {
+                    payments: PaymentsStatus { guests: 0, ..all_down.payments.clone() },
+                    ..all_down.clone()
+                }],
+                None
+            )
+            .level,
+            "green",
+            "it waits a moment for the cheaper one"
+        );
+        all_down.only = Some("default".into());
+        let alone = of(&FINE, all_down, None);
+        assert!(alone.contains("38 wait at instance 1: without the other one it pays"), "{alone}");
         let mut in_doubt = instance();
         in_doubt.processors[0] = ProcessorStatus {
             up: false,
