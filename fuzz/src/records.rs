@@ -35,7 +35,8 @@ impl Source<'_> {
             _ if self.bool() => Event::Adopted { id, amount },
             _ => {
                 let statuses = [u16::from(self.u8()) * 4, u16::from(self.u8()) * 4];
-                Event::Rejected(Rejection { id, amount, statuses })
+                let accepted_at = Rejection::in_seconds(at);
+                Event::Rejected(Rejection { id, amount, statuses, accepted_at })
             }
         }
     }

@@ -201,8 +201,35 @@ fn cancelled(resolution: &Resolution) -> Option<Story> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Timestamp;
     use crate::instance::lifecycle::Phase;
+    use crate::payments::Rejection;
     use std::collections::HashSet;
+
+    /// What is refused costs nobody money; what was forgotten to make room for it would.
+    #[test]
+    fn with_too_many_rejected_ones_none_is_accepted_until_some_are_resolved() {
+        let lifecycle = Arc::<Lifecycle>::default();
+        lifecycle.enter(Phase::Serving);
+        let (amount, accepted_at, statuses) = (Cents(1), Timestamp(0), [400; 2]);
+        let rejection =
+            |id: usize| Rejection { id: PaymentId(id as u128), amount, statuses, accepted_at };
+        let rejected = (1..REJECTED_MAX).map(rejection).collect();
+        let books = Books { rejected, ..Books::default() };
+        let recovered = Recovered { books, ..Recovered::default() };
+        let payments = Payments::new(lifecycle, 10, 10, Journal::none(), recovered, 0);
+        let new = |id: u128| payments.accept(PaymentId(1 << 64 | id), amount, false);
+        assert_eq!(new(1), Accepted::New);
+        payments.happened(&Event::Rejected(rejection(REJECTED_MAX)));
+        assert_eq!(new(2), Accepted::TooManyRejected);
+        assert_eq!(new(2), Accepted::TooManyRejected, "and nothing was kept of it");
+        let (id, by, reason) = (PaymentId(7), "ana".into(), "x".into());
+        let (action, at) = (Action::Cancelled, Timestamp(1));
+        let resolution = Resolution { id, amount, accepted_at, action, at, by, reason };
+        payments.happened(&Event::Resolved(Arc::new(resolution)));
+        assert_eq!(new(2), Accepted::New);
+        assert!(matches!(payments.story_of(id), Ok(Some(Story::Cancelled { .. }))));
+    }
 
     /// Another thread accepts what the peer turns out to drive, at that very moment: either it is
     /// told so, or the dispatcher's thread, which asks after it, finds the payment and lets go of it.

@@ -3,6 +3,7 @@
 
 use crate::base::clock::{self, Timestamp};
 use crate::base::limits::RESOLUTIONS_MAX;
+use crate::instance::lifecycle::Phase;
 use crate::instance::node::Node;
 use crate::payments::dispatcher::Dispatcher;
 use crate::payments::event::Event;
@@ -20,6 +21,9 @@ pub enum Unresolved {
     Unable(&'static str),
 }
 
+/// The other instance may drive it by now.
+const UNINFORMED: Unresolved =
+    Unresolved::Unable("This instance is starting or has stood still, and asks what it missed.");
 const FULL: Unresolved = Unresolved::Unable("The queue is full.");
 
 /// Decides, writes it down, and does it. It is promised when the journal has written.
@@ -32,6 +36,9 @@ pub fn resolve(
     id: PaymentId,
     asked: &Asked,
 ) -> Result<(), Unresolved> {
+    if node.phase() == Phase::Starting || !node.cluster.is_current() {
+        return Err(UNINFORMED);
+    }
     let payments = &node.payments;
     let last = payments.resolution_of(id);
     let verdict = decide(node, dispatcher, id, asked.action, last.as_deref())?;

@@ -253,7 +253,7 @@ fn what_is_in_doubt_and_was_not_booked_goes_to_the_other_processor() {
         if told["state"] == "inDoubt" && told["requestedAt"] != at {
             let again = told["requestedAt"].as_str().unwrap();
             let answer = admin.resolve(&id(1), &named("notBooked", "default", again));
-            assert!([200, 409].contains(&answer.status), "{answer:?}");
+            assert!([200, 409, 503].contains(&answer.status), "{answer:?}");
         }
         told["state"] == "settled"
     });
