@@ -223,12 +223,11 @@ pub enum Verdict {
 /// # Errors
 /// Why not, in a sentence for the operator.
 pub fn decide(action: Action, standing: &Standing<'_>) -> Result<Verdict, &'static str> {
-    let refused = match of_story(action, standing) {
-        Ok(verdict) => return Ok(verdict),
-        Err(refused) => refused,
-    };
     let is_repeated = standing.last.is_some_and(|last| last.action == action);
-    if is_repeated { Ok(Verdict::Repeated) } else { Err(refused) }
+    match of_story(action, standing) {
+        Ok(Verdict::Note { .. }) | Err(_) if is_repeated => Ok(Verdict::Repeated),
+        verdict => verdict,
+    }
 }
 
 const ELSEWHERE: &str = "The other instance decides about this payment: ask its admin door.";

@@ -1,3 +1,5 @@
+//! What an operator says, read; and the rule of what he may decide, standing by standing.
+
 use super::*;
 use crate::payments::{Attempts, Line};
 
@@ -147,7 +149,18 @@ fn what_was_decided_before_is_not_done_again() {
         };
         let standing = Standing { story: Some(story), held, is_home: true, last: Some(&last) };
         assert_eq!(decide(action, &standing), Ok(Verdict::Repeated), "{action:?}");
-        let other = settled_at(Processor::Fallback, AT);
+        let other = settled_at(Processor::Fallback, EARLIER);
         assert!(decide(other, &standing).is_err(), "{action:?}");
     }
+    // Settled just so: who says it is written down once.
+    let (processor, requested_at) = (Processor::Default, AT);
+    let settlement = Settlement { processor, amount, requested_at };
+    let line = Line { id: Some(id), settlement, attempts: Attempts(1) };
+    let story = Some(Story::Settled(line));
+    let standing = Standing { story, held: Held::Nowhere, is_home: true, last: None };
+    let action = settled_at(processor, requested_at);
+    assert_eq!(decide(action, &standing), Ok(Verdict::Note { amount }));
+    let last = Resolution { id, amount, accepted_at, action, at, by, reason };
+    let standing = Standing { last: Some(&last), ..standing };
+    assert_eq!(decide(action, &standing), Ok(Verdict::Repeated));
 }
