@@ -31,7 +31,8 @@ const TEXT_AT: usize = LENGTHS_AT + 2 * size_of::<u8>();
 pub const PAYLOAD_BYTES_MAX: usize =
     (TEXT_AT + BY_BYTES_MAX + REASON_BYTES_MAX).next_multiple_of(ALIGNMENT);
 const _: () = assert!(TEXT_AT == 50 && PAYLOAD_BYTES_MAX == 376);
-const _: () = assert!(BY_BYTES_MAX <= u8::MAX as usize && REASON_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(BY_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(REASON_BYTES_MAX <= u8::MAX as usize);
 
 /// The length of the payload: a multiple of [`ALIGNMENT`].
 pub fn payload_bytes(resolution: &Resolution) -> usize {
