@@ -52,7 +52,7 @@ impl Source<'_> {
             2 => Action::NotBooked { processor, requested_at },
             _ => Action::Cancelled,
         };
-        let text = |count| "x".repeat(1 + count).into();
+        let text = |count: usize| -> Box<str> { "x".repeat(1 + count).into() };
         let (by, reason) = (text(self.below(64)), text(self.below(255)));
         Resolution { id, amount, accepted_at: at, action, at, by, reason }
     }
