@@ -8,8 +8,10 @@ use galo::journal::Position;
 use galo::journal::record::Record;
 use galo::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
 use galo::payments::event::Event;
-use galo::payments::{Attempts, Rejection, Settlement};
+use galo::payments::resolution::{Action, Resolution};
+use galo::payments::{Attempts, PaymentId, Rejection, Settlement};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The accounts as the entries that were made up leave them.
 pub type Accounts = HashMap<AccountId, History>;
@@ -33,11 +35,26 @@ impl Source<'_> {
             5 => Event::Foreign { id },
             6 => Event::Forwarded { id, amount, learned: self.bool() },
             _ if self.bool() => Event::Adopted { id, amount },
+            _ if self.bool() => Event::Resolved(Arc::new(self.resolution(id, amount, at))),
             _ => {
                 let statuses = [u16::from(self.u8()) * 4, u16::from(self.u8()) * 4];
-                Event::Rejected(Rejection { id, amount, statuses })
+                let accepted_at = Rejection::in_seconds(at);
+                Event::Rejected(Rejection { id, amount, statuses, accepted_at })
             }
         }
+    }
+
+    fn resolution(&mut self, id: PaymentId, amount: Cents, at: Timestamp) -> Resolution {
+        let (processor, requested_at) = (self.processor(), Timestamp(self.i64()));
+        let action = match self.below(4) {
+            0 => Action::Retry,
+            1 => Action::Settled { processor, requested_at },
+            2 => Action::NotBooked { processor, requested_at },
+            _ => Action::Cancelled,
+        };
+        let text = |count: usize| -> Box<str> { "x".repeat(1 + count).into() };
+        let (by, reason) = (text(self.below(64)), text(self.below(255)));
+        Resolution { id, amount, accepted_at: at, action, at, by, reason }
     }
 
     pub fn transaction(&mut self) -> Transaction {

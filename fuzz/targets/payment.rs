@@ -3,9 +3,11 @@
 
 #![no_main]
 
+use galo::base::clock::Timestamp;
 use galo::base::money::Cents;
 use galo::payments::PaymentId;
 use galo::payments::intake::{self, Refused};
+use galo::payments::resolution::{self, Asked, BY_BYTES_MAX, REASON_BYTES_MAX};
 use galo_fuzz::{Source, fuzz_target};
 use serde_json::value::RawValue;
 
@@ -17,7 +19,18 @@ struct Fields<'a> {
     amount: &'a RawValue,
 }
 
+/// What an operator decides: whatever is read has its bounds, and can be shown on a line.
+fn check_resolution(body: &[u8]) {
+    let now = Timestamp(1_752_000_000_000);
+    let Ok(Asked { action, by, reason }) = resolution::read(body, now) else { return };
+    assert!((1..=BY_BYTES_MAX).contains(&by.len()));
+    assert!((1..=REASON_BYTES_MAX).contains(&reason.len()));
+    assert!(!by.contains(['\n', '\r']) && !reason.contains(['\n', '\r']));
+    assert!(action.names().is_none_or(|(_, requested_at)| requested_at <= now));
+}
+
 fuzz_target!(|body: &[u8]| {
+    check_resolution(body);
     let read = intake::read(body);
     match read {
         Ok((id, amount)) => {

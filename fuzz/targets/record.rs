@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use galo::journal::record::{Decoded, ENTRY_BYTES_MAX, Record, Seed};
+use galo::journal::record::{Decoded, RESOLVED_BYTES_MAX, Record, Seed};
 use galo_fuzz::records::{Accounts, sealed};
 use galo_fuzz::{Source, fuzz_target};
 
@@ -45,7 +45,7 @@ fn check_written(segment: u32, offset: usize, source: &mut Source) {
     record.encode(Seed::of_segment(segment), offset, &mut bytes);
     let length = bytes.len();
     assert_eq!(length, record.length());
-    assert!((8..=ENTRY_BYTES_MAX).contains(&length) && length.is_multiple_of(8));
+    assert!((8..=RESOLVED_BYTES_MAX).contains(&length) && length.is_multiple_of(8));
     assert_eq!(decode(segment, offset, &bytes), Decoded::Record { record, length });
     // Elsewhere, cut off, or with any bit turned it is none.
     for (segment, offset) in [(segment + 1, offset), (segment, offset + 8)] {
@@ -76,6 +76,6 @@ fn check_record(segment: u32, record: &Record, offset: usize, bytes: &[u8]) {
     record.encode(Seed::of_segment(segment), offset, &mut again);
     assert_eq!(again.len(), bytes.len());
     let length = again.len();
-    assert_eq!(decode(segment, offset, &again), Decoded::Record { record: *record, length });
+    assert_eq!(decode(segment, offset, &again), Decoded::Record { record: record.clone(), length });
     assert!(!record.to_string().contains(['\n', '\r']));
 }

@@ -23,8 +23,9 @@ fuzz_target!(|text: &str| {
     }
     let parsed = Command::try_parse_from(std::iter::once("galo").chain(words));
     let Ok(Command { serve }) = parsed else { return };
-    if serve.accounts.is_some() {
-        return; // a file of this machine
+    let files = [&serve.accounts, &serve.admin_token_file, &serve.peer_token_file];
+    if files.iter().any(|file| file.is_some()) {
+        return; // of this machine
     }
     match Config::new(serve) {
         Ok(config) => check(&config),

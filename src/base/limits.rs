@@ -74,6 +74,11 @@ pub const GREETING_EVERY: Duration = Duration::from_millis(500);
 /// Payments that this instance drove in place of its absent peer and that the peer has not written
 /// down yet, and those that wait for that. Beyond it no more are accepted before it has.
 pub const ADOPTED_MAX: usize = 262_144;
+/// So many rejected payments are kept in memory, about 5 MB, and those that are outstanding by then:
+/// after that no new ones are accepted until some are resolved.
+pub const REJECTED_MAX: usize = 100_000;
+/// So many payments are resolved by hand at most, up to 50 MB.
+pub const RESOLUTIONS_MAX: usize = 100_000;
 /// So many payments are adopted with one write to the journal.
 pub const ADOPT_BATCH: usize = 4_096;
 /// So many payments are offered to their home at a time.

@@ -381,7 +381,13 @@ impl Membership {
             match outcome {
                 Some(Accepted::New | Accepted::Repeated) => given.push((guest, false)),
                 Some(Accepted::Conflicting) => given.push((guest, true)),
-                Some(Accepted::Full | Accepted::DiskFull | Accepted::Closed) | None => {
+                Some(
+                    Accepted::Full
+                    | Accepted::DiskFull
+                    | Accepted::TooManyRejected
+                    | Accepted::Closed,
+                )
+                | None => {
                     kept.push(guest);
                 }
             }

@@ -256,10 +256,11 @@ impl Config {
     /// # Errors
     /// One line that names the setting and what to do.
     pub fn new(args: ServeArgs) -> Result<Config, String> {
-        let given = args.peer_token_file.as_deref().map(read_token).transpose()?;
+        let read = |path| read_token("--peer-token-file", path);
+        let given = args.peer_token_file.as_deref().map(read).transpose()?;
         let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
         let admin_token = match &args.admin_token_file {
-            Some(path) => read_token(path)?,
+            Some(path) => read_token("--admin-token-file", path)?,
             None => String::new(),
         };
         if args.queue_capacity > args.ids_remembered {
@@ -348,8 +349,8 @@ fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String
 }
 
 /// The token in a file: its one line.
-fn read_token(path: &Path) -> Result<String, String> {
-    let refused = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+fn read_token(flag: &str, path: &Path) -> Result<String, String> {
+    let refused = |what: &dyn std::fmt::Display| format!("{flag} {}: {what}", path.display());
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| refused(&error))?;
     let read = file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text);

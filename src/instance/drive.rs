@@ -10,6 +10,7 @@ use crate::base::money::Cents;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Node};
 use crate::instance::peering::Peering;
+use crate::instance::resolve::resolve;
 use crate::instance::turn;
 use crate::journal::Position;
 use crate::net::client::{Failure, Link};
@@ -119,7 +120,10 @@ impl Engine {
                 Control::Reported(processor, report) => {
                     dispatcher.reported(processor, report, clock::moment());
                 }
-                Control::Purge(done) => done.finish(self.purge(&mut dispatcher)),
+                Control::Purge(reply) => reply.finish(self.purge(&mut dispatcher)),
+                Control::Resolve(id, asked, reply) => {
+                    reply.finish(resolve(&self.node, &mut dispatcher, id, &asked));
+                }
             }
         }
     }
@@ -428,7 +432,7 @@ impl Lane {
 }
 
 fn tell_rejected(rejection: &Rejection) {
-    let Rejection { id, amount, statuses: [default, fallback] } = rejection;
+    let Rejection { id, amount, statuses: [default, fallback], .. } = rejection;
     match rejection.reason() {
         Reason::Refused => log::error!(
             "payment {id} over {amount} is rejected: default {default}, fallback {fallback}"

@@ -13,6 +13,7 @@ pub mod listener;
 pub mod node;
 pub mod payments;
 pub mod peering;
+pub mod resolve;
 pub mod server;
 mod service;
 pub mod signals;

@@ -11,6 +11,7 @@ use crate::instance::config::Config;
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
+use crate::instance::resolve::Unresolved;
 use crate::instance::stats::Stats;
 use crate::instance::stuck::Seen;
 use crate::instance::surroundings::{Disk, Surroundings};
@@ -21,12 +22,13 @@ use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
 use crate::net::client::Target;
 use crate::payments::observed::{Report, State, Trouble};
+use crate::payments::resolution::Asked;
 use crate::payments::{Attempt, Payment, PaymentId, Processor, Reach, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -34,30 +36,32 @@ use std::time::Duration;
 /// A message to the dispatcher's thread, other than a payment.
 pub enum Control {
     Reported(Processor, Report),
-    Purge(Arc<Done>),
+    Purge(Arc<Reply<bool>>),
+    /// What an operator has decided about this payment.
+    Resolve(PaymentId, Asked, Arc<Reply<Result<(), Unresolved>>>),
 }
 
 /// Tells one task how something ended that another thread was asked for.
-#[derive(Default)]
-pub struct Done {
-    /// 0 not yet, 1 refused, 2 done.
-    state: AtomicU8,
+pub struct Reply<T> {
+    said: Mutex<Option<T>>,
     waker: AtomicWaker,
 }
 
-impl Done {
-    pub fn finish(&self, done: bool) {
-        self.state.store(1 + u8::from(done), Ordering::Release);
+impl<T: Copy> Reply<T> {
+    pub fn new() -> Arc<Reply<T>> {
+        Arc::new(Reply { said: Mutex::new(None), waker: AtomicWaker::new() })
+    }
+
+    pub fn finish(&self, said: T) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
         self.waker.wake();
     }
 
-    pub async fn wait(&self) -> bool {
+    pub async fn wait(&self) -> T {
         poll_fn(|context| {
             self.waker.register(context.waker());
-            match self.state.load(Ordering::Acquire) {
-                0 => Poll::Pending,
-                state => Poll::Ready(state == 2),
-            }
+            let said = *self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -213,12 +217,16 @@ impl Node {
     pub fn whereabouts(&self, settled: [Totals; 2]) -> Whereabouts {
         let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let [default, fallback] = settled.map(|totals| totals.count as i64);
+        let books = self.payments.books();
+        let (rejected, cancelled) = (books.rejected.len() as i64, books.cancelled as i64);
+        drop(books);
         Whereabouts {
             accepted: begun.payments + self.taken() - begun.taken,
             default,
             fallback,
             on_their_way: self.payments.queue.outstanding() as i64,
-            rejected: self.payments.books().rejected.len() as i64,
+            rejected,
+            cancelled,
         }
     }
 

@@ -4,7 +4,7 @@
 //! only then is the payment pushed. In any other order a repeated request could be answered 202
 //! for a payment that then finds no place.
 
-use crate::base::limits::RING_CAPACITY;
+use crate::base::limits::{REJECTED_MAX, RING_CAPACITY};
 use crate::base::money::Cents;
 use crate::instance::lifecycle::Lifecycle;
 use crate::instance::turn;
@@ -12,6 +12,7 @@ use crate::journal::{Journal, JournalError, Recovered};
 use crate::payments::event::{Books, Event};
 use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
+use crate::payments::resolution::{Action, Resolution};
 use crate::payments::story::{self, Story};
 use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -28,6 +29,8 @@ pub struct Payments {
     recovered: Mutex<(Vec<Payment>, Vec<Attempt>)>,
     /// See [`Payments::totals`].
     is_unsure: AtomicBool,
+    /// See [`Payments::has_too_many_rejected`].
+    has_too_many_rejected: AtomicBool,
 }
 
 impl Payments {
@@ -47,6 +50,7 @@ impl Payments {
         let queue = Queue::new(RING_CAPACITY, queue_capacity);
         queue.take_over(recovered.waiting.len() + recovered.doubts.len() + guests);
         let is_unsure = AtomicBool::new(!recovered.doubts.is_empty());
+        let has_too_many = recovered.books.rejected.len() >= REJECTED_MAX;
         Payments {
             lifecycle,
             queue,
@@ -55,6 +59,7 @@ impl Payments {
             books: Mutex::new(recovered.books),
             recovered: Mutex::new((recovered.waiting, recovered.doubts)),
             is_unsure,
+            has_too_many_rejected: AtomicBool::new(has_too_many),
         }
     }
 
@@ -78,6 +83,9 @@ impl Payments {
         let Some(place) = place else {
             return Accepted::Full;
         };
+        if self.has_too_many_rejected() {
+            return Accepted::TooManyRejected;
+        }
         if !self.journal.has_room() {
             return Accepted::DiskFull;
         }
@@ -112,7 +120,10 @@ impl Payments {
     /// Writes down what became of a payment.
     pub fn happened(&self, event: &Event) {
         self.journal.append(event);
-        self.books().apply(event);
+        let mut books = self.books();
+        books.apply(event);
+        let has_too_many = books.rejected.len() >= REJECTED_MAX;
+        self.has_too_many_rejected.store(has_too_many, Ordering::Relaxed);
     }
 
     /// What the dispatcher says of it ([`Dispatcher::is_unsure`]), after all that it knows is counted.
@@ -144,9 +155,27 @@ impl Payments {
         }
         let books = self.books();
         let rejected = books.rejected.iter().rev().find(|it| it.id == id).copied();
+        let cancelled = books.resolved.get(&id).and_then(|it| cancelled(it));
         drop(books);
         let known = || self.ids.amount_of(id).map(|amount| Story::Known { amount });
-        Ok(rejected.map(Story::Rejected).or(open).or_else(known))
+        Ok(rejected.map(Story::Rejected).or(cancelled).or(open).or_else(known))
+    }
+
+    /// What an operator has last decided about it.
+    pub fn resolution_of(&self, id: PaymentId) -> Option<Arc<Resolution>> {
+        self.books().resolved.get(&id).cloned()
+    }
+
+    /// The cancelled payments in the order of their ids, behind that one, at most so many.
+    pub fn cancelled_after(&self, after: Option<PaymentId>, max: usize) -> Vec<(PaymentId, Story)> {
+        let books = self.books();
+        let cancelled = books.resolved.values().filter_map(|it| Some((it.id, cancelled(it)?)));
+        story::page(cancelled, after, max)
+    }
+
+    /// Whether so many payments are rejected that people have to decide about some first.
+    pub fn has_too_many_rejected(&self) -> bool {
+        self.has_too_many_rejected.load(Ordering::Relaxed)
     }
 
     /// The rejected payments in the order of their ids, behind that one, at most so many.
@@ -160,14 +189,47 @@ impl Payments {
     pub fn forget_all(&self) {
         self.ids.clear();
         self.books().apply(&Event::Purged);
+        self.has_too_many_rejected.store(false, Ordering::Relaxed);
     }
+}
+
+fn cancelled(resolution: &Resolution) -> Option<Story> {
+    let Resolution { amount, accepted_at, action, .. } = *resolution;
+    (action == Action::Cancelled).then_some(Story::Cancelled { amount, accepted_at })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Timestamp;
     use crate::instance::lifecycle::Phase;
+    use crate::payments::Rejection;
     use std::collections::HashSet;
+
+    /// What is refused costs nobody money; what was forgotten to make room for it would.
+    #[test]
+    fn with_too_many_rejected_ones_none_is_accepted_until_some_are_resolved() {
+        let lifecycle = Arc::<Lifecycle>::default();
+        lifecycle.enter(Phase::Serving);
+        let (amount, accepted_at, statuses) = (Cents(1), Timestamp(0), [400; 2]);
+        let rejection =
+            |id: usize| Rejection { id: PaymentId(id as u128), amount, statuses, accepted_at };
+        let rejected = (1..REJECTED_MAX).map(rejection).collect();
+        let books = Books { rejected, ..Books::default() };
+        let recovered = Recovered { books, ..Recovered::default() };
+        let payments = Payments::new(lifecycle, 10, 10, Journal::none(), recovered, 0);
+        let new = |id: u128| payments.accept(PaymentId(1 << 64 | id), amount, false);
+        assert_eq!(new(1), Accepted::New);
+        payments.happened(&Event::Rejected(rejection(REJECTED_MAX)));
+        assert_eq!(new(2), Accepted::TooManyRejected);
+        assert_eq!(new(2), Accepted::TooManyRejected, "and nothing was kept of it");
+        let (id, by, reason) = (PaymentId(7), "ana".into(), "x".into());
+        let (action, at) = (Action::Cancelled, Timestamp(1));
+        let resolution = Resolution { id, amount, accepted_at, action, at, by, reason };
+        payments.happened(&Event::Resolved(Arc::new(resolution)));
+        assert_eq!(new(2), Accepted::New);
+        assert!(matches!(payments.story_of(id), Ok(Some(Story::Cancelled { .. }))));
+    }
 
     /// Another thread accepts what the peer turns out to drive, at that very moment: either it is
     /// told so, or the dispatcher's thread, which asks after it, finds the payment and lets go of it.

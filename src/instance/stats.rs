@@ -7,6 +7,7 @@ use crate::instance::surroundings::{Disk, Surroundings, cpu_ms, memory_bytes, op
 use crate::payments::Processor;
 #[cfg(doc)]
 use crate::payments::observed::Trouble;
+use crate::payments::resolution::Action;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Plain counters, all relaxed: each is exact, but two read together may be a moment apart.
@@ -28,6 +29,8 @@ pub struct Stats {
     pub foreign: AtomicU64,
     /// Payments that no processor will take, or one holds under another amount.
     pub rejected: AtomicU64,
+    /// By what was decided, see [`Action::index`].
+    pub resolved: [AtomicU64; 4],
     /// Payments accepted in place of the peer and given to it when it was back.
     pub handed_over: AtomicU64,
     /// Payments that both instances accepted, with two amounts: seen when guests are given to their
@@ -174,6 +177,11 @@ impl Stats {
         for (name, help, counter) in counters {
             write_counters(out, name, help, &[(&[], load(counter))]);
         }
+        let resolved = Action::NAMES.map(|name| [("as", name)]);
+        let resolved: [(&[(&str, &str)], u64); 4] =
+            std::array::from_fn(|index| (&resolved[index][..], load(&self.resolved[index])));
+        let help = "Payments that operators have decided about.";
+        write_counters(out, "galo_resolved_total", help, &resolved);
     }
 
     fn write_ledger(&self, out: &mut String) {

@@ -19,12 +19,15 @@ pub struct Whereabouts {
     /// Accepted and not over.
     pub on_their_way: i64,
     pub rejected: i64,
+    /// By hand, and not paid.
+    pub cancelled: i64,
 }
 
 impl Whereabouts {
     /// So many accepted payments are nowhere; below 0, so many are somewhere that nobody accepted.
     pub fn missing(&self) -> i64 {
-        self.accepted - self.default - self.fallback - self.on_their_way - self.rejected
+        let over = self.default + self.fallback + self.rejected + self.cancelled;
+        self.accepted - self.on_their_way - over
     }
 
     pub fn plus(&self, other: &Whereabouts) -> Whereabouts {
@@ -34,6 +37,7 @@ impl Whereabouts {
             fallback: self.fallback.saturating_add(other.fallback),
             on_their_way: self.on_their_way.saturating_add(other.on_their_way),
             rejected: self.rejected.saturating_add(other.rejected),
+            cancelled: self.cancelled.saturating_add(other.cancelled),
         }
     }
 
@@ -46,6 +50,9 @@ impl Whereabouts {
         );
         if self.rejected != 0 {
             text += &format!(" + {rejected} rejected");
+        }
+        if self.cancelled != 0 {
+            text += &format!(" + {} cancelled", grouped(self.cancelled));
         }
         text
     }
@@ -133,6 +140,7 @@ mod tests {
         fallback: 4_143,
         on_their_way: 100,
         rejected: 0,
+        cancelled: 0,
     };
 
     fn instance() -> InstanceStatus {
@@ -153,6 +161,10 @@ mod tests {
         let verdict = judge(&FINE, &[instance()], None);
         let equation = "12,801 accepted = 8,558 default + 4,143 fallback + 100 on their way";
         assert_eq!(verdict, Verdict { level: "green", text: format!("Balanced: {equation}") });
+        let cancelled = Whereabouts { cancelled: 2, on_their_way: 98, ..FINE };
+        let verdict = judge(&cancelled, &[instance()], None);
+        assert_eq!(verdict.level, "green");
+        assert!(verdict.text.ends_with(" on their way + 2 cancelled"), "{}", verdict.text);
         let short = Whereabouts { fallback: 4_142, ..FINE };
         let verdict = judge(&short, &[instance()], None);
         assert_eq!(verdict.level, "red");

@@ -5,8 +5,8 @@
 //! ids:   head, then in the order of acceptance: id 16, cents 8
 //! ```
 //!
-//! The entries of a ledger leave nothing here: they are in the accounts (`accounts.rs`). Adoptions
-//! and rejections are in the notes (`notes.rs`). Books as they were before version 3 of the layout
+//! The entries of a ledger leave nothing here: they are in the accounts (`accounts.rs`). Adoptions,
+//! rejections and resolutions are in the notes (`notes.rs`). Books as they were before version 3 of the layout
 //! (`head.rs`) are read here, too.
 //!
 //! Knows nothing of files. The invariant: such a file is used whole or not at all; its head has
@@ -61,8 +61,11 @@ impl Remains {
             Event::Settled { id, settlement, attempts } => {
                 self.settled.push(Line { id: Some(id), settlement, attempts });
             }
-            Event::Adopted { .. } | Event::Told { .. } | Event::Rejected(_) => {
-                self.notes.push(*event);
+            Event::Adopted { .. }
+            | Event::Told { .. }
+            | Event::Rejected(_)
+            | Event::Resolved(_) => {
+                self.notes.push(event.clone());
             }
             Event::Purged => *self = Remains { stands_alone: true, ..Remains::default() },
             // Their payments are over, or it would not be rewritten.

@@ -260,6 +260,9 @@ fn check_whole(
     writeln!(out, "outstanding: {} waiting, {} in doubt", waiting.len(), doubts.len())?;
     writeln!(out, "adopted, and to be told: {}", replay.books.adopted.len())?;
     writeln!(out, "rejected: {}", replay.books.rejected.len())?;
+    if !replay.books.resolved.is_empty() {
+        writeln!(out, "resolved by hand: {}", replay.books.resolved.len())?;
+    }
     writeln!(out, "ids: {}", replay.ids.len())?;
     let (count, entries) = (replay.accounts.len(), entries_of(&replay.accounts));
     writeln!(out, "accounts: {count}, {entries} entries, {} with a key", replay.keys.len())?;

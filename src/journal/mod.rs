@@ -66,6 +66,7 @@ mod outstanding;
 pub mod reading;
 pub mod record;
 mod recover;
+mod resolved;
 mod salvage;
 mod segment;
 mod shelf;
@@ -444,6 +445,11 @@ impl Journal {
     /// Whether a payment may be accepted: if not, the disk is full and the answer is 503. Cheap.
     pub fn has_room(&self) -> bool {
         self.open.as_ref().is_none_or(|open| open.writer.has_room())
+    }
+
+    /// Whether an operator's decision can be written down: if not, the disk is full.
+    pub fn has_room_to_resolve(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.writer.has_room_to_resolve())
     }
 
     /// Whether everything may be forgotten: if not, the disk is full. Blocks for the making of a file if

@@ -1,8 +1,10 @@
-//! What is kept of adoptions and rejections once their segments are gone: an adoption until it has
-//! been told ([`Event::Told`]), a rejection for as long as the journal.
+//! What is kept of adoptions, rejections and resolutions once their segments are gone: an adoption
+//! until it has been told ([`Event::Told`]), a rejection until it is resolved, and of each payment
+//! the last resolution for as long as the journal.
 //!
 //! ```text
-//! head, then records as in a segment (`record.rs`), in their order: Adopted, Told, Rejected
+//! head, then records as in a segment (`record.rs`), in their order: Adopted, Told, Rejected,
+//! Resolved
 //! ```
 //!
 //! Knows nothing of files. The invariant: such a file is used whole or not at all, and says what its
@@ -15,11 +17,14 @@ use super::head::{self, FILE_HEAD_BYTES, Kind};
 use super::record::{Decoded, Record, Seed};
 use crate::payments::PaymentId;
 use crate::payments::event::Event;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Whether this is kept in notes.
 pub fn is_note(event: &Event) -> bool {
-    matches!(event, Event::Adopted { .. } | Event::Told { .. } | Event::Rejected(_))
+    matches!(
+        event,
+        Event::Adopted { .. } | Event::Told { .. } | Event::Rejected(_) | Event::Resolved(_)
+    )
 }
 
 /// Whether so many new ones take in the file before theirs, which has so many. So each file is more
@@ -29,15 +34,27 @@ pub fn absorbs(new: usize, before: usize) -> bool {
     before <= new.saturating_mul(2)
 }
 
-/// Takes out what is void: adoptions that were told later. That they were is kept while there are
+/// Takes out what is void: rejections and resolutions that were resolved later, and adoptions that
+/// were told later. That they were is kept while there are
 /// notes before these, which have the adoption.
 pub fn condense(mut notes: Vec<Event>, are_first: bool) -> Vec<Event> {
     let mut told: HashSet<PaymentId> = HashSet::new();
+    // Whether the later resolution ends a rejection as well.
+    let mut resolved: HashMap<PaymentId, bool> = HashMap::new();
     let mut kept = Vec::with_capacity(notes.len());
     while let Some(note) = notes.pop() {
-        let is_void = match note {
-            Event::Told { id } => !told.insert(id) || are_first,
-            Event::Adopted { id, .. } => told.contains(&id),
+        let is_void = match &note {
+            Event::Told { id } => !told.insert(*id) || are_first,
+            Event::Adopted { id, .. } => told.contains(id),
+            Event::Rejected(it) => resolved.get(&it.id).is_some_and(|ends| *ends),
+            Event::Resolved(it) => {
+                // One that does not end a rejection leaves one that does before it standing: the
+                // rejection may be in notes of before.
+                let ends = it.action.ends_rejection();
+                let later = resolved.get(&it.id).copied();
+                resolved.insert(it.id, ends || later == Some(true));
+                later.is_some_and(|later| later || !ends)
+            }
             _ => false,
         };
         if !is_void {
@@ -49,11 +66,11 @@ pub fn condense(mut notes: Vec<Event>, are_first: bool) -> Vec<Event> {
 }
 
 pub fn encode(number: u32, before: Option<u32>, notes: &[Event]) -> Vec<u8> {
-    let length = notes.iter().map(|note| Record::Event(*note).length()).sum();
+    let length = notes.iter().map(|note| Record::Event(note.clone()).length()).sum();
     let mut bytes = with_room_for_head(length);
     for note in notes {
         let offset = bytes.len();
-        Record::Event(*note).encode(Seed::of_segment(number), offset, &mut bytes);
+        Record::Event(note.clone()).encode(Seed::of_segment(number), offset, &mut bytes);
     }
     let counts = [notes.len() as u64, length as u64];
     Own { flags: 0, counts, notes: before }.finish(Kind::Notes, number, &mut bytes);
@@ -118,8 +135,12 @@ pub fn read(number: u32, bytes: &[u8]) -> Result<Vec<Event>, JournalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Timestamp;
     use crate::base::money::Cents;
+    use crate::payments::Processor;
     use crate::payments::Rejection;
+    use crate::payments::resolution::{Action, Resolution};
+    use std::sync::Arc;
 
     fn adopted(id: u128) -> Event {
         Event::Adopted { id: PaymentId(id), amount: Cents(1) }
@@ -130,7 +151,9 @@ mod tests {
     }
 
     fn rejected(id: u128) -> Event {
-        Event::Rejected(Rejection { id: PaymentId(id), amount: Cents(1), statuses: [422, 0] })
+        let accepted_at = Timestamp(5_000);
+        let (id, amount, statuses) = (PaymentId(id), Cents(1), [422, 0]);
+        Event::Rejected(Rejection { id, amount, statuses, accepted_at })
     }
 
     #[test]
@@ -154,6 +177,42 @@ mod tests {
             [rejected(1), told(1), adopted(3), told(2), adopted(2), told(9)],
             "adoptions of before are told as well"
         );
+    }
+
+    fn resolved(id: u128, action: Action) -> Event {
+        let (at, by, reason) = (Timestamp(9_000), "ana".into(), "she asked".into());
+        let (id, amount, accepted_at) = (PaymentId(id), Cents(1), Timestamp(5_000));
+        Event::Resolved(Arc::new(Resolution { id, amount, accepted_at, action, at, by, reason }))
+    }
+
+    #[test]
+    fn what_was_resolved_is_void_and_what_was_rejected_anew_is_not() {
+        let (processor, requested_at) = (Processor::Default, Timestamp(7_000));
+        let released = |id| resolved(id, Action::NotBooked { processor, requested_at });
+        let notes = vec![
+            resolved(1, Action::Cancelled),
+            rejected(2),
+            resolved(2, Action::Retry),
+            rejected(2),
+            released(3),
+            rejected(3),
+            rejected(4),
+            resolved(4, Action::Retry),
+            released(4),
+            released(4),
+        ];
+        let kept = [
+            resolved(1, Action::Cancelled),
+            resolved(2, Action::Retry),
+            rejected(2),
+            released(3),
+            rejected(3),
+            // Ends a rejection that may be in notes of before.
+            resolved(4, Action::Retry),
+            released(4),
+        ];
+        assert_eq!(condense(notes, false), kept);
+        assert_eq!(condense(kept.to_vec(), true), kept);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::event::Event;
+use crate::payments::resolution::{Action, Resolution};
 use crate::payments::story::Story;
 use crate::payments::{Attempts, PaymentId, Processor, Rejection};
 use foldhash::quality::RandomState;
@@ -71,11 +72,28 @@ impl Outstanding {
             | Event::Foreign { id }
             | Event::Forwarded { id, .. }
             | Event::Rejected(Rejection { id, .. }) => self.leave(id),
+            Event::Resolved(ref resolution) => self.resolve(home, resolution),
             Event::Purged => {
                 self.payments.clear();
                 self.homes.clear();
             }
             Event::Adopted { .. } | Event::Told { .. } => {}
+        }
+    }
+
+    fn resolve(&mut self, home: u32, resolution: &Resolution) {
+        let Resolution { id, amount, accepted_at, action, .. } = *resolution;
+        match action {
+            Action::Retry => {
+                let attempts = Attempts::default();
+                self.enter(id, Open { amount, accepted_at, attempt: None, attempts, home });
+            }
+            Action::NotBooked { .. } => {
+                if let Some(payment) = self.payments.get_mut(&id) {
+                    payment.attempt = None;
+                }
+            }
+            Action::Settled { .. } | Action::Cancelled => self.leave(id),
         }
     }
 

@@ -11,6 +11,7 @@ use super::storage::{Directory, Storage, StoredFile};
 use super::volume::{self, Volume, merged};
 use super::{JournalError, books};
 use crate::ledger::{AccountId, Entry, History};
+use crate::payments::resolution::Resolution;
 use crate::payments::{Line, PaymentId, Rejection};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -30,6 +31,8 @@ pub struct Reading {
     /// Accepted and not over, the oldest first.
     pub open: Vec<(PaymentId, Open)>,
     pub rejected: Vec<Rejection>,
+    /// What operators have last decided about payments.
+    pub resolved: HashMap<PaymentId, Arc<Resolution>>,
     /// Of a ledger.
     pub accounts: Vec<(AccountId, History)>,
 }
@@ -85,6 +88,7 @@ impl Reading {
             others,
             open,
             rejected: replay.books.rejected,
+            resolved: replay.books.resolved,
             accounts,
             segments,
         })

@@ -29,8 +29,11 @@
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
 //!   11  Adopted         32  id 16, amount in cents 8
 //!   12  Rejected        40  id 16, amount in cents 8, per processor the status of its last refusal
-//!                           2 + 2 (0: not asked, 200: it holds the id under another amount), 4 zero
+//!                           2 + 2 (0: not asked, 200: it holds the id under another amount),
+//!                           accepted at in seconds since 1970 4 (0: not known)
 //!   13  Told            24  id 16
+//!   14  Resolved   64…384  see `resolved.rs`; the detail is 0 retry, 1 settled, 2 not booked,
+//!                           3 cancelled; 16 besides if the fallback is named
 //!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
 //! 65…127 kept for the ledger
 //! ```
@@ -38,13 +41,14 @@
 //! Eight zero bytes where a record would start are the end of the records: segments are
 //! allocated ahead and read as zeros. No record begins with them, since none is of length zero.
 
-use super::{Position, entry};
+use super::{Position, entry, resolved};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::{Entry, Key};
 use crate::payments::event::Event;
 use crate::payments::{Attempts, PaymentId, Processor, Rejection, Settlement};
 use std::fmt;
+use std::sync::Arc;
 
 const LENGTH_AT: usize = size_of::<u32>();
 const KIND_AT: usize = LENGTH_AT + size_of::<u16>();
@@ -63,20 +67,21 @@ pub const SETTLED_BYTES: usize = AFTER_AMOUNT + size_of::<i64>();
 pub const FOREIGN_BYTES: usize = AFTER_ID;
 pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
 pub const ADOPTED_BYTES: usize = AFTER_AMOUNT;
-pub const REJECTED_BYTES: usize = AFTER_AMOUNT + 2 * size_of::<u16>() + PADDING_BYTES;
+pub const REJECTED_BYTES: usize = AFTER_AMOUNT + 2 * size_of::<u16>() + size_of::<u32>();
 pub const TOLD_BYTES: usize = AFTER_ID;
 pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
 pub const CARRIED_BYTES: usize = ACCEPTED_BYTES + size_of::<i64>();
-/// Behind what a Rejected says: room for more, and up to a multiple of [`ALIGNMENT`].
-const PADDING_BYTES: usize = 4;
 /// The longest record of a payment.
 const PAYMENT_BYTES_MAX: usize = CARRIED_BYTES;
 pub const ENTRY_BYTES_MAX: usize = HEAD_BYTES + entry::PAYLOAD_BYTES_MAX;
+pub const RESOLVED_BYTES_MAX: usize = HEAD_BYTES + resolved::PAYLOAD_BYTES_MAX;
 /// The longest record of this version.
 #[cfg(test)]
-pub const RECORD_BYTES_MAX: usize = ENTRY_BYTES_MAX;
+pub const RECORD_BYTES_MAX: usize = RESOLVED_BYTES_MAX;
+#[cfg(test)]
+const _: () = assert!(ENTRY_BYTES_MAX <= RESOLVED_BYTES_MAX);
 
 /// Every length and every start is a multiple of this.
 pub const ALIGNMENT: usize = 8;
@@ -92,7 +97,7 @@ const _: () = assert!(ENTRY_BYTES_MAX == 112 && ENTRY_BYTES_MAX.is_multiple_of(A
 const ENTRY: u8 = 64;
 
 /// What is in the segments: what happened, and what holds the segments together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// What happened to a payment. A purge is always the first record of its segment.
     Event(Event),
@@ -114,7 +119,7 @@ pub enum Record {
 }
 
 /// What the bytes at one place are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     Record {
         record: Record,
@@ -177,7 +182,8 @@ impl Record {
             Record::Event(Event::Adopted { .. }) => (11, 0),
             Record::Event(Event::Rejected(_)) => (12, 0),
             Record::Event(Event::Told { .. }) => (13, 0),
-            Record::Entry(entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
+            Record::Event(Event::Resolved(ref it)) => (14, resolved::detail_of(it.action)),
+            Record::Entry(ref entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
         }
     }
 
@@ -189,6 +195,10 @@ impl Record {
             if let Some(payload) = bytes.last_chunk_mut() {
                 entry::encode(entry, payload);
             }
+            self.finish(seed, offset, &mut bytes, out);
+        } else if let Record::Event(Event::Resolved(resolution)) = self {
+            let mut bytes = [0; RESOLVED_BYTES_MAX];
+            resolved::encode(resolution, &mut bytes[HEAD_BYTES..]);
             self.finish(seed, offset, &mut bytes, out);
         } else {
             let mut bytes = [0; PAYMENT_BYTES_MAX];
@@ -208,10 +218,10 @@ impl Record {
         out.extend_from_slice(&bytes[..length]);
     }
 
-    /// Of any kind but an entry.
+    /// Of any kind of fixed length.
     fn put_payload(&self, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
         match *self {
-            Record::Event(event) => put_event(&event, bytes),
+            Record::Event(ref event) => put_event(event, bytes),
             Record::Synced { until } => put(bytes, HEAD_BYTES, until.0.to_le_bytes()),
             Record::Carried { id, amount, accepted_at, attempt, .. } => {
                 put(bytes, ID_AT, id.0.to_le_bytes());
@@ -295,6 +305,7 @@ fn length_of(event: &Event) -> usize {
         Event::Adopted { .. } => ADOPTED_BYTES,
         Event::Rejected(_) => REJECTED_BYTES,
         Event::Told { .. } => TOLD_BYTES,
+        Event::Resolved(resolution) => HEAD_BYTES + resolved::payload_bytes(resolution),
         Event::Purged => PURGED_BYTES,
     }
 }
@@ -321,13 +332,15 @@ fn put_event(event: &Event, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
             put_id(id);
             put(bytes, AFTER_ID, amount.0.to_le_bytes());
         }
-        Event::Rejected(Rejection { id, amount, statuses }) => {
+        Event::Rejected(Rejection { id, amount, statuses, accepted_at }) => {
             put_id(id);
             put(bytes, AFTER_ID, amount.0.to_le_bytes());
             put(bytes, AFTER_AMOUNT, statuses[0].to_le_bytes());
             put(bytes, AFTER_AMOUNT + size_of::<u16>(), statuses[1].to_le_bytes());
+            let seconds = (accepted_at.0 / 1_000) as u32;
+            put(bytes, AFTER_AMOUNT + 2 * size_of::<u16>(), seconds.to_le_bytes());
         }
-        Event::Purged => {}
+        Event::Resolved(_) | Event::Purged => {}
     }
 }
 
@@ -362,9 +375,13 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
         12 if detail == 0 => {
             let status = |at| take(bytes, at).map(u16::from_le_bytes);
             let statuses = [status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + size_of::<u16>())?];
-            Event::Rejected(Rejection { id: id()?, amount: amount()?, statuses })
+            let seconds =
+                take(bytes, AFTER_AMOUNT + 2 * size_of::<u16>()).map(u32::from_le_bytes)?;
+            let accepted_at = Timestamp(i64::from(seconds) * 1_000);
+            Event::Rejected(Rejection { id: id()?, amount: amount()?, statuses, accepted_at })
         }
         13 if detail == 0 => Event::Told { id: id()? },
+        14 => Event::Resolved(Arc::new(resolved::decode(detail, &bytes[HEAD_BYTES..])?)),
         _ => return None,
     })
 }
@@ -445,9 +462,10 @@ fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Event::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
         Event::Told { id } => write!(f, "Told {id}"),
-        Event::Rejected(Rejection { id, amount, statuses: [default, fallback] }) => {
+        Event::Rejected(Rejection { id, amount, statuses: [default, fallback], .. }) => {
             write!(f, "Rejected {id} {amount}, default {default}, fallback {fallback}")
         }
+        Event::Resolved(resolution) => write!(f, "Resolved {resolution}"),
         Event::Purged => write!(f, "Purged"),
     }
 }
@@ -465,6 +483,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Micros;
     use crate::ledger::{AccountId, Description, Kind, Transaction};
+    use crate::payments::resolution::{Action, BY_BYTES_MAX, REASON_BYTES_MAX, Resolution};
     use proptest::prelude::*;
 
     pub fn any_entry() -> impl Strategy<Value = Entry> {
@@ -490,7 +509,7 @@ mod tests {
 
     fn any_payment_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
-        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..13_u8);
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..14_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
             let processor = Processor::ALL[usize::from(flag)];
@@ -509,9 +528,11 @@ mod tests {
                 6 => Event::Purged,
                 9 => Event::Adopted { id, amount },
                 11 => Event::Told { id },
+                12 => Event::Resolved(Arc::new(any_resolution(id, amount, at, flag))),
                 10 => {
                     let statuses = [at.0 as u16, (at.0 >> 16) as u16];
-                    Event::Rejected(Rejection { id, amount, statuses })
+                    let accepted_at = Rejection::in_seconds(at);
+                    Event::Rejected(Rejection { id, amount, statuses, accepted_at })
                 }
                 7 => return Record::Synced { until: Position(amount.0 as u64) },
                 8 => return Record::End,
@@ -522,6 +543,39 @@ mod tests {
                 }
             })
         })
+    }
+
+    fn any_resolution(id: PaymentId, amount: Cents, at: Timestamp, flag: bool) -> Resolution {
+        let (processor, requested_at) = (Processor::ALL[usize::from(flag)], at);
+        let action = [
+            Action::Retry,
+            Action::Settled { processor, requested_at },
+            Action::NotBooked { processor, requested_at },
+            Action::Cancelled,
+        ][(amount.0 & 3) as usize];
+        let by = "ä".repeat(1 + (amount.0 as usize >> 2) % (BY_BYTES_MAX / 2)).into();
+        let reason = "r".repeat(1 + at.0 as usize % REASON_BYTES_MAX).into();
+        Resolution { id, amount, accepted_at: at, action, at, by, reason }
+    }
+
+    #[test]
+    fn what_is_no_resolution_is_none() {
+        let resolution = any_resolution(PaymentId(7), Cents(1), Timestamp(5), true);
+        let detail = resolved::detail_of(resolution.action);
+        let mut bytes = vec![0; resolved::payload_bytes(&resolution)];
+        resolved::encode(&resolution, &mut bytes);
+        assert_eq!(resolved::decode(detail, &bytes), Some(resolution));
+        let refused = |detail, change: (usize, u8)| {
+            let mut bytes = bytes.clone();
+            bytes[change.0] = change.1;
+            assert_eq!(resolved::decode(detail, &bytes), None, "{change:?}");
+        };
+        refused(0, (0, 0));
+        refused(0x31, (0, 0));
+        refused(detail | 4, (0, 0));
+        for change in [(48, 0), (49, 0), (48, 65), (48, 1), (49, 255), (50, b'\n'), (63, 1)] {
+            refused(detail, change);
+        }
     }
 
     /// The layout is a promise to files that exist: these bytes never change.
@@ -551,12 +605,17 @@ mod tests {
     #[test]
     fn the_bytes_of_a_rejection_are_these() {
         let (id, amount) = (PaymentId(0x0102), Cents(1990));
-        let event = Event::Rejected(Rejection { id, amount, statuses: [422, 0x0190] });
+        let event = Event::Rejected(Rejection {
+            id,
+            amount,
+            statuses: [422, 0x0190],
+            accepted_at: Timestamp(1_000),
+        });
         let mut bytes = Vec::new();
         Record::Event(event).encode(Seed::of_segment(3), 48, &mut bytes);
         let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
         let expected =
-            ["28000c00", "0201", &"00".repeat(14), "c607000000000000", "a6019001", "00000000"];
+            ["28000c00", "0201", &"00".repeat(14), "c607000000000000", "a6019001", "01000000"];
         assert_eq!(hex, expected.concat());
     }
 

@@ -379,7 +379,12 @@ impl Replay {
             }
         }
         let notes = notes::condense(std::mem::take(&mut replay.notes), true);
-        notes.iter().for_each(|note| replay.books.apply(note));
+        for note in &notes {
+            match note {
+                Event::Resolved(resolution) => replay.books.keep(resolution),
+                _ => replay.books.apply(note),
+            }
+        }
         without_repetitions(&mut replay.books.adopted, |(id, _)| *id);
         without_repetitions(&mut replay.books.rejected, |it| it.id);
         Ok(replay)
@@ -412,7 +417,7 @@ impl Replay {
             Record::Event(ref event) => {
                 self.payments.apply(home, event);
                 match notes::is_note(event) {
-                    true => self.notes.push(*event),
+                    true => self.notes.push(event.clone()),
                     false => self.books.apply(event),
                 }
                 if let Event::Settled { id, settlement, .. } = *event {

@@ -534,6 +534,7 @@ impl Salvage<'_> {
                 self.attempted.remove(&id);
                 self.kept.settlements[settlement.processor as usize] += 1;
             }
+            Event::Resolved(ref it) => _ = self.attempted.remove(&it.id),
             Event::Purged => self.attempted.clear(),
             Event::Attempted { .. }
             | Event::Released { .. }

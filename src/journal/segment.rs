@@ -111,7 +111,7 @@ pub enum Ending {
 }
 
 /// What is found one behind the other in a segment that may be damaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     Record(Record),
     /// So many bytes in which no record can be found.

@@ -19,8 +19,8 @@
 use super::head::{FILE_HEAD_BYTES, Kind};
 use super::outstanding::{Open, Outstanding};
 use super::record::{
-    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, Record,
-    SETTLED_BYTES, SYNCED_BYTES,
+    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, RESOLVED_BYTES_MAX,
+    Record, SETTLED_BYTES, SYNCED_BYTES,
 };
 use super::segment::Segment;
 use super::shelf::{self, Shelf};
@@ -46,6 +46,9 @@ const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <=
 /// What one more payment or one more entry may need.
 const ROOM_FOR_ONE: usize = ENTRY_BYTES_MAX + SYNCED_BYTES;
 const _: () = assert!(ROOM_FOR_ONE >= ROOM_PER_PAYMENT);
+
+/// A resolution, and the settlement before it.
+const ROOM_TO_RESOLVE: usize = RESOLVED_BYTES_MAX + SYNCED_BYTES + ROOM_TO_SETTLE;
 
 /// What is kept free besides when an attempt is started, at most: a few records of other threads.
 const ATTEMPTS_SLACK: usize = 4096;
@@ -278,7 +281,7 @@ impl Writer {
     }
 
     fn append_in(&self, appending: &mut Appending, event: &Event) -> Position {
-        let position = self.put(appending, Record::Event(*event));
+        let position = self.put(appending, Record::Event(event.clone()));
         appending.payments.apply(position.segment(), event);
         self.publish(appending);
         position
@@ -348,6 +351,12 @@ impl Writer {
             self.append_in(appending, &event);
         }
         Some(appending.position())
+    }
+
+    /// Whether a payment can be resolved, which may make it an outstanding one again.
+    pub fn has_room_to_resolve(&self) -> bool {
+        let kept = room_for(self.outstanding.load(Ordering::Relaxed).saturating_add(1));
+        self.has_room_besides(kept.saturating_add(ROOM_TO_RESOLVE))
     }
 
     /// Whether a purge can be written now: it is the first record of a segment.

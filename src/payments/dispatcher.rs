@@ -18,6 +18,7 @@
 //! | `flights` | a request is under way | it has ended |
 
 mod agenda;
+mod by_hand;
 mod case;
 mod ended;
 mod next;
@@ -31,6 +32,7 @@ use super::{
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::limits::PAST_KNOWN_WITHIN;
 use agenda::Agenda;
+pub use by_hand::Held;
 use case::{Case, Declined, Open};
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;

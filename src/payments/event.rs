@@ -4,12 +4,15 @@
 //! Knows nothing of files, nor of who is told. What an event does to the payments that are not over
 //! is in `journal/outstanding.rs`: it is the journal that keeps them across a death.
 
+use super::resolution::{Action, Resolution};
 use super::{Attempts, PaymentId, Processor, Rejection, Settlement};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// One thing that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The payment will be paid.
     Accepted { id: PaymentId, amount: Cents, accepted_at: Timestamp },
@@ -33,6 +36,8 @@ pub enum Event {
     Told { id: PaymentId },
     /// No processor takes it, and people decide about it. It is over, and not forgotten.
     Rejected(Rejection),
+    /// An operator has decided about it. If he says that it is settled, a `Settled` comes before.
+    Resolved(Arc<Resolution>),
     /// Everything before this is forgotten.
     Purged,
 }
@@ -57,6 +62,10 @@ pub struct Books {
     pub adopted: Vec<(PaymentId, Cents)>,
     /// Refused by every processor they may go to, in that order.
     pub rejected: Vec<Rejection>,
+    /// What operators have last decided about payments.
+    pub resolved: HashMap<PaymentId, Arc<Resolution>>,
+    /// So many of those are cancelled.
+    pub cancelled: usize,
 }
 
 impl Books {
@@ -66,6 +75,12 @@ impl Books {
             // One by one: a start, which may have very many, takes them out by itself.
             Event::Told { id } => self.adopted.retain(|(adopted, _)| *adopted != id),
             Event::Rejected(rejection) => self.rejected.push(rejection),
+            Event::Resolved(ref resolution) => {
+                if resolution.action.ends_rejection() {
+                    self.rejected.retain(|rejection| rejection.id != resolution.id);
+                }
+                self.keep(resolution);
+            }
             Event::Purged => *self = Books::default(),
             Event::Accepted { .. }
             | Event::Attempted { .. }
@@ -74,5 +89,13 @@ impl Books {
             | Event::Foreign { .. }
             | Event::Forwarded { .. } => {}
         }
+    }
+
+    /// A start, which may have very many, takes what is void with it out by itself.
+    pub fn keep(&mut self, resolution: &Arc<Resolution>) {
+        let before = self.resolved.insert(resolution.id, resolution.clone());
+        let is_cancelled = |it: &Arc<Resolution>| it.action == Action::Cancelled;
+        self.cancelled -= usize::from(before.as_ref().is_some_and(is_cancelled));
+        self.cancelled += usize::from(is_cancelled(resolution));
     }
 }

@@ -14,6 +14,7 @@ pub mod intake;
 pub mod observed;
 pub mod processor;
 pub mod queue;
+pub mod resolution;
 pub mod router;
 pub mod story;
 pub mod summary;
@@ -114,6 +115,8 @@ pub struct Rejection {
     /// Per processor, the status of its last refusal; 0 if it was not asked; 200 if it holds a
     /// payment of this id under another amount.
     pub statuses: [u16; 2],
+    /// When it was accepted, in whole seconds: the start of that second. 1970 if that is not known.
+    pub accepted_at: Timestamp,
 }
 
 /// Why a payment was rejected.
@@ -129,6 +132,11 @@ pub enum Reason {
 impl Rejection {
     /// The status that stands for [`Reason::OtherAmount`]: what the question was answered with.
     pub const OTHER_AMOUNT: u16 = 200;
+
+    /// A moment as it is kept of a rejected payment.
+    pub fn in_seconds(accepted_at: Timestamp) -> Timestamp {
+        Timestamp(accepted_at.0.div_euclid(1_000).clamp(0, u32::MAX.into()) * 1_000)
+    }
 
     pub fn reason(&self) -> Reason {
         let holds = |it: &Processor| self.statuses[*it as usize] == Rejection::OTHER_AMOUNT;
@@ -148,17 +156,20 @@ pub enum Accepted {
     Full,
     /// No room on the disk for what it would have to hold.
     DiskFull,
+    /// So many payments are rejected that people have to decide about some first.
+    TooManyRejected,
     /// Not taking payments.
     Closed,
 }
 
 impl Accepted {
-    const ALL: [(Accepted, &'static str); 6] = [
+    const ALL: [(Accepted, &'static str); 7] = [
         (Accepted::New, "new"),
         (Accepted::Repeated, "repeated"),
         (Accepted::Conflicting, "conflicting"),
         (Accepted::Full, "full"),
         (Accepted::DiskFull, "disk full"),
+        (Accepted::TooManyRejected, "too many rejected"),
         (Accepted::Closed, "closed"),
     ];
 

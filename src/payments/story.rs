@@ -4,6 +4,7 @@
 //! what is settled stays settled, and the home of a payment that the other instance drives knows no
 //! more than that there is one.
 
+use super::resolution::{Resolution, ResolutionMessage};
 use super::{Attempts, Line, PaymentId, Processor, Reason, Rejection, Settlement};
 use crate::base::clock::Timestamp;
 use crate::base::money::{Cents, Fee};
@@ -36,12 +37,17 @@ pub enum Story {
     },
     /// No processor takes it, and people decide about it.
     Rejected(Rejection),
+    /// An operator has decided that it is not paid.
+    Cancelled {
+        amount: Cents,
+        accepted_at: Timestamp,
+    },
     Settled(Line),
 }
 
 impl Story {
     /// How it is called, from the earliest state to the last.
-    const STATES: [&str; 5] = ["known", "waiting", "inDoubt", "rejected", "settled"];
+    const STATES: [&str; 6] = ["known", "waiting", "inDoubt", "rejected", "cancelled", "settled"];
 
     pub fn state(&self) -> &'static str {
         Story::STATES[match self {
@@ -49,7 +55,8 @@ impl Story {
             Story::Waiting { .. } => 1,
             Story::InDoubt { .. } => 2,
             Story::Rejected(_) => 3,
-            Story::Settled(_) => 4,
+            Story::Cancelled { .. } => 4,
+            Story::Settled(_) => 5,
         }]
     }
 }
@@ -78,7 +85,7 @@ pub fn page(
 #[serde(rename_all = "camelCase", default)]
 pub struct StoryMessage {
     pub correlation_id: String,
-    /// `known`, `waiting`, `inDoubt`, `rejected` or `settled`.
+    /// `known`, `waiting`, `inDoubt`, `rejected`, `cancelled` or `settled`.
     pub state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amount: Option<RawNumber>,
@@ -100,6 +107,9 @@ pub struct StoryMessage {
     /// Per processor the status of its last refusal; 0 if it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusals: Option<Refusals>,
+    /// What an operator has last decided about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<ResolutionMessage>,
     /// Why the other instance, which may know more, was not heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_instance: Option<String>,
@@ -155,6 +165,10 @@ impl StoryMessage {
                     }
                 });
             }
+            Story::Cancelled { amount, accepted_at } => {
+                message.amount = number(&amount.to_string());
+                message.accepted_at = (accepted_at.0 > 0).then(|| accepted_at.to_string());
+            }
             Story::Settled(Line { settlement, attempts, .. }) => {
                 let Settlement { processor, amount, requested_at } = settlement;
                 let fee = fees[processor as usize].of(amount.0.into());
@@ -166,6 +180,11 @@ impl StoryMessage {
             }
         }
         message
+    }
+
+    /// Likewise, and what was decided about it.
+    pub fn with(self, resolution: Option<&Resolution>) -> StoryMessage {
+        StoryMessage { resolution: resolution.map(ResolutionMessage::new), ..self }
     }
 }
 
@@ -206,15 +225,20 @@ mod tests {
             requested_at: AT,
             attempts: Attempts(1),
         };
-        let rejected =
-            Story::Rejected(Rejection { id: PaymentId(1), amount: Cents(1), statuses: [422, 0] });
-        let order = [known, waiting, in_doubt, rejected, settled()];
+        let rejected = Story::Rejected(Rejection {
+            id: PaymentId(1),
+            amount: Cents(1),
+            statuses: [422, 0],
+            accepted_at: AT,
+        });
+        let cancelled = Story::Cancelled { amount: Cents(1), accepted_at: AT };
+        let order = [known, waiting, in_doubt, rejected, cancelled, settled()];
         let order = order.map(|it| StoryMessage::new(PaymentId(1), &it, [Fee(0); 2], ""));
         for (index, earlier) in order.iter().enumerate() {
             for (other, later) in order.iter().enumerate() {
                 assert_eq!(later.is_further(earlier), index < other);
             }
-            assert_eq!(earlier.is_last(), index == 4);
+            assert_eq!(earlier.is_last(), index == 5);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::base::money::{Cents, Fee, Total};
 use crate::journal::reading::Reading;
 use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
 use crate::ledger::{Entry, Kind};
+use crate::payments::resolution::{Action, Resolution};
 use crate::payments::story::fee_text;
 use crate::payments::{Attempts, Line, Processor, Rejection, Settlement, Totals, Window};
 use serde::Serialize;
@@ -120,11 +121,17 @@ pub fn export(args: &ExportArgs, out: impl Write) -> Result<(), Failed> {
         let Settlement { processor, amount, requested_at } = line.settlement;
         if window.contains(requested_at) {
             totals[processor as usize] += Totals { count: 1, amount: Total(amount.0.into()) };
-            sheet.settled(&line, fees)?;
+            match line.id.and_then(|id| payments.iter().find_map(|it| it.resolved.get(&id))) {
+                None => sheet.settled(&line, fees)?,
+                Some(resolution) => sheet.row(&settled_row(&line, fees, Some(resolution)))?,
+            }
         }
     }
     for reading in &payments {
         reading.rejected.iter().try_for_each(|rejection| sheet.rejected(rejection))?;
+        for resolution in cancelled(reading) {
+            sheet.cancelled(resolution)?;
+        }
         for (id, open) in &reading.open {
             let mut row = Row::new("waiting", id.to_string());
             (row.amount, row.attempts) = (open.amount.to_string(), attempts(open.attempts));
@@ -134,6 +141,7 @@ pub fn export(args: &ExportArgs, out: impl Write) -> Result<(), Failed> {
                 row.processor = processor.name();
                 row.requested_at = requested_at.to_string();
             }
+            row.note = noted(reading.resolved.get(id).map(|it| &**it));
             sheet.row(&row)?;
         }
     }
@@ -173,6 +181,36 @@ impl Row {
 
 fn attempts(attempts: Attempts) -> String {
     if attempts.0 == 0 { String::new() } else { attempts.0.to_string() }
+}
+
+fn settled_row(line: &Line, fees: [Fee; 2], resolution: Option<&Resolution>) -> Row {
+    let Line { id, settlement: Settlement { processor, amount, requested_at }, .. } = *line;
+    let mut row = Row::new("settled", id.map_or(String::new(), |id| id.to_string()));
+    (row.processor, row.amount) = (processor.name(), amount.to_string());
+    row.requested_at = requested_at.to_string();
+    row.fee = fee_text(fees[processor as usize].of(amount.0.into()));
+    row.attempts = attempts(line.attempts);
+    row.note = match id {
+        Some(_) => noted(resolution),
+        None => "books of before version 3 keep no id".into(),
+    };
+    row
+}
+
+/// Those that are cancelled, in the order of their ids.
+fn cancelled(reading: &Reading) -> Vec<&Resolution> {
+    let all = reading.resolved.values().map(|it| &**it);
+    let mut cancelled: Vec<_> = all.filter(|it| it.action == Action::Cancelled).collect();
+    cancelled.sort_unstable_by_key(|it| it.id);
+    cancelled
+}
+
+/// Who has decided about it, and why.
+fn noted(resolution: Option<&Resolution>) -> String {
+    resolution.map_or(String::new(), |it| {
+        let Resolution { action, at, by, reason, .. } = it;
+        format!("resolved as {} on {at} by {by}: {reason}", action.name())
+    })
 }
 
 struct Sheet<W> {
@@ -216,13 +254,13 @@ impl<W: Write> Sheet<W> {
                 "settled,{id},{name},{amount},{requested_at},{fee},{attempts},,\n"
             ))?);
         }
-        let mut row = Row::new("settled", id.map_or(String::new(), |id| id.to_string()));
-        (row.processor, row.amount) = (name, amount.to_string());
-        (row.requested_at, row.fee) = (requested_at.to_string(), fee);
-        row.attempts = attempts;
-        if id.is_none() {
-            row.note = "books of before version 3 keep no id".into();
-        }
+        self.row(&settled_row(line, fees, None))
+    }
+
+    fn cancelled(&mut self, resolution: &Resolution) -> Result<(), Failed> {
+        let mut row = Row::new("cancelled", resolution.id.to_string());
+        row.amount = resolution.amount.to_string();
+        row.note = noted(Some(resolution));
         self.row(&row)
     }
 

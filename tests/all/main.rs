@@ -28,6 +28,7 @@ mod peers;
 mod processor;
 mod reconcile;
 mod refusals;
+mod resolutions;
 mod restarts;
 mod server;
 mod simulation;

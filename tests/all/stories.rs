@@ -289,8 +289,9 @@ fn the_admin_door_lists_what_is_not_settled() {
     assert_eq!(get("/payments?state=rejected")["payments"].as_array().unwrap().len(), 0);
     assert_eq!(get(&format!("/payments/{}", id(3)))["state"], "waiting");
     let status = status();
-    let whereabouts =
-        json!({"accepted": 7, "default": 0, "fallback": 0, "onTheirWay": 7, "rejected": 0});
+    let whereabouts = json!({
+        "accepted": 7, "default": 0, "fallback": 0, "onTheirWay": 7, "rejected": 0, "cancelled": 0
+    });
     assert_eq!((&status["version"], &status["whereabouts"]), (&2.into(), &whereabouts));
     let own = own(&status);
     assert_eq!((&own["phase"], &own["payments"]["outstanding"]), (&"serving".into(), &7.into()));

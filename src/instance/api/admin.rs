@@ -4,7 +4,7 @@
 //! What it tells is of this instance; the other one has a door of its own. A payment by its id, and
 //! the summary, are told over both as at the entry.
 
-use super::{Call, Frame, Then, error, healthz, message, page, story, wrong_method};
+use super::{Call, Frame, Then, error, healthz, message, page, resolution, story, wrong_method};
 use crate::base::clock;
 use crate::cluster::peer::PeerError;
 use crate::instance::node::Node;
@@ -41,6 +41,9 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
             Ok(window) => return Then::Call(Call::Summary(window)),
             Err(reason) => error(out, frame, 400, None, &reason),
         },
+        path if path.ends_with(b"/resolution") && path.starts_with(b"/payments/") => {
+            return resolution::handle(node, request, frame, out);
+        }
         path if path.starts_with(b"/payments/") => {
             return story::handle(&path[b"/payments/".len()..], request, frame, out);
         }
@@ -77,6 +80,7 @@ enum State {
     Waiting,
     InDoubt,
     Rejected,
+    Cancelled,
 }
 
 impl Wanted {
@@ -89,6 +93,7 @@ impl Wanted {
                 ("state", "waiting") => state = Some(State::Waiting),
                 ("state", "inDoubt") => state = Some(State::InDoubt),
                 ("state", "rejected") => state = Some(State::Rejected),
+                ("state", "cancelled") => state = Some(State::Cancelled),
                 ("after", id) => match PaymentId::parse(id.as_bytes()) {
                     Some(id) => after = Some(id),
                     None => return Err("The parameter after is not the id of a payment.".into()),
@@ -100,7 +105,8 @@ impl Wanted {
                 _ => return Err(format!("There is no {name}={value} here.")),
             }
         }
-        let state = state.ok_or("The parameter state must be waiting, inDoubt or rejected.")?;
+        let state =
+            state.ok_or("The parameter state must be waiting, inDoubt, rejected or cancelled.")?;
         Ok(Wanted { state, after, limit })
     }
 }
@@ -118,6 +124,7 @@ fn list(node: &Node, wanted: &Wanted, frame: Frame, out: &mut Vec<u8>) {
     let Wanted { state, after, limit } = *wanted;
     let found = match state {
         State::Rejected => node.payments.rejected_after(after, limit),
+        State::Cancelled => node.payments.cancelled_after(after, limit),
         State::Waiting | State::InDoubt if !node.has_journal() => {
             let reason = "Without a journal (--data) these are not listed.";
             return error(out, frame, 501, None, reason);

@@ -9,6 +9,7 @@ mod admin;
 mod ledger;
 mod page;
 pub mod query;
+mod resolution;
 mod story;
 
 use crate::base::json;
@@ -19,7 +20,7 @@ use crate::cluster::messages::{
 };
 use crate::cluster::peer::{PeerError, PurgeError};
 use crate::instance::lifecycle::Phase;
-use crate::instance::node::{Control, Done, Node};
+use crate::instance::node::{Control, Node, Reply};
 use crate::instance::status::InstanceStatus;
 use crate::journal::JournalError;
 use crate::ledger::{AccountId, Transaction};
@@ -28,6 +29,7 @@ use crate::net::http::request::{Method, Request};
 use crate::net::http::response::{self, Extra, Response};
 use crate::payments::intake::{self, Refused};
 use crate::payments::observed::Report;
+use crate::payments::resolution::Asked;
 use crate::payments::{Accepted, PaymentId, Processor, Totals, Window, processor};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,6 +72,7 @@ pub enum Call {
     Story(PaymentId),
     /// How both instances stand.
     Status,
+    Resolve(PaymentId, Asked),
     /// Those of this instance.
     Totals(Window),
     Purge {
@@ -213,6 +216,10 @@ fn answer_payment(node: &Node, outcome: Accepted, frame: Frame, out: &mut Vec<u8
             turn_away(out, frame, node.payments.journal.lack().sentence());
             (&stats.turned_away, Then::Answered)
         }
+        Accepted::TooManyRejected => {
+            turn_away(out, frame, TOO_MANY_REJECTED);
+            (&stats.turned_away, Then::Answered)
+        }
         Accepted::Closed => {
             turn_away(out, frame, "This instance is starting or stopping.");
             (&stats.turned_away, Then::Answered)
@@ -237,7 +244,7 @@ fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
             turn_away(out, frame, "This instance has stood still, and asks what it missed.");
         }
         // It can take work all the same.
-        Phase::Serving => match node.stuck() {
+        Phase::Serving => match rejected_too_many(node).or_else(|| node.stuck()) {
             None => json(out, frame, 200, b"{\"status\":\"ok\"}"),
             Some(why) => {
                 message(out, frame, &HealthzMessage { status: "ok", stuck: &why });
@@ -246,6 +253,13 @@ fn healthz(node: &Node, frame: Frame, out: &mut Vec<u8>) {
         Phase::Starting => turn_away(out, frame, "This instance is starting."),
         Phase::Leaving | Phase::Draining => turn_away(out, frame, "This instance is stopping."),
     }
+}
+
+const TOO_MANY_REJECTED: &str =
+    "As many payments are rejected as can be kept: an operator has to resolve some.";
+
+fn rejected_too_many(node: &Node) -> Option<String> {
+    node.payments.has_too_many_rejected().then(|| TOO_MANY_REJECTED.into())
 }
 
 /// Where the other instance finds the accounts kept here.
@@ -392,6 +406,7 @@ impl Call {
             }
             Call::Story(id) => story::answer(node, id, frame, out).await,
             Call::Status => admin::status(node, frame, out).await,
+            Call::Resolve(id, asked) => resolution::answer(node, id, asked, frame, out).await,
             Call::Purge { pass_on } => match purge(node, pass_on).await {
                 Ok(()) => json(out, frame, 200, b"{\"message\":\"All payments purged.\"}"),
                 Err(NotPurged::Refused) => {
@@ -476,11 +491,11 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
             ),
         })?;
     }
-    let done = Arc::new(Done::default());
-    if !node.control(Control::Purge(done.clone())) {
+    let reply = Reply::new();
+    if !node.control(Control::Purge(reply.clone())) {
         return Err(NotPurged::Unable(format!("Too many purges at once: {again}")));
     }
-    if !done.wait().await {
+    if !reply.wait().await {
         return Err(NotPurged::Unable(format!("The disk is full: {again}")));
     }
     let journal = &node.payments.journal;

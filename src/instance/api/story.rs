@@ -70,7 +70,8 @@ pub fn answer_peer(node: &Node, path: &[u8], frame: Frame, out: &mut Vec<u8>) {
 }
 
 pub fn describe(node: &Node, id: PaymentId, story: &Story) -> StoryMessage {
-    StoryMessage::new(id, story, node.config.fees, why_it_waits(node, id))
+    let message = StoryMessage::new(id, story, node.config.fees, why_it_waits(node, id));
+    message.with(node.payments.resolution_of(id).as_deref())
 }
 
 /// As far as can be seen from outside of the dispatcher.

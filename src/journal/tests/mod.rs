@@ -27,7 +27,8 @@ use super::{Durability, JournalError, Options, Position};
 use crate::base::clock::{Micros, Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
-use crate::payments::event::Event;
+use crate::payments::event::{Books, Event};
+use crate::payments::resolution::{Action, Resolution};
 use crate::payments::{
     Attempt, Attempts, Line, Payment, PaymentId, Processor, Rejection, Settlement, Window,
 };
@@ -74,6 +75,8 @@ struct Model {
     ids: Vec<(PaymentId, Cents)>,
     adopted: Vec<(PaymentId, Cents)>,
     rejected: Vec<Rejection>,
+    /// What was last decided by hand.
+    resolved: BTreeMap<PaymentId, Action>,
     accounts: BTreeMap<AccountId, History>,
     keys: Vec<(Key, AccountId, Cents)>,
 }
@@ -82,8 +85,9 @@ struct Model {
 impl PartialEq for Model {
     fn eq(&self, other: &Model) -> bool {
         let of_payments = |it: &Model| {
-            let Model { open, attempts, settled, lines, ids, adopted, rejected, .. } = it.clone();
-            (open, attempts, settled, lines, ids, adopted, rejected)
+            let Model { open, attempts, settled, lines, ids, .. } = it.clone();
+            let Model { adopted, rejected, resolved, .. } = it.clone();
+            (open, attempts, settled, lines, ids, adopted, rejected, resolved)
         };
         let (keys, accounts) = (&self.keys, &self.accounts);
         of_payments(self) == of_payments(other)
@@ -93,7 +97,12 @@ impl PartialEq for Model {
 }
 
 fn rejection(id: PaymentId) -> Rejection {
-    Rejection { id, amount: Cents(7), statuses: [422, (id.0 % 1000) as u16] }
+    let accepted_at = Timestamp((id.0 % 1_000) as i64 * 1_000);
+    Rejection { id, amount: Cents(7), statuses: [422, (id.0 % 1_000) as u16], accepted_at }
+}
+
+fn actions(books: &Books) -> BTreeMap<PaymentId, Action> {
+    books.resolved.iter().map(|(id, resolution)| (*id, resolution.action)).collect()
 }
 
 /// What a journal is used for. One for payments and entries there is not, but it should work.
@@ -104,10 +113,13 @@ enum Traffic {
     Both,
     /// Payments of which nearly all are adopted, or rejected.
     Notes,
+    /// Payments of which many are rejected, and about which operators decide.
+    ByHand,
 }
 
 impl Traffic {
-    const ALL: [Traffic; 4] = [Traffic::Payments, Traffic::Entries, Traffic::Both, Traffic::Notes];
+    const ALL: [Traffic; 5] =
+        [Traffic::Payments, Traffic::Entries, Traffic::Both, Traffic::Notes, Traffic::ByHand];
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +131,7 @@ enum Step {
     Foreign(PaymentId),
     Forward(PaymentId),
     Reject(PaymentId),
+    Resolve(PaymentId, Action),
     Adopt(PaymentId, i64),
     Tell(PaymentId),
     Learn(PaymentId, i64),
@@ -162,6 +175,23 @@ impl Model {
                 self.rejected.push(rejection(id));
                 self.rejected.sort_unstable_by_key(|it| it.id);
             }
+            Step::Resolve(id, action) => {
+                let resolution = self.resolution(id, action);
+                let (amount, accepted_at) = (resolution.amount.0, resolution.accepted_at.0);
+                self.rejected.retain(|it| !action.ends_rejection() || it.id != id);
+                self.resolved.insert(id, action);
+                match action {
+                    Action::Retry => {
+                        self.open.insert(id, (amount, accepted_at, None));
+                        self.attempts.insert(id, Attempts(0));
+                    }
+                    Action::NotBooked { .. } => self.open.get_mut(&id).unwrap().2 = None,
+                    Action::Settled { .. } | Action::Cancelled => {
+                        self.open.remove(&id);
+                        self.attempts.remove(&id);
+                    }
+                }
+            }
             Step::Adopt(id, cents) => {
                 self.adopted.push((id, Cents(cents)));
                 self.adopted.sort_unstable();
@@ -175,6 +205,32 @@ impl Model {
             }
             Step::Purge => *self = Model::default(),
         }
+    }
+
+    fn resolution(&self, id: PaymentId, action: Action) -> Resolution {
+        let open = self.open.get(&id).map(|(cents, at, _)| (Cents(*cents), Timestamp(*at)));
+        let (amount, accepted_at) =
+            open.unwrap_or((rejection(id).amount, rejection(id).accepted_at));
+        let reason = "because ".repeat(1 + (id.0 >> 64) as usize % 31).into();
+        let (at, by) = (Timestamp(9), "ana".into());
+        Resolution { id, amount, accepted_at, action, at, by, reason }
+    }
+
+    /// Something that an operator may say of an open payment.
+    fn any_decision(&self, random: &mut Random) -> Option<Step> {
+        if !self.rejected.is_empty() && random.below(2) == 0 {
+            let id = self.rejected[random.below(self.rejected.len())].id;
+            let (processor, requested_at) = (Processor::Default, Timestamp(3));
+            let settled = Action::Settled { processor, requested_at };
+            let action = [Action::Retry, Action::Retry, Action::Cancelled, settled];
+            return Some(Step::Resolve(id, action[random.below(4)]));
+        }
+        let (id, (_, _, attempt)) = self.open.iter().nth(random.below(self.open.len().max(1)))?;
+        let action = attempt.map_or(Action::Cancelled, |(processor, at)| Action::NotBooked {
+            processor,
+            requested_at: Timestamp(at),
+        });
+        Some(Step::Resolve(*id, action))
     }
 
     fn know(&mut self, id: PaymentId, cents: i64) {
@@ -223,6 +279,10 @@ impl Model {
                 writer.append_all([learned].into_iter())?
             }
             Step::Reject(id) => writer.append(&Event::Rejected(rejection(id))),
+            Step::Resolve(id, action) => {
+                let resolution = Arc::new(self.resolution(id, action));
+                writer.has_room_to_resolve().then(|| writer.append(&Event::Resolved(resolution)))?
+            }
             Step::Adopt(id, cents) => {
                 let adopted = Event::Adopted { id, amount: Cents(cents) };
                 writer.append_all([adopted].into_iter())?
@@ -238,7 +298,7 @@ impl Model {
         *clock += random.below(3) as i64;
         let at = *clock;
         let enters = match traffic {
-            Traffic::Payments | Traffic::Notes => false,
+            Traffic::Payments | Traffic::Notes | Traffic::ByHand => false,
             Traffic::Entries => true,
             Traffic::Both => random.below(2) == 0,
         };
@@ -249,6 +309,10 @@ impl Model {
             Traffic::Notes => match random.below(900) {
                 0 => 99,
                 other => [96, 98, 98, 29, 41, 41][other % 6],
+            },
+            Traffic::ByHand => match random.below(200) {
+                0 => 99,
+                other => [29, 41, 41, 44, 85, 85, 85, 90, 90][other % 9],
             },
             _ => random.below(100),
         };
@@ -269,6 +333,9 @@ impl Model {
         if choice == 98 {
             let id = PaymentId(u128::from(random.next()) << 64 | at as u128);
             return Some(Step::Adopt(id, 1 + random.below(10_000) as i64));
+        }
+        if matches!(traffic, Traffic::ByHand) && choice >= 80 {
+            return self.any_decision(random);
         }
         let index = random.below(self.open.len());
         let (id, (_, _, attempt)) = self.open.iter().nth(index)?;
@@ -305,6 +372,7 @@ impl Model {
             keys: replay.keys.iter().copied().collect(),
             adopted: replay.books.adopted.clone(),
             rejected: replay.books.rejected.clone(),
+            resolved: actions(&replay.books),
             ..Model::default()
         };
         model.with(&waiting, &doubts).settled(&replay.payments, &replay.shelf, storage)
@@ -313,9 +381,9 @@ impl Model {
     fn of_recovered(writer: &Writer, recovered: &Recovered) -> Model {
         let Recovered { waiting, doubts, ids, books, accounts, keys, .. } = recovered;
         let (adopted, rejected) = (books.adopted.clone(), books.rejected.clone());
-        let (ids, keys) = (ids.clone(), keys.clone());
+        let (ids, keys, resolved) = (ids.clone(), keys.clone(), actions(books));
         let accounts = accounts.clone().into_iter().collect();
-        Model { ids, adopted, rejected, accounts, keys, ..Model::default() }
+        Model { ids, adopted, rejected, resolved, accounts, keys, ..Model::default() }
             .with(waiting, doubts)
             .settled(&writer.payments(), &writer.shelf.lock().unwrap(), &*writer.storage)
     }

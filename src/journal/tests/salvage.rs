@@ -133,7 +133,7 @@ fn damage_segments(storage: &Simulated) {
             flipped[at] ^= 1 << (at % 8);
             damaged.set_bytes(name, flipped);
             let hit = mine.iter().find(|(_, range, _)| range.contains(&at));
-            let lost: Vec<Record> = hit.map(|(.., record)| *record).into_iter().collect();
+            let lost: Vec<Record> = hit.map(|(.., record)| record.clone()).into_iter().collect();
             let is_purge = lost.contains(&Record::Event(Event::Purged));
             let context = format!("{name}, byte {at} flipped");
             if is_purge || lost.contains(&Record::End) {
@@ -152,7 +152,7 @@ fn damage_segments(storage: &Simulated) {
             let damaged = storage.copy();
             damaged.set_bytes(name, bytes[..at].into());
             let gone = mine.iter().filter(|(_, range, _)| range.end > at);
-            let lost: Vec<Record> = gone.map(|(.., record)| *record).collect();
+            let lost: Vec<Record> = gone.map(|(.., record)| record.clone()).collect();
             if lost.contains(&Record::Event(Event::Purged)) {
                 assert!(!salvaged(&damaged).0, "{name} cut at {at}");
                 continue;
@@ -431,7 +431,7 @@ fn a_segment_without_its_end_is_named() {
             let gone = mine.iter().filter(|(_, other, _)| other.start >= range.start);
             let silent = |record: &Record| matches!(record, Record::Synced { .. } | Record::End);
             let lost: Vec<Record> =
-                gone.map(|(.., record)| *record).filter(|record| !silent(record)).collect();
+                gone.map(|(.., record)| record.clone()).filter(|record| !silent(record)).collect();
             let context = format!("{name} zeros from {}", range.start);
             assert!(!assert_salvaged(&damaged, &original, name, &lost, &context), "{context}");
             tried += 1;

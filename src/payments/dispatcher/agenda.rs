@@ -61,6 +61,21 @@ impl<T> Agenda<T> {
         self.heap.iter().map(|Reverse(entry)| &entry.value)
     }
 
+    /// The first that is meant, if any is. Goes through all of them.
+    pub fn take_first(&mut self, is_meant: impl Fn(&T) -> bool) -> Option<T> {
+        if !self.iter().any(&is_meant) {
+            return None;
+        }
+        let mut found = None;
+        for (due, value) in self.take() {
+            match found {
+                None if is_meant(&value) => found = Some(value),
+                _ => self.push(due, value),
+            }
+        }
+        found
+    }
+
     /// All of it, in no order.
     pub fn take(&mut self) -> impl Iterator<Item = (Moment, T)> + use<T> {
         std::mem::take(&mut self.heap)

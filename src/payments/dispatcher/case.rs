@@ -114,8 +114,9 @@ impl Case {
     }
 
     pub fn rejection(&self) -> Rejection {
-        let Payment { id, amount, .. } = self.payment;
-        Rejection { id, amount, statuses: self.statuses }
+        let Payment { id, amount, accepted_at, .. } = self.payment;
+        let accepted_at = Rejection::in_seconds(accepted_at);
+        Rejection { id, amount, statuses: self.statuses, accepted_at }
     }
 
     pub fn held_under_another_amount(&mut self, processor: Processor) -> Rejection {

@@ -1,6 +1,7 @@
 //! The dispatcher against the rules of a payment's life, one by one; and at random against model
 //! processors that lose answers, book late, fail and refuse.
 
+mod by_hand;
 mod elsewhere;
 mod faults;
 mod histories;

@@ -12,6 +12,7 @@ use crate::base::clock::{Rounding, Timestamp};
 use crate::base::money::{Cents, Total};
 use crate::journal::inspect::expect_journal;
 use crate::journal::reading::Reading;
+use crate::payments::resolution::Action;
 use crate::payments::{PaymentId, Processor, Settlement, Totals};
 use crate::tools::compare::{Fate, Known};
 use crate::tools::export::COLUMNS;
@@ -34,7 +35,9 @@ pub fn read_journal<T>(
     });
     let open = reading.open.iter().map(|(id, open)| (*id, open.amount, Fate::Unknown));
     let rejected = reading.rejected.iter().map(|it| (it.id, it.amount, Fate::Refused));
-    let others = open.chain(rejected);
+    let cancelled = reading.resolved.values().filter(|it| it.action == Action::Cancelled);
+    let cancelled = cancelled.map(|it| (it.id, it.amount, Fate::Refused));
+    let others = open.chain(rejected).chain(cancelled);
     let others = others.map(|(id, amount, fate)| Ok(Row::Open(Known { id, amount, fate })));
     each(&mut settled.chain(others))
 }
@@ -91,7 +94,7 @@ impl<R: Read> Exported<R> {
                     return Ok(Some(Row::Held(id, settlement)));
                 }
                 b"waiting" | b"in_doubt" => return read_open(record, Fate::Unknown).map(Some),
-                b"rejected" => return read_open(record, Fate::Refused).map(Some),
+                b"rejected" | b"cancelled" => return read_open(record, Fate::Refused).map(Some),
                 b"total" => {
                     let (line, total) = (record.line, read_total(record)?);
                     self.check_total(total, line)?;

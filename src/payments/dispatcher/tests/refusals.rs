@@ -74,8 +74,9 @@ fn three_refusals_by_each_processor_and_it_is_over() {
         }
     };
     assert_eq!(asked, [0, 1, 0, 1, 0, 1]);
-    let (id, amount) = (PaymentId(0), Cents(1));
-    assert_eq!(end, End::Rejected(Rejection { id, amount, statuses: [400, 401] }));
+    let (id, amount, accepted_at) = (PaymentId(0), Cents(1), Timestamp(1_000));
+    let statuses = [400, 401];
+    assert_eq!(end, End::Rejected(Rejection { id, amount, statuses, accepted_at }));
     assert!(bench.dispatcher.is_idle());
 }
 

@@ -1,0 +1,108 @@
+//! What an operator decides about a payment that is here. Goes through all of them: for people, not
+//! for programs.
+
+use super::*;
+
+/// Where a payment is, as far as that matters to who decides about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Nowhere,
+    /// No attempt is open. It may be asked about.
+    Free,
+    /// What became of its attempt is not known, and no request to book it is under way.
+    InDoubt,
+    /// A request to book it is under way.
+    Posted,
+    /// Somebody else drives it.
+    Disowned,
+}
+
+impl Dispatcher {
+    pub fn held(&self, id: PaymentId) -> Held {
+        if self.is_disowned(id) {
+            return Held::Disowned;
+        }
+        let flight = self.flights.iter().flatten().find(|it| it.is_of(id));
+        if let Some(flight) = flight {
+            return match (flight.look, flight.open) {
+                (None, _) => Held::Posted,
+                (Some(_), Some(_)) => Held::InDoubt,
+                (Some(_), None) => Held::Free,
+            };
+        }
+        let of = |case: &Case| case.payment.id == id;
+        let unverified = self.unverified.iter().flat_map(Agenda::iter).find(|it| of(&it.case));
+        let in_doubt = unverified.is_some_and(|it| it.open.is_some())
+            || self.doubts().flat_map(Agenda::iter).any(|(case, _)| of(case));
+        let agendas = self.later.iter().chain(&self.refused);
+        match () {
+            () if in_doubt => Held::InDoubt,
+            () if unverified.is_some()
+                || self.lines.iter().flatten().any(of)
+                || agendas.flat_map(Agenda::iter).any(of) =>
+            {
+                Held::Free
+            }
+            () => Held::Nowhere,
+        }
+    }
+
+    /// Lets go of a payment that is over, unless a request to book it is under way. What is being
+    /// asked about it counts for nothing any more. False if it is not here.
+    pub fn let_go(&mut self, id: PaymentId) -> bool {
+        let case = self.take_out(id);
+        self.held -= usize::from(case.is_some());
+        case.is_some()
+    }
+
+    /// Its attempt was not booked, and never will be: the payment is free. False if it is not here.
+    pub fn release_by_hand(&mut self, id: PaymentId) -> bool {
+        let case = self.take_out(id);
+        case.into_iter().for_each(|case| self.requeue(Case::new(case.payment)));
+        case.is_some()
+    }
+
+    fn take_out(&mut self, id: PaymentId) -> Option<Case> {
+        let case = match self.held(id) {
+            Held::Free | Held::InDoubt => self.take_flown(id).or_else(|| self.take_waiting(id)),
+            Held::Nowhere | Held::Posted | Held::Disowned => None,
+        };
+        self.unknown.remove(&id);
+        case
+    }
+
+    fn take_flown(&mut self, id: PaymentId) -> Option<Case> {
+        let flight = self.flights.iter_mut().flatten().find(|it| it.is_of(id))?;
+        flight.purged = true;
+        Some(flight.case)
+    }
+
+    fn take_waiting(&mut self, id: PaymentId) -> Option<Case> {
+        let of = |case: &Case| case.payment.id == id;
+        for line in &mut self.lines {
+            if let Some(case) = line.iter().position(of).and_then(|index| line.remove(index)) {
+                return Some(case);
+            }
+        }
+        for agenda in self.later.iter_mut().chain(&mut self.refused) {
+            if let Some(case) = agenda.take_first(of) {
+                return Some(case);
+            }
+        }
+        for agenda in &mut self.unverified {
+            if let Some(it) = agenda.take_first(|it| of(&it.case)) {
+                self.unverified_doubts -= usize::from(it.open.is_some());
+                return Some(it.case);
+            }
+        }
+        let places = [&mut self.doubts, &mut self.absent, &mut self.declined, &mut self.again];
+        let found = places.into_iter().flatten().find_map(|it| it.take_first(|(case, _)| of(case)));
+        found.map(|(case, _)| case)
+    }
+}
+
+impl Flight {
+    fn is_of(&self, id: PaymentId) -> bool {
+        self.case.payment.id == id && !self.purged
+    }
+}
