@@ -58,7 +58,8 @@ pub fn resolve(
     write_down(node, resolution, matches!(verdict, Verdict::Note { .. }));
     if let Some(place) = place {
         let accepted = clock::moment();
-        place.push(Payment { id, amount, accepted, accepted_at, guest: false, verify: false });
+        // While the two were cut apart the other one may have paid what was rejected here.
+        place.push(Payment { id, amount, accepted, accepted_at, guest: false, verify: true });
     }
     carry_out(node, dispatcher, id, action);
     Ok(())

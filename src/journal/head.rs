@@ -39,7 +39,7 @@ pub const FILE_HEAD_BYTES: usize = CRC_AT + size_of::<u32>();
 const _: () = assert!(FILE_HEAD_BYTES == 48 && FILE_HEAD_BYTES.is_multiple_of(8));
 
 /// Of what is written.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// From here on books are volumes (`volume.rs`).
 pub const VERSION_OF_VOLUMES: u32 = 3;
 /// The oldest that is read.
