@@ -198,11 +198,11 @@ mod tests {
             head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
             decode(Kind::Segment, 5, &head)
         };
-        for unknown in [0, 4] {
+        for unknown in [0, 5] {
             let refused = of(unknown).unwrap_err();
             let JournalError::UnknownVersion { version, .. } = refused else { panic!("{refused}") };
             assert_eq!(version, u32::from(unknown));
         }
-        assert!([1, 2, 3].map(of).iter().all(Result::is_ok));
+        assert!([1, 2, 3, 4].map(of).iter().all(Result::is_ok));
     }
 }
