@@ -55,6 +55,7 @@ pub mod books;
 mod check;
 mod copy;
 mod entry;
+pub mod follow;
 pub mod head;
 pub mod history;
 pub mod identity;

@@ -1,6 +1,7 @@
 //! A journal as somebody reads it who only looks: what is settled, in the order of its time, and what
 //! is not. Takes no lock and changes nothing, so one that is in use can be read too.
 
+use super::follow::Follower;
 use super::head::Kind;
 use super::identity::Identity;
 use super::outstanding::Open;
@@ -9,7 +10,7 @@ use super::recover::{Replay, read_identity};
 use super::segment::Contents;
 use super::storage::{Directory, Storage, StoredFile};
 use super::volume::{self, Volume, merged};
-use super::{JournalError, books};
+use super::{JournalError, Position, books};
 use crate::ledger::{AccountId, Entry, History};
 use crate::payments::resolution::Resolution;
 use crate::payments::{Line, PaymentId, Rejection};
@@ -24,6 +25,8 @@ const TRIES_MAX: usize = 20;
 /// What a journal held at one moment.
 pub struct Reading {
     segments: Vec<(u32, Arc<dyn StoredFile>)>,
+    /// Behind the last record that was read.
+    end: Position,
     pub identity: Option<Identity>,
     volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
     /// What is in no volume, in the order of its time.
@@ -83,6 +86,7 @@ impl Reading {
             segments.push((*number, file.map_err(|error| JournalError::io("open", &name, error))?));
         }
         Ok(Reading {
+            end: replay.end(),
             identity,
             volumes: replay.shelf.volumes(),
             others,
@@ -92,6 +96,18 @@ impl Reading {
             accounts,
             segments,
         })
+    }
+
+    /// What is written from here on to the journal in that directory, which this is a reading of.
+    ///
+    /// # Errors
+    /// If the directory cannot be opened.
+    pub fn follow(&self, path: &Path) -> Result<Follower, JournalError> {
+        let storage = Directory::read_only(path);
+        let storage = storage.map_err(|error| JournalError::io("open", path, error))?;
+        let mut segments = self.segments.iter();
+        let file = segments.find(|(number, _)| *number == self.end.segment());
+        Ok(Follower::new(Box::new(storage), self.end, file.map(|(_, file)| file.clone())))
     }
 
     /// The entries of a ledger that are still in segments: of each account in their order, up to the

@@ -37,7 +37,7 @@ use super::shelf::Shelf;
 use super::storage::{Lack, Storage, random};
 use super::volume::{self, Volume};
 use super::writer::{self, Writer};
-use super::{JournalError, Options, Position, books, notes};
+use super::{JournalError, Options, Position, books, follow, notes};
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
@@ -315,6 +315,16 @@ impl Listing {
 }
 
 impl Replay {
+    /// Behind the last record, or where the first one will be.
+    pub fn end(&self) -> Position {
+        let next = self.listing.books.last_key_value().map_or(FIRST_NUMBER, |(last, _)| last + 1);
+        match self.end {
+            None => follow::beginning(next),
+            Some((number, _, Ending::Sealed)) => follow::beginning(number + 1),
+            Some((number, offset, _)) => Position::new(number, offset),
+        }
+    }
+
     /// Reads everything, changes nothing.
     ///
     /// # Errors

@@ -2,10 +2,13 @@
 //! given together, and come out as one, settlements in the order of their time.
 //!
 //! Streamed: a block of each volume is in memory. The last lines are the totals and a digest, so that
-//! half a file cannot be taken for a whole one.
+//! half a file cannot be taken for a whole one. With `--follow` it goes on with what is written, until
+//! it is asked to end.
 
 use crate::base::clock::{Rounding, Timestamp};
 use crate::base::money::{Cents, Fee, Total};
+use crate::instance::signals;
+use crate::journal::follow::{Follower, Over};
 use crate::journal::reading::Reading;
 use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
 use crate::ledger::{Entry, Kind};
@@ -16,6 +19,11 @@ use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// So often it is looked for what has been written.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The names of the columns.
 pub const COLUMNS: &str = "record,id,processor,amount,requested_at,fee,attempts,accepted_at,note";
@@ -32,6 +40,11 @@ pub struct ExportArgs {
 
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     pub format: Format,
+
+    /// Go on with what is settled and rejected from now on, until SIGINT or SIGTERM. Payments on
+    /// their way and the ledger are left out
+    #[arg(long)]
+    pub follow: bool,
 
     /// Only settlements requested at or after this (RFC 3339)
     #[arg(long, value_parser = parse_time)]
@@ -67,7 +80,14 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 /// If a journal cannot be read, or the output not be written: then it has no digest.
 pub fn run(args: &ExportArgs) -> Result<ExitCode, String> {
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    match export(args, out) {
+    let (tell, asked) = mpsc::channel();
+    if args.follow {
+        signals::watch(move || {
+            // Nobody waits for it any more: it is ending.
+            let _ = tell.send(());
+        })?;
+    }
+    match export(args, out, &asked) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Whoever read this has seen enough, but not all.
         Err(Failed::Unwritten(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -97,41 +117,50 @@ impl From<JournalError> for Failed {
     }
 }
 
-/// # Errors
-/// As with [`run`].
-pub fn export(args: &ExportArgs, out: impl Write) -> Result<(), Failed> {
+/// Follows, if it is to, until something comes from `asked`.
+fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<(), Failed> {
     let (mut payments, mut ledgers) = (Vec::new(), Vec::new());
     for directory in &args.directories {
         inspect::expect_journal(directory).map_err(Failed::Unread)?;
         payments.push(Reading::new(directory)?);
         let ledger = directory.join(LEDGER_DIRECTORY);
-        if ledger.is_dir() {
+        if ledger.is_dir() && !args.follow {
             ledgers.push(Reading::new(&ledger)?);
         }
     }
-    let mut sheet = Sheet { out, format: args.format, digest: 0, buffer: Vec::new() };
-    let fees = [args.default_fee, args.fallback_fee];
+    let mut sheet = Sheet {
+        out,
+        format: args.format,
+        fees: [args.default_fee, args.fallback_fee],
+        window: Window { from: args.from, to: args.to },
+        totals: <[Totals; 2]>::default(),
+        digest: 0,
+        buffer: Vec::new(),
+    };
     if args.format == Format::Csv {
         sheet.write(format_args!("{COLUMNS}\n"))?;
     }
-    let window = Window { from: args.from, to: args.to };
-    let mut totals = <[Totals; 2]>::default();
     for line in volume::merged(payments.iter().map(Reading::settled).collect()) {
         let line = line.map_err(|(_, error)| error)?;
-        let Settlement { processor, amount, requested_at } = line.settlement;
-        if window.contains(requested_at) {
-            totals[processor as usize] += Totals { count: 1, amount: Total(amount.0.into()) };
-            match line.id.and_then(|id| payments.iter().find_map(|it| it.resolved.get(&id))) {
-                None => sheet.settled(&line, fees)?,
-                Some(resolution) => sheet.row(&settled_row(&line, fees, Some(resolution)))?,
-            }
-        }
+        let resolution = line.id.and_then(|id| payments.iter().find_map(|it| it.resolved.get(&id)));
+        sheet.counted(&line, resolution.map(|it| &**it))?;
     }
     for reading in &payments {
         reading.rejected.iter().try_for_each(|rejection| sheet.rejected(rejection))?;
         for resolution in cancelled(reading) {
             sheet.cancelled(resolution)?;
         }
+    }
+    if args.follow {
+        let read = args.directories.iter().zip(&payments);
+        let followers = read.map(|(path, reading)| reading.follow(path));
+        let followers = followers.collect::<Result<_, _>>()?;
+        // What was settled before is not held any longer.
+        drop(payments);
+        sheet.follow(followers, asked)?;
+        return sheet.end();
+    }
+    for reading in &payments {
         for (id, open) in &reading.open {
             let mut row = Row::new("waiting", id.to_string());
             (row.amount, row.attempts) = (open.amount.to_string(), attempts(open.attempts));
@@ -148,7 +177,7 @@ pub fn export(args: &ExportArgs, out: impl Write) -> Result<(), Failed> {
     for reading in &ledgers {
         sheet.ledger(reading)?;
     }
-    sheet.end(totals, fees)
+    sheet.end()
 }
 
 /// One line. What there is not is empty in CSV, and left out in JSON.
@@ -216,6 +245,10 @@ fn noted(resolution: Option<&Resolution>) -> String {
 struct Sheet<W> {
     out: W,
     format: Format,
+    fees: [Fee; 2],
+    window: Window,
+    /// Of what was written.
+    totals: [Totals; 2],
     /// CRC-32C of all that was written.
     digest: u32,
     buffer: Vec<u8>,
@@ -242,19 +275,48 @@ impl<W: Write> Sheet<W> {
         ))?)
     }
 
+    /// Writes what comes up in these journals, until something comes from `asked`.
+    fn follow(&mut self, mut followers: Vec<Follower>, asked: &Receiver<()>) -> Result<(), Failed> {
+        loop {
+            let ended = asked.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
+            for follower in &mut followers {
+                follower.poll(|over| match over {
+                    Over::Settled(line) => self.counted(&line, None),
+                    Over::Rejected(rejection) => self.rejected(&rejection),
+                    Over::Cancelled(resolution) => self.cancelled(&resolution),
+                })?;
+            }
+            if ended {
+                return Ok(());
+            }
+            self.out.flush()?;
+        }
+    }
+
+    /// If it is one of those that are asked for.
+    fn counted(&mut self, line: &Line, by_hand: Option<&Resolution>) -> Result<(), Failed> {
+        let Settlement { processor, amount, requested_at } = line.settlement;
+        if !self.window.contains(requested_at) {
+            return Ok(());
+        }
+        self.totals[processor as usize] += Totals { count: 1, amount: Total(amount.0.into()) };
+        self.settled(line, by_hand)
+    }
+
     /// The line of nearly every one: without a text for each of its parts.
-    fn settled(&mut self, line: &Line, fees: [Fee; 2]) -> Result<(), Failed> {
+    fn settled(&mut self, line: &Line, by_hand: Option<&Resolution>) -> Result<(), Failed> {
         let Line { id, settlement: Settlement { processor, amount, requested_at }, .. } = *line;
-        let fee = fee_text(fees[processor as usize].of(amount.0.into()));
+        let fee = fee_text(self.fees[processor as usize].of(amount.0.into()));
         let (name, attempts) = (processor.name(), attempts(line.attempts));
         if self.format == Format::Csv
+            && by_hand.is_none()
             && let Some(id) = id
         {
             return Ok(self.write(format_args!(
                 "settled,{id},{name},{amount},{requested_at},{fee},{attempts},,\n"
             ))?);
         }
-        self.row(&settled_row(line, fees, None))
+        self.row(&settled_row(line, self.fees, by_hand))
     }
 
     fn cancelled(&mut self, resolution: &Resolution) -> Result<(), Failed> {
@@ -302,11 +364,11 @@ impl<W: Write> Sheet<W> {
         self.row(&row)
     }
 
-    fn end(&mut self, totals: [Totals; 2], fees: [Fee; 2]) -> Result<(), Failed> {
-        for (processor, Totals { count, amount }) in Processor::ALL.into_iter().zip(totals) {
+    fn end(&mut self) -> Result<(), Failed> {
+        for (processor, Totals { count, amount }) in Processor::ALL.into_iter().zip(self.totals) {
             let mut row = Row::new("total", count.to_string());
             (row.processor, row.amount) = (processor.name(), amount.to_string());
-            row.fee = fee_text(fees[processor as usize].of(amount.0));
+            row.fee = fee_text(self.fees[processor as usize].of(amount.0));
             self.row(&row)?;
         }
         self.row(&Row::new("digest", format!("crc32c:{:08x}", self.digest)))?;

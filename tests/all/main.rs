@@ -13,6 +13,7 @@ mod demo;
 mod dependencies;
 mod documents;
 mod faults;
+mod follow;
 mod homes;
 mod http;
 mod journal;

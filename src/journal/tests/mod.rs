@@ -6,6 +6,7 @@ mod copy;
 mod crashes;
 mod damage;
 mod figures;
+mod follow;
 mod ledger;
 mod merging;
 mod notes;
