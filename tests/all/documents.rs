@@ -237,6 +237,7 @@ fn known_words() -> String {
         "demo",
         "judge",
         "reconcile",
+        "export",
         "journal check",
         "journal dump",
         "journal copy",
