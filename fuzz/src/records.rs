@@ -46,11 +46,12 @@ impl Source<'_> {
 
     fn resolution(&mut self, id: PaymentId, amount: Cents, at: Timestamp) -> Resolution {
         let (processor, requested_at) = (self.processor(), Timestamp(self.i64()));
-        let action = match self.below(4) {
+        let action = match self.below(5) {
             0 => Action::Retry,
             1 => Action::Settled { processor, requested_at },
             2 => Action::NotBooked { processor, requested_at },
-            _ => Action::Cancelled,
+            3 => Action::Cancelled,
+            _ => Action::Elsewhere,
         };
         let text = |count: usize| -> Box<str> { "x".repeat(1 + count).into() };
         let (by, reason) = (text(self.below(64)), text(self.below(255)));

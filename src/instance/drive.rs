@@ -137,10 +137,11 @@ impl Engine {
             dispatcher.purge() + self.node.cluster.with(|membership| membership.purge());
         self.node.payments.queue.pop_all(|_| forgotten += 1);
         self.node.payments.queue.release(forgotten);
+        let over = self.node.whereabouts_now().over();
         self.node.payments.forget_all();
         // Last: a payment accepted since is driven all the same, and its attempt is written after.
         self.node.payments.journal.append_purged();
-        self.node.begin_counting();
+        self.node.forgot(forgotten as i64 + over);
         true
     }
 

@@ -28,7 +28,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -81,17 +81,8 @@ pub struct Node {
     pub started_at: clock::Moment,
     /// Why nothing moves, if that is so.
     stuck: Mutex<Option<String>>,
-    /// See [`Node::whereabouts`].
-    begun: Mutex<Begun>,
-}
-
-/// What is counted from.
-#[derive(Clone, Copy, Default)]
-struct Begun {
-    /// Payments that were somewhere then.
-    payments: i64,
-    /// What [`Node::taken`] said.
-    taken: i64,
+    /// Payments that were somewhere at the start, less those that were purged since.
+    found: AtomicI64,
 }
 
 impl Node {
@@ -141,10 +132,11 @@ impl Node {
             started_at: now,
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
             stuck: Mutex::default(),
-            begun: Mutex::default(),
+            found: AtomicI64::default(),
             config,
         });
-        node.begin_counting();
+        let here = node.whereabouts_now();
+        node.found.store(here.over() + here.on_their_way, Ordering::Relaxed);
         Ok(node)
     }
 
@@ -203,25 +195,26 @@ impl Node {
             - load(&stats.given_away)
     }
 
-    /// From here on every payment that comes has to be somewhere, beside those that are.
-    pub fn begin_counting(&self) {
-        let settled = self.payments.journal.totals(Window::default()).unwrap_or_default();
-        let here = self.whereabouts(settled);
-        let payments = here.accepted - here.missing();
-        let begun = Begun { payments, taken: self.taken() };
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    /// So many payments were purged, wherever they were. Exact however many come meanwhile: nothing
+    /// that they change is read for it.
+    pub fn forgot(&self, payments: i64) {
+        self.found.fetch_sub(payments, Ordering::Relaxed);
+    }
+
+    /// See [`Node::whereabouts`]; of everything, so nothing has to be read from the disk.
+    pub fn whereabouts_now(&self) -> Whereabouts {
+        self.whereabouts(self.payments.journal.totals(Window::default()).unwrap_or_default())
     }
 
     /// Where all payments are. Exact between two turns of the one event loop; with more threads a
     /// payment may be on its way from one number to the next while they are read.
     pub fn whereabouts(&self, settled: [Totals; 2]) -> Whereabouts {
-        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let [default, fallback] = settled.map(|totals| totals.count as i64);
         let books = self.payments.books();
         let (rejected, cancelled) = (books.rejected.len() as i64, books.cancelled as i64);
         drop(books);
         Whereabouts {
-            accepted: begun.payments + self.taken() - begun.taken,
+            accepted: self.found.load(Ordering::Relaxed) + self.taken(),
             default,
             fallback,
             on_their_way: self.payments.queue.outstanding() as i64,

@@ -4,6 +4,7 @@
 //! only then is the payment pushed. In any other order a repeated request could be answered 202
 //! for a payment that then finds no place.
 
+use crate::base::clock;
 use crate::base::limits::{REJECTED_MAX, RING_CAPACITY};
 use crate::base::money::Cents;
 use crate::instance::lifecycle::Lifecycle;
@@ -14,7 +15,8 @@ use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
 use crate::payments::resolution::{Action, Resolution};
 use crate::payments::story::{self, Story};
-use crate::payments::{Accepted, Attempt, Payment, PaymentId, Totals, Window};
+use crate::payments::{Accepted, Attempt, Payment, PaymentId, Rejection, Totals, Window};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -161,6 +163,22 @@ impl Payments {
         Ok(rejected.map(Story::Rejected).or(cancelled).or(open).or_else(known))
     }
 
+    /// The other instance drives these. What of them was rejected here is not ours to decide about any
+    /// more, or it would be retried here while that one pays it. How many were left to it, and whether
+    /// those were all: not if the disk is full.
+    pub fn leave_rejected(&self, driven: &HashSet<PaymentId>) -> (usize, bool) {
+        let is_driven = |it: &&Rejection| driven.contains(&it.id);
+        let rejected: Vec<_> = self.books().rejected.iter().filter(is_driven).copied().collect();
+        for (left, rejection) in rejected.iter().enumerate() {
+            if !self.journal.has_room_to_resolve() {
+                return (left, false);
+            }
+            let resolution = Resolution::elsewhere(rejection, clock::now());
+            self.happened(&Event::Resolved(Arc::new(resolution)));
+        }
+        (rejected.len(), true)
+    }
+
     /// What an operator has last decided about it.
     pub fn resolution_of(&self, id: PaymentId) -> Option<Arc<Resolution>> {
         self.books().resolved.get(&id).cloned()
@@ -203,8 +221,6 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::instance::lifecycle::Phase;
-    use crate::payments::Rejection;
-    use std::collections::HashSet;
 
     /// What is refused costs nobody money; what was forgotten to make room for it would.
     #[test]

@@ -131,13 +131,17 @@ impl Peering {
             self.node.payments.happened(&Event::Forwarded { id, amount, learned: false });
         }
         self.node.payments.queue.release(disowned.len());
-        self.node.stats.given_away.fetch_add(disowned.len() as u64, Ordering::Relaxed);
+        let driven = page.iter().map(|(id, _)| *id).collect();
+        let (left, are_all) = self.node.payments.leave_rejected(&driven);
+        let given_away = (disowned.len() + left) as u64;
+        self.node.stats.given_away.fetch_add(given_away, Ordering::Relaxed);
         // On a full disk it is asked again, and nothing counts until then.
-        let Some(position) = journal.append_learned(&learned) else {
+        let Some(position) = journal.append_learned(&learned).filter(|_| are_all) else {
             return cluster.with(|membership| membership.missed(clock::moment()));
         };
         // The peer may forget it then, for good.
-        journal.wait_on_disk(position).await;
+        let written = if left > 0 { journal.appended() } else { position };
+        journal.wait_on_disk(written).await;
         cluster.with(|membership| membership.learned(from, page.len()));
         self.tell_conflicts(conflicts);
     }

@@ -77,7 +77,8 @@ fn decide(
         Unresolved::Unable("The books of this instance cannot be read: its log says why.")
     })?;
     let (held, is_home) = (dispatcher.held(id), node.cluster.is_home(id));
-    let standing = Standing { story, held, is_home, last };
+    let is_paired = node.cluster.peer().is_some();
+    let standing = Standing { story, held, is_home, is_paired, last };
     resolution::decide(action, &standing).map_err(Unresolved::Conflict)
 }
 
@@ -118,6 +119,7 @@ fn carry_out(node: &Node, dispatcher: &mut Dispatcher, id: PaymentId, action: Ac
             false
         }
         Action::Settled { .. } | Action::Cancelled => dispatcher.let_go(id),
+        Action::Elsewhere => false,
     };
     if is_over {
         node.payments.queue.release(1);

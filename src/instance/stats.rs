@@ -30,7 +30,7 @@ pub struct Stats {
     /// Payments that no processor will take, or one holds under another amount.
     pub rejected: AtomicU64,
     /// By what was decided, see [`Action::index`].
-    pub resolved: [AtomicU64; 4],
+    pub resolved: [AtomicU64; Action::NAMES.len()],
     /// Payments accepted in place of the peer and given to it when it was back.
     pub handed_over: AtomicU64,
     /// Payments that both instances accepted, with two amounts: seen when guests are given to their
@@ -178,7 +178,7 @@ impl Stats {
             write_counters(out, name, help, &[(&[], load(counter))]);
         }
         let resolved = Action::NAMES.map(|name| [("as", name)]);
-        let resolved: [(&[(&str, &str)], u64); 4] =
+        let resolved: [(&[(&str, &str)], u64); Action::NAMES.len()] =
             std::array::from_fn(|index| (&resolved[index][..], load(&self.resolved[index])));
         let help = "Payments that operators have decided about.";
         write_counters(out, "galo_resolved_total", help, &resolved);

@@ -26,8 +26,12 @@ pub struct Whereabouts {
 impl Whereabouts {
     /// So many accepted payments are nowhere; below 0, so many are somewhere that nobody accepted.
     pub fn missing(&self) -> i64 {
-        let over = self.default + self.fallback + self.rejected + self.cancelled;
-        self.accepted - self.on_their_way - over
+        self.accepted - self.on_their_way - self.over()
+    }
+
+    /// So many are settled, or were ended otherwise.
+    pub fn over(&self) -> i64 {
+        self.default + self.fallback + self.rejected + self.cancelled
     }
 
     pub fn plus(&self, other: &Whereabouts) -> Whereabouts {

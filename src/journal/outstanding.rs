@@ -93,7 +93,7 @@ impl Outstanding {
                     payment.attempt = None;
                 }
             }
-            Action::Settled { .. } | Action::Cancelled => self.leave(id),
+            Action::Settled { .. } | Action::Cancelled | Action::Elsewhere => self.leave(id),
         }
     }
 

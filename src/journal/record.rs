@@ -33,7 +33,7 @@
 //!                           accepted at in seconds since 1970 4 (0: not known)
 //!   13  Told            24  id 16
 //!   14  Resolved   64…384  see `resolved.rs`; the detail is 0 retry, 1 settled, 2 not booked,
-//!                           3 cancelled; 16 besides if the fallback is named
+//!                           3 cancelled, 4 elsewhere; 16 besides if the fallback is named
 //!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
 //! 65…127 kept for the ledger
 //! ```
@@ -552,7 +552,8 @@ mod tests {
             Action::Settled { processor, requested_at },
             Action::NotBooked { processor, requested_at },
             Action::Cancelled,
-        ][(amount.0 & 3) as usize];
+            Action::Elsewhere,
+        ][(amount.0 as u64 % 5) as usize];
         let by = "ä".repeat(1 + (amount.0 as usize >> 2) % (BY_BYTES_MAX / 2)).into();
         let reason = "r".repeat(1 + at.0 as usize % REASON_BYTES_MAX).into();
         Resolution { id, amount, accepted_at: at, action, at, by, reason }
@@ -573,6 +574,7 @@ mod tests {
         refused(0, (0, 0));
         refused(0x31, (0, 0));
         refused(detail | 4, (0, 0));
+        refused(5, (0, 0));
         for change in [(48, 0), (49, 0), (48, 65), (48, 1), (49, 255), (50, b'\n'), (63, 1)] {
             refused(detail, change);
         }

@@ -89,6 +89,7 @@ pub fn detail_of(action: Action) -> u8 {
         Action::Settled { .. } => 1,
         Action::NotBooked { .. } => 2,
         Action::Cancelled => 3,
+        Action::Elsewhere => 4,
     };
     number | action.names().map_or(0, |(processor, _)| (processor as u8) << 4)
 }
@@ -101,6 +102,7 @@ fn action_of(detail: u8, requested_at: Timestamp) -> Option<Action> {
         1 => Some(Action::Settled { processor, requested_at }),
         2 => Some(Action::NotBooked { processor, requested_at }),
         3 if names_nothing => Some(Action::Cancelled),
+        4 if names_nothing => Some(Action::Elsewhere),
         _ => None,
     }
 }

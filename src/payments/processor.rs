@@ -88,13 +88,13 @@ pub fn write_health(out: &mut Vec<u8>, host: &str) {
 /// in a pair to the millisecond that tells who asked.
 pub fn requested_at(payment: &Payment, at: Timestamp, paired: bool) -> Timestamp {
     let at = at.max(payment.accepted_at);
-    let is_off = paired && !is_of_its_instance(at, payment);
+    let is_off = paired && !is_of_its_instance(at, payment.guest);
     Timestamp(at.0 + i64::from(is_off))
 }
 
 /// In a pair: whether a payment is booked under such a time by this instance, and not by the other.
-fn is_of_its_instance(at: Timestamp, payment: &Payment) -> bool {
-    (at.0.rem_euclid(2) == 1) == payment.guest
+pub fn is_of_its_instance(at: Timestamp, guest: bool) -> bool {
+    (at.0.rem_euclid(2) == 1) == guest
 }
 
 /// The contest's answer to a payment that is booked.
@@ -179,7 +179,7 @@ fn read_booking(body: &[u8], attempt: &Attempt, paired: bool) -> Option<Outcome>
 fn is_ours(at: Timestamp, attempt: &Attempt, paired: bool) -> bool {
     let payment = &attempt.payment;
     at == attempt.requested_at
-        || (at >= payment.accepted_at && (!paired || is_of_its_instance(at, payment)))
+        || (at >= payment.accepted_at && (!paired || is_of_its_instance(at, payment.guest)))
 }
 
 /// A time as the processors write it: theirs comes from a column without a zone, which is UTC.

@@ -31,6 +31,8 @@ pub enum Action {
     NotBooked { processor: Processor, requested_at: Timestamp },
     /// It is over, and will not be paid.
     Cancelled,
+    /// The other instance turns out to drive what was rejected here: it decides. No operator says so.
+    Elsewhere,
 }
 
 impl Action {
@@ -40,7 +42,7 @@ impl Action {
     }
 
     /// All words, and where each of them stands among these.
-    pub const NAMES: [&str; 4] = ["retry", "settled", "notBooked", "cancelled"];
+    pub const NAMES: [&str; 5] = ["retry", "settled", "notBooked", "cancelled", "elsewhere"];
 
     /// An index into arrays kept per action.
     pub fn index(self) -> usize {
@@ -49,6 +51,7 @@ impl Action {
             Action::Settled { .. } => 1,
             Action::NotBooked { .. } => 2,
             Action::Cancelled => 3,
+            Action::Elsewhere => 4,
         }
     }
 
@@ -57,7 +60,7 @@ impl Action {
         match self {
             Action::Settled { processor, requested_at }
             | Action::NotBooked { processor, requested_at } => Some((processor, requested_at)),
-            Action::Retry | Action::Cancelled => None,
+            Action::Retry | Action::Cancelled | Action::Elsewhere => None,
         }
     }
 
@@ -98,6 +101,13 @@ pub struct Resolution {
 }
 
 impl Resolution {
+    /// Of a payment that was rejected here, and that the other instance drives.
+    pub fn elsewhere(rejection: &Rejection, at: Timestamp) -> Resolution {
+        let Rejection { id, amount, accepted_at, .. } = *rejection;
+        let (by, reason) = ("galo".into(), "the other instance drives it".into());
+        Resolution { id, amount, accepted_at, action: Action::Elsewhere, at, by, reason }
+    }
+
     /// What counts from now on, if anything new does.
     pub fn settlement(&self) -> Option<Settlement> {
         let Action::Settled { processor, requested_at } = self.action else { return None };
@@ -203,8 +213,27 @@ pub struct Standing<'a> {
     pub held: Held,
     /// Whether this instance is its home.
     pub is_home: bool,
+    /// Whether there is another one.
+    pub is_paired: bool,
     /// What was last decided about it.
     pub last: Option<&'a Resolution>,
+}
+
+impl Standing<'_> {
+    /// Of a pair each instance counts what was booked under its own milliseconds, or one booking
+    /// would be counted by both: see [`processor::is_of_its_instance`].
+    fn count_here(&self, requested_at: Timestamp) -> Result<(), &'static str> {
+        let is_ours = processor::is_of_its_instance(requested_at, !self.is_home);
+        match (self.is_paired && !is_ours, self.is_home) {
+            (false, _) => Ok(()),
+            (true, true) => Err("This requestedAt has an odd millisecond: the other instance has \
+                booked the payment, and counts it. What people have paid has an even one here."),
+            (true, false) => {
+                Err("This requestedAt has an even millisecond: the payment's home has \
+                booked it, and counts it. What people have paid has an odd one here.")
+            }
+        }
+    }
 }
 
 /// What is to be done.
@@ -241,13 +270,13 @@ fn of_story(action: Action, standing: &Standing<'_>) -> Result<Verdict, &'static
             admin door of the other instance."),
         Some(Story::Cancelled { .. }) => Err("The payment is cancelled."),
         Some(Story::Settled(line)) => of_settled(action, line.settlement),
-        Some(Story::Rejected(rejection)) => of_rejected(action, &rejection, standing.is_home),
+        Some(Story::Rejected(rejection)) => of_rejected(action, &rejection, standing),
         Some(Story::Waiting { amount, accepted_at, .. }) => {
             of_waiting(action, standing)?;
             Ok(Verdict::Resolve { amount, accepted_at })
         }
         Some(Story::InDoubt { amount, accepted_at, processor, requested_at, .. }) => {
-            of_doubt(action, standing.held, (processor, requested_at), accepted_at)?;
+            of_doubt(action, standing, (processor, requested_at), accepted_at)?;
             Ok(Verdict::Resolve { amount, accepted_at })
         }
     }
@@ -265,22 +294,28 @@ fn of_settled(action: Action, settlement: Settlement) -> Result<Verdict, &'stati
 fn of_rejected(
     action: Action,
     rejection: &Rejection,
-    is_home: bool,
+    standing: &Standing<'_>,
 ) -> Result<Verdict, &'static str> {
     let Rejection { amount, accepted_at, .. } = *rejection;
     match (action, rejection.reason()) {
-        (Action::NotBooked { .. }, _) => {
+        (Action::NotBooked { .. } | Action::Elsewhere, _) => {
             Err("The payment is rejected: no attempt of it is in doubt.")
         }
         (Action::Retry, Reason::OtherAmount(_)) => Err("A processor holds the payment under \
             another amount: it is not sent again. It can be cancelled."),
-        (Action::Retry, Reason::Refused) if !is_home => Err("The payment was taken over from the \
-            other instance, which has written it off: it is not sent again. It can be cancelled."),
+        (Action::Retry, Reason::Refused) if !standing.is_home => {
+            Err("The payment was taken over from the \
+            other instance, which has written it off: it is not sent again. It can be cancelled.")
+        }
         (Action::Settled { processor, .. }, Reason::OtherAmount(holder)) if processor == holder => {
             Err("This processor holds the payment under another amount, which cannot be counted. \
                  It can be cancelled.")
         }
         (Action::Settled { requested_at, .. }, _) if requested_at < accepted_at => Err(TOO_EARLY),
+        (Action::Settled { requested_at, .. }, _) => {
+            standing.count_here(requested_at)?;
+            Ok(Verdict::Resolve { amount, accepted_at })
+        }
         _ => Ok(Verdict::Resolve { amount, accepted_at }),
     }
 }
@@ -305,11 +340,11 @@ const UNDER_WAY: &str =
 
 fn of_doubt(
     action: Action,
-    held: Held,
+    standing: &Standing<'_>,
     attempt: (Processor, Timestamp),
     accepted_at: Timestamp,
 ) -> Result<(), &'static str> {
-    match held {
+    match standing.held {
         Held::InDoubt => {}
         Held::Disowned | Held::Nowhere => return Err(ELSEWHERE),
         Held::Posted | Held::Free => return Err(UNDER_WAY),
@@ -319,15 +354,18 @@ fn of_doubt(
             Err("The attempt in doubt is at the other processor.")
         }
         Action::Settled { requested_at, .. } if requested_at < accepted_at => Err(TOO_EARLY),
-        Action::Settled { .. } => Ok(()),
+        Action::Settled { requested_at, .. } if requested_at == attempt.1 => Ok(()),
+        Action::Settled { requested_at, .. } => standing.count_here(requested_at),
         Action::NotBooked { processor, requested_at } if (processor, requested_at) == attempt => {
             Ok(())
         }
         Action::NotBooked { .. } => {
             Err("The attempt in doubt is another one: its processor and requestedAt must be named.")
         }
-        Action::Retry | Action::Cancelled => Err("The payment is in doubt: say first whether its \
-            attempt is settled or not booked."),
+        Action::Retry | Action::Cancelled | Action::Elsewhere => {
+            Err("The payment is in doubt: say first whether its \
+            attempt is settled or not booked.")
+        }
     }
 }
 

@@ -354,3 +354,44 @@ fn without_a_journal_nothing_is_resolved() {
     let answer = admin.resolve(&id(1), &decided("cancelled"));
     assert_eq!(answer.status, 501, "{answer:?}");
 }
+
+/// While the two were cut apart one rejected what the other one took over: that one decides then, and
+/// nothing is retried here that it may be paying.
+#[test]
+fn what_the_other_instance_drives_is_not_retried_here() {
+    let mut processors = Processor::both();
+    processors.iter_mut().for_each(|processor| processor.set_failing(true));
+    let scratch = Scratch::new();
+    let data = ["1", "2"].map(|name| scratch.join(name));
+    // Its home is the second.
+    write_rejected(&data[1], [1]);
+    let options = Options::new(Durability::Process, 100, 100);
+    let (journal, _) = Journal::open(Path::new(&data[0]), options).unwrap();
+    let (payment, amount) = (PaymentId::parse(id(1).as_bytes()).unwrap(), Cents(1990));
+    journal.append_accepted(payment, amount, Timestamp(1_700_000_000_000)).unwrap();
+    journal.append_adopted(&[(payment, amount)]).unwrap();
+    journal.flush();
+    drop(journal);
+
+    let admins = ["a", "b"].map(|name| Admin::new(&scratch, name));
+    let doors = admins.each_ref().map(|admin| admin.address.to_string());
+    let args = [0, 1].map(|index: usize| admins[index].args(&doors[index], &data[index]));
+    let args = args.each_ref().map(Vec::as_slice);
+    let mut instances = pair_with(addresses(&processors), args);
+    let home = &admins[1];
+    for _ in 0..2 {
+        wait_until("its home knows", || home.listed("rejected").is_empty());
+        home.assert_refused(&id(1), &decided("retry"), "the other instance drives it");
+        assert_balanced(home, 0, 0);
+        let state = admins[0].state(&id(1));
+        assert!(["waiting", "inDoubt"].contains(&&state[..]), "{state}");
+        instances[1].kill();
+        instances[1].start_again();
+        see_each_other(&instances);
+    }
+    processors.iter_mut().for_each(|processor| processor.set_failing(false));
+    wait_until("it is paid", || home.state(&id(1)) == "settled");
+    let books = processors.each_mut().map(|processor| processor.books().len());
+    assert_eq!(books[0] + books[1], 1);
+    instances.iter().for_each(Instance::assert_balanced);
+}

@@ -31,6 +31,7 @@ mod agenda;
 mod journal;
 mod judge;
 mod life;
+mod operator;
 mod processors;
 mod requests;
 mod tale;
@@ -47,6 +48,8 @@ const BOOKS_WITHIN: u64 = 3 * SECOND;
 const _: () = assert!(BOOKS_WITHIN as u128 <= ADOPT_AFTER.as_micros() / 2);
 /// The weather lasts so long …
 const STORM: u64 = 40 * SECOND;
+/// … or, if there is an operator, so long.
+const STORM_WITH_OPERATOR: u64 = 180 * SECOND;
 /// … and so long after it everything must have come right. Rejections take longest.
 const CALM: u64 = 240 * SECOND;
 /// How often a dispatcher with something to do is asked: in a storm, and when it has long been over
@@ -96,6 +99,10 @@ enum LeftOut {
     Told,
     /// … or when its home has, although it is not over.
     Over,
+    /// What the other instance turns out to drive stays with what was rejected here, and is retried …
+    Elsewhere,
+    /// … and what is settled by hand is not looked at for whose booking it is.
+    Whose,
     /// Totals are told before it is known what became of what an earlier process had sent.
     Unknown,
     /// The rules of before, with which payments were paid twice on the real binary: no lease, only
@@ -106,7 +113,7 @@ enum LeftOut {
 
 impl LeftOut {
     /// Each of which something is missed without.
-    const RULES: [LeftOut; 16] = [
+    const RULES: [LeftOut; 18] = [
         LeftOut::Lease,
         LeftOut::EveryLease,
         LeftOut::Verify,
@@ -122,6 +129,8 @@ impl LeftOut {
         LeftOut::Unwritten,
         LeftOut::Told,
         LeftOut::Over,
+        LeftOut::Elsewhere,
+        LeftOut::Whose,
         LeftOut::Unknown,
     ];
 
@@ -139,6 +148,7 @@ impl LeftOut {
                 matches!(wrong, Wrong::Lost(_))
             }
             LeftOut::Purge => matches!(wrong, Wrong::Back(_)),
+            LeftOut::Whose => matches!(wrong, Wrong::Counted(_)),
             LeftOut::Unknown => matches!(wrong, Wrong::Untold(_)),
             _ => matches!(wrong, Wrong::Twice(_)),
         }
@@ -205,6 +215,10 @@ struct Ids(u64);
 impl Ids {
     fn contains(self, id: PaymentId) -> bool {
         self.0 >> number(id) & 1 == 1
+    }
+
+    fn remove(&mut self, id: PaymentId) {
+        self.0 &= !(1 << number(id));
     }
 
     /// Whether it is new.
@@ -306,6 +320,8 @@ enum What {
     Weather,
     /// Somebody wants the totals.
     Audit,
+    /// Somebody looks after what was rejected.
+    Operator,
 }
 
 impl What {
@@ -412,6 +428,11 @@ impl Simulation {
         let mut climate = Climate::draw(&mut random);
         climate.has_copies |= left_out.is_about_copies();
         climate.has_full_disks |= left_out == LeftOut::Unwritten;
+        // Numbers of their own, so that the other histories stay what they were.
+        let mut own = Random(!seed);
+        if matches!(left_out, LeftOut::Elsewhere | LeftOut::Whose) || own.chance(30) {
+            climate.employ_operator(&mut own);
+        }
         Simulation {
             now: SECOND,
             left_out,
@@ -421,7 +442,7 @@ impl Simulation {
             business: 0,
             sequence: 0,
             members: [member(1), member(2)],
-            processors: Processors::new(climate.fails, climate.poison),
+            processors: Processors::new(climate.fails, climate.poison, climate.lifted_at),
             cut: [false; 2],
             is_calm: false,
             look_at: 0,
@@ -462,12 +483,12 @@ impl Simulation {
         self.plan();
         while let Some((time, event)) = self.agenda.pop() {
             self.business -= usize::from(event.what.is_business());
-            if time > SECOND + STORM && !self.is_calm {
+            if time > SECOND + self.climate.storm && !self.is_calm {
                 self.is_calm = true;
-                self.now = SECOND + STORM;
+                self.now = SECOND + self.climate.storm;
                 self.clear_up();
             }
-            if time > SECOND + STORM + CALM || self.wrong.is_some() {
+            if time > SECOND + self.climate.storm + CALM || self.wrong.is_some() {
                 break;
             }
             self.now = time;
@@ -525,6 +546,7 @@ impl Simulation {
                 }
             }
             What::Client(number) => self.client(index, number),
+            What::Operator => self.operate(index),
             What::Question(number, asked) => self.question(index, number, asked),
             What::Answer(number, reply) => self.answer(index, number, reply),
             What::AdoptionIsSafe(batch) => self.adopted(index, &batch),

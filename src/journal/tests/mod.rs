@@ -187,7 +187,7 @@ impl Model {
                         self.attempts.insert(id, Attempts(0));
                     }
                     Action::NotBooked { .. } => self.open.get_mut(&id).unwrap().2 = None,
-                    Action::Settled { .. } | Action::Cancelled => {
+                    Action::Settled { .. } | Action::Cancelled | Action::Elsewhere => {
                         self.open.remove(&id);
                         self.attempts.remove(&id);
                     }
@@ -223,7 +223,7 @@ impl Model {
             let id = self.rejected[random.below(self.rejected.len())].id;
             let (processor, requested_at) = (Processor::Default, Timestamp(3));
             let settled = Action::Settled { processor, requested_at };
-            let action = [Action::Retry, Action::Retry, Action::Cancelled, settled];
+            let action = [Action::Retry, Action::Elsewhere, Action::Cancelled, settled];
             return Some(Step::Resolve(id, action[random.below(4)]));
         }
         let (id, (_, _, attempt)) = self.open.iter().nth(random.below(self.open.len().max(1)))?;

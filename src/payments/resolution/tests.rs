@@ -120,7 +120,7 @@ fn what_may_be_decided_depends_on_how_things_stand() {
         (Some(in_doubt), Nowhere, true, ""),
     ];
     for (story, held, is_home, possible) in cases {
-        let standing = Standing { story, held, is_home, last: None };
+        let standing = Standing { story, held, is_home, is_paired: false, last: None };
         let may = |(_, action): &(&str, Action)| decide(*action, &standing).is_ok();
         let found: Vec<&str> = all.iter().filter(|it| may(it)).map(|(name, _)| *name).collect();
         assert_eq!(found.join(" "), possible, "{standing:?}");
@@ -147,7 +147,13 @@ fn what_was_decided_before_is_not_done_again() {
                 Held::InDoubt,
             ),
         };
-        let standing = Standing { story: Some(story), held, is_home: true, last: Some(&last) };
+        let standing = Standing {
+            story: Some(story),
+            held,
+            is_home: true,
+            is_paired: false,
+            last: Some(&last),
+        };
         assert_eq!(decide(action, &standing), Ok(Verdict::Repeated), "{action:?}");
         let other = settled_at(Processor::Fallback, EARLIER);
         assert!(decide(other, &standing).is_err(), "{action:?}");
@@ -157,10 +163,43 @@ fn what_was_decided_before_is_not_done_again() {
     let settlement = Settlement { processor, amount, requested_at };
     let line = Line { id: Some(id), settlement, attempts: Attempts(1) };
     let story = Some(Story::Settled(line));
-    let standing = Standing { story, held: Held::Nowhere, is_home: true, last: None };
+    let standing =
+        Standing { story, held: Held::Nowhere, is_home: true, is_paired: false, last: None };
     let action = settled_at(processor, requested_at);
     assert_eq!(decide(action, &standing), Ok(Verdict::Note { amount }));
     let last = Resolution { id, amount, accepted_at, action, at, by, reason };
     let standing = Standing { last: Some(&last), ..standing };
     assert_eq!(decide(action, &standing), Ok(Verdict::Repeated));
+}
+
+/// One booking is counted by one of two instances, whichever of them is told of it.
+#[test]
+fn of_a_pair_each_counts_what_was_booked_under_its_own_milliseconds() {
+    let (id, amount, processor) = (PaymentId(1), Cents(5), Processor::Default);
+    let (even, odd) = (Timestamp(AT.0 & !1), Timestamp(AT.0 | 1));
+    let rejection = Rejection { id, amount, statuses: [400; 2], accepted_at: EARLIER };
+    let rejected = (Story::Rejected(rejection), Held::Nowhere);
+    for (requested_at, is_home, is_paired, may_be) in [
+        (even, true, true, true),
+        (odd, true, true, false),
+        (even, false, true, false),
+        (odd, false, true, true),
+        (odd, true, false, true),
+    ] {
+        let attempts = Attempts(1);
+        let accepted_at = EARLIER;
+        let attempted = Timestamp(requested_at.0 - 20);
+        let doubt =
+            Story::InDoubt { amount, accepted_at, processor, requested_at: attempted, attempts };
+        for (story, held) in [rejected, (doubt, Held::InDoubt)] {
+            let standing = Standing { story: Some(story), held, is_home, is_paired, last: None };
+            let decided = decide(settled_at(processor, requested_at), &standing);
+            assert_eq!(decided.is_ok(), may_be, "{standing:?}: {decided:?}");
+        }
+        // What was sent before there was a pair is known by its very time.
+        let doubt = Story::InDoubt { amount, accepted_at, processor, requested_at, attempts };
+        let (story, held) = (Some(doubt), Held::InDoubt);
+        let standing = Standing { story, held, is_home, is_paired, last: None };
+        assert!(decide(settled_at(processor, requested_at), &standing).is_ok());
+    }
 }

@@ -17,6 +17,10 @@ pub enum Kept {
     Settled(PaymentId, Processor, Timestamp),
     Foreign(PaymentId),
     Rejected(PaymentId),
+    /// What was rejected is sent again, as if it had just been accepted then.
+    Retried(PaymentId, Timestamp),
+    /// What was rejected is driven by the other instance.
+    Elsewhere(PaymentId),
     /// Handed over, or learned.
     Forwarded(PaymentId),
     Adopted(PaymentId),
@@ -35,6 +39,8 @@ impl Kept {
             | Kept::Settled(id, ..)
             | Kept::Foreign(id)
             | Kept::Rejected(id)
+            | Kept::Retried(id, _)
+            | Kept::Elsewhere(id)
             | Kept::Forwarded(id)
             | Kept::Adopted(id) => Some(id),
             Kept::Told(_) | Kept::Purged => None,
@@ -60,6 +66,8 @@ pub struct Replay {
     pub open: Vec<Open>,
     pub adopted: Vec<PaymentId>,
     pub counted: Vec<Counted>,
+    /// Listed as rejected, with when they were accepted.
+    pub rejected: Vec<(PaymentId, Timestamp)>,
 }
 
 impl Replay {
@@ -79,9 +87,20 @@ impl Replay {
             Kept::Released(id) => self.attempt(id, None),
             Kept::Settled(id, processor, at) => {
                 self.counted.push((id, processor, at));
+                self.rejected.retain(|it| it.0 != id);
                 self.over(id);
             }
-            Kept::Foreign(id) | Kept::Rejected(id) => self.over(id),
+            Kept::Foreign(id) => self.over(id),
+            Kept::Rejected(id) => {
+                let open = self.open.iter().find(|open| open.id == id);
+                self.rejected.extend(open.map(|open| (id, open.accepted_at)));
+                self.over(id);
+            }
+            Kept::Retried(id, accepted_at) => {
+                self.rejected.retain(|it| it.0 != id);
+                self.open.push(Open { id, accepted_at, attempt: None });
+            }
+            Kept::Elsewhere(id) => self.rejected.retain(|it| it.0 != id),
             Kept::Forwarded(id) => {
                 self.ids.insert(id);
                 self.over(id);

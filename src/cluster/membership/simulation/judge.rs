@@ -20,7 +20,7 @@ impl Simulation {
             return self.business == 0;
         }
         // All that was sent in the storm is decided.
-        if self.now < self.look_at.max(SECOND + STORM + BOOKS_WITHIN + SECOND) {
+        if self.now < self.look_at.max(SECOND + self.climate.storm + BOOKS_WITHIN + SECOND) {
             return false;
         }
         self.look_at = self.now + SECOND / 2;
@@ -33,7 +33,7 @@ impl Simulation {
     /// Nobody can end it, or it would take too long to play.
     pub fn stays_for_ever(&self, index: usize, open: &Open) -> bool {
         let Climate { fails, waits_for_rejection, .. } = self.climate;
-        if self.processors.poison.contains(open.id) {
+        if self.processors.is_poison(open.id, self.now) {
             return !waits_for_rejection || fails.is_some();
         }
         let is_guest = home_of(open.id.0) != self.members[index].instance;
@@ -94,8 +94,12 @@ impl Simulation {
         };
         let was_adopted =
             |id| self.members.iter().any(|member| member.journal.contains(&Kept::Adopted(id)));
-        // People may pay by hand what is listed as rejected.
-        if let Some(both) = booked.iter().find(|it| self.rejected.contains(it.0)) {
+        // People may pay by hand what is listed as rejected. If it was refused only for a while, two that
+        // are cut apart may end it differently, which nobody can help.
+        let is_refused_for_good = self.climate.lifted_at.is_none();
+        if let Some(both) =
+            booked.iter().find(|it| is_refused_for_good && self.rejected.contains(it.0))
+        {
             return Some(Wrong::Rejected(both.0));
         }
         for booking in &booked {
@@ -124,11 +128,16 @@ impl Simulation {
                 open.iter().any(|open| open.id == id && self.stays_for_ever(index, open))
             })
         };
+        // One was retried, and is rejected by the other instance still.
+        let listed = self.members.iter().flat_map(|member| Replay::of(&member.journal).rejected);
+        let listed: Vec<PaymentId> = listed.map(|it| it.0).collect();
+        let is_listed = |id: PaymentId| listed.contains(&id);
         let due = (0..IDS).map(id).filter(|id| is_judged(*id) && self.promised.contains(*id));
         let mut lost = due.filter(|id| {
             booked.iter().all(|booking| booking.0 != *id)
                 && !self.excused.contains(*id)
                 && !self.rejected.contains(*id)
+                && !is_listed(*id)
                 && !stays(*id)
         });
         lost.next().map(Wrong::Lost)

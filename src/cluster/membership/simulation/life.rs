@@ -137,7 +137,7 @@ impl Simulation {
     /// Plans the next run.
     pub fn sleep(&mut self, index: usize) {
         let now = Moment(self.now);
-        let poll = if self.now > STORM + 10 * SECOND { POLL_LATE } else { POLL };
+        let poll = if self.now > self.climate.storm + 10 * SECOND { POLL_LATE } else { POLL };
         let Some(process) = &mut self.members[index].process else { return };
         let mut wakes_at = match &process.asking {
             Some((.., until)) => *until,

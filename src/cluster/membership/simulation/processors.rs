@@ -33,7 +33,9 @@ pub struct Processors {
     pub odd: [bool; 2],
     fails: Option<Fails>,
     /// Refused by both, and never booked.
-    pub poison: Ids,
+    poison: Ids,
+    /// Until then.
+    lifted_at: Option<u64>,
     held: [Vec<Booking>; 2],
     /// Answers that may have been taken for a refusal of the payment.
     refusals: [[u8; IDS as usize]; 2],
@@ -48,9 +50,9 @@ pub struct Reaction {
 }
 
 impl Processors {
-    pub fn new(fails: Option<Fails>, poison: Ids) -> Processors {
+    pub fn new(fails: Option<Fails>, poison: Ids, lifted_at: Option<u64>) -> Processors {
         let (held, refusals) = (Default::default(), [[0; IDS as usize]; 2]);
-        Processors { down: [false; 2], odd: [false; 2], fails, poison, held, refusals }
+        Processors { down: [false; 2], odd: [false; 2], fails, poison, lifted_at, held, refusals }
     }
 
     /// A request has come. What it leads to does within `left` microseconds.
@@ -70,7 +72,7 @@ impl Processors {
         }
         let is_odd = self.odd[attempt.processor as usize] && random.chance(2);
         match (start.question, is_odd) {
-            (Question::Pay, true) => self.pay_oddly(attempt, left, random),
+            (Question::Pay, true) => self.pay_oddly(attempt, now, left, random),
             (Question::Pay, false) => self.pay(attempt, now),
             (Question::Look, true) => {
                 let outcome = look_oddly(attempt, random);
@@ -122,6 +124,11 @@ impl Processors {
             || (has_enough(cheaper) && (payment.guest || has_enough(cheaper.other())))
     }
 
+    /// Whether it is refused whenever it is sent.
+    pub fn is_poison(&self, id: PaymentId, now: u64) -> bool {
+        self.poison.contains(id) && self.lifted_at.is_none_or(|lifted_at| now < lifted_at)
+    }
+
     fn is_down(&self, processor: Processor, now: u64) -> bool {
         self.down[processor as usize]
             || match self.fails {
@@ -139,14 +146,20 @@ impl Processors {
         if self.find(attempt.processor, id).is_some() {
             return self.say(attempt, 422, "{}", None);
         }
-        if self.poison.contains(id) {
+        if self.is_poison(id, now) {
             return self.say(attempt, [400, 401, 404, 422][number(id) % 4], "{}", None);
         }
         self.say(attempt, 200, r#"{"message":"payment processed successfully"}"#, Some(0))
     }
 
-    fn pay_oddly(&mut self, attempt: &Attempt, left: u64, random: &mut Random) -> Reaction {
-        let is_poison = self.poison.contains(attempt.payment.id);
+    fn pay_oddly(
+        &mut self,
+        attempt: &Attempt,
+        now: u64,
+        left: u64,
+        random: &mut Random,
+    ) -> Reaction {
+        let is_poison = self.is_poison(attempt.payment.id, now);
         let books_in = match random.below(4) {
             _ if is_poison => None,
             0 => Some(0),

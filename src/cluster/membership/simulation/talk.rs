@@ -156,6 +156,13 @@ impl Simulation {
             return process.membership.missed(Moment(self.now));
         }
         process.membership.learned(from, page.len());
+        if self.left_out != LeftOut::Elsewhere && self.climate.lifted_at.is_some() {
+            let listed = Replay::of(&self.members[index].journal).rejected;
+            let listed = listed.into_iter().map(|it| it.0);
+            for id in listed.filter(|id| page.iter().any(|it| it.0 == *id)) {
+                self.write(index, Kept::Elsewhere(id));
+            }
+        }
         page.iter().for_each(|(id, _)| self.tell(Tale::Learns(index, *id)));
         if is_written {
             learned.into_iter().for_each(|(id, _)| self.write(index, Kept::Forwarded(id)));

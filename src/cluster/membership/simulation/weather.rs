@@ -2,7 +2,10 @@
 
 use super::processors::Fails;
 use super::tale::Tale;
-use super::{Disk, Event, GENERATION, Ids, MS, Random, SECOND, STORM, Simulation, What, id};
+use super::{
+    Disk, Event, GENERATION, Ids, MS, Random, SECOND, STORM, STORM_WITH_OPERATOR, Simulation, What,
+    id,
+};
 use crate::payments::Processor;
 
 /// What a history has beyond kills, stand-stills, cuts, outages and steps of the wall clocks.
@@ -29,6 +32,11 @@ pub struct Climate {
     pub waits_for_rejection: bool,
     /// Misfortunes seldom come singly: half of what happens does within a little while of these.
     bad_times: [u64; 3],
+    /// The weather lasts so long.
+    pub storm: u64,
+    /// From then on processors take what they have refused, and an operator looks after what was
+    /// rejected. `None`: there is none.
+    pub lifted_at: Option<u64>,
 }
 
 impl Climate {
@@ -58,11 +66,27 @@ impl Climate {
             poison,
             waits_for_rejection: random.chance(6),
             bad_times: [0; 3].map(|_| random.below(STORM - BAD_WHILE)),
+            storm: STORM,
+            lifted_at: None,
         }
+    }
+
+    /// An operator looks after what is rejected; refused for a while only, or nothing could come of
+    /// it. Takes long: the storm has to last until something is rejected.
+    pub fn employ_operator(&mut self, random: &mut Random) {
+        let number = random.below(self.ids);
+        self.poison.insert(id(number));
+        (self.fails, self.has_copies, self.is_purged) = (None, false, false);
+        self.waits_for_rejection = true;
+        self.storm = STORM_WITH_OPERATOR;
+        self.lifted_at = Some(STORM + random.below(STORM_WITH_OPERATOR - STORM));
+        self.bad_times = [0; 3].map(|_| random.below(self.storm - BAD_WHILE));
     }
 }
 
 const BAD_WHILE: u64 = 3 * SECOND;
+/// So often an operator looks.
+const OPERATIONS: u64 = 24;
 
 impl Simulation {
     /// Some time in the storm.
@@ -71,7 +95,7 @@ impl Simulation {
         SECOND
             + match self.random.chance(2) {
                 true => bad_time + self.random.below(BAD_WHILE),
-                false => self.random.below(STORM),
+                false => self.random.below(self.climate.storm),
             }
     }
 
@@ -92,9 +116,17 @@ impl Simulation {
             let (time, member) = (STORM / 4 + self.random.below(STORM / 2), self.random.below(2));
             self.at(time, Event::of(member as usize, What::Purge));
         }
-        for _ in 0..self.random.below(12) {
+        let changes = 12 * climate.storm / STORM;
+        for _ in 0..self.random.below(changes) {
             let time = self.some_time();
             self.at(time, Event::of(0, What::Weather));
+        }
+        if climate.lifted_at.is_some() {
+            for _ in 0..OPERATIONS {
+                let time = STORM + self.random.below(climate.storm);
+                let member = self.random.below(2) as usize;
+                self.at(time, Event::of(member, What::Operator));
+            }
         }
         for _ in 0..self.random.below(4) {
             let time = self.some_time();
