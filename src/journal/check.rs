@@ -266,8 +266,13 @@ fn check_whole(
     writeln!(out, "ids: {}", replay.ids.len())?;
     let (count, entries) = (replay.accounts.len(), entries_of(&replay.accounts));
     writeln!(out, "accounts: {count}, {entries} entries, {} with a key", replay.keys.len())?;
-    for name in &replay.listing.leftovers {
+    let rewritten = replay.listing.rewritten.iter().map(|number| Kind::Segment.file_name(*number));
+    for name in replay.listing.leftovers.iter().cloned().chain(rewritten) {
         writeln!(out, "{name}: a leftover, the next start removes it")?;
+    }
+    let events = replay.listing.events.len();
+    if events > 0 {
+        writeln!(out, "kept for those who follow, and no part of it: {events} segments")?;
     }
     match &replay.torn {
         None => writeln!(out, "sound")?,

@@ -1,9 +1,10 @@
-//! What becomes of payments, as it is written: settlements and rejections in the order of one
-//! journal, from a place on. Reads only, and in no one's way.
+//! What becomes of payments, as it is written: settlements, rejections and what operators decide, in
+//! the order of one journal, from a place on. Reads only, and in no one's way.
 //!
 //! A file that is open stays readable when it is rewritten and removed. So one who follows holds the
 //! segment that is written to, and goes on to the next when this one has ended; a start closes the
-//! last segment and begins another, and is followed like that too.
+//! last segment and begins another, and is followed like that too. Segments that are rewritten may be
+//! kept for those who come later, under another name ([`events_name`]): for nothing else.
 //!
 //! The invariant: the place is behind an intact record, and every record before it has been told once.
 
@@ -12,7 +13,7 @@ use super::record::{Decoded, Record, Seed};
 use super::storage::{Storage, StoredFile};
 use super::{JournalError, Position};
 use crate::payments::event::Event;
-use crate::payments::resolution::{Action, Resolution};
+use crate::payments::resolution::Resolution;
 use crate::payments::{Line, Rejection};
 use std::io;
 use std::sync::Arc;
@@ -20,34 +21,60 @@ use std::sync::Arc;
 /// So much is read at once. Longer than any record.
 const CHUNK_BYTES: usize = 1 << 18;
 
-/// A payment that is over.
+/// What is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum Told {
     Settled(Line),
     Rejected(Rejection),
     /// By hand. What is settled by hand is settled before it is told who said so.
-    Cancelled(Arc<Resolution>),
+    Resolved(Arc<Resolution>),
+    /// All that was told before is void.
+    Purged,
 }
 
-impl Over {
+impl Told {
     /// What is told of an event, if anything is: the one place that says so.
-    fn of(event: &Event) -> Option<Over> {
+    fn of(event: &Event) -> Option<Told> {
         match *event {
-            Event::Resolved(ref it) if it.action == Action::Cancelled => {
-                Some(Over::Cancelled(it.clone()))
-            }
+            Event::Resolved(ref it) => Some(Told::Resolved(it.clone())),
             Event::Settled { id, settlement, attempts } => {
-                Some(Over::Settled(Line { id: Some(id), settlement, attempts }))
+                Some(Told::Settled(Line { id: Some(id), settlement, attempts }))
             }
-            Event::Rejected(rejection) => Some(Over::Rejected(rejection)),
+            Event::Rejected(rejection) => Some(Told::Rejected(rejection)),
+            Event::Purged => Some(Told::Purged),
             _ => None,
         }
     }
 }
 
+const EVENTS: &str = ".events";
+
+/// How a segment is called that is kept, though it has been rewritten, for those who follow.
+pub fn events_name(segment: u32) -> String {
+    format!("{segment:010}{EVENTS}")
+}
+
+/// The reverse of [`events_name`].
+pub fn segment_of_events(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(EVENTS)?.parse().ok()?;
+    (events_name(number) == name).then_some(number)
+}
+
+/// Where those begin who want all that is there.
+///
+/// # Errors
+/// If the directory cannot be listed.
+pub fn oldest(storage: &dyn Storage) -> io::Result<Option<Position>> {
+    let segment = |name: &String| match Kind::of_file_name(name) {
+        Some((Kind::Segment, number)) => Some(number),
+        _ => segment_of_events(name),
+    };
+    Ok(storage.names()?.iter().filter_map(segment).min().map(beginning))
+}
+
 /// See the module.
 pub struct Follower {
-    storage: Box<dyn Storage>,
+    storage: Arc<dyn Storage>,
     /// Behind the last record that was told.
     place: Position,
     /// The segment of that place, once it is there.
@@ -67,43 +94,65 @@ enum Next {
 impl Follower {
     /// From a place on whose segment is `file`, or is not there yet.
     pub fn new(
-        storage: Box<dyn Storage>,
+        storage: Arc<dyn Storage>,
         place: Position,
         file: Option<Arc<dyn StoredFile>>,
     ) -> Follower {
         Follower { storage, place, file, bytes: Vec::new() }
     }
 
+    /// Behind everything that was told.
+    pub fn place(&self) -> Position {
+        self.place
+    }
+
     /// Hands over what has been written since the last time. Blocking, for as long as there is more.
     ///
     /// # Errors
-    /// What `each` answers; if the journal cannot be read, or was purged, or a segment was rewritten
-    /// before it was read.
+    /// What `each` answers, and what it refused is told again the next time; if the journal cannot be
+    /// read; [`JournalError::Gone`] if a segment was rewritten before it was read.
     pub fn poll<E: From<JournalError>>(
         &mut self,
-        mut each: impl FnMut(Over) -> Result<(), E>,
+        mut each: impl FnMut(Position, Told) -> Result<(), E>,
     ) -> Result<(), E> {
-        loop {
-            if self.file.is_none() {
-                self.file = self.open()?;
+        while self.step(Position::LAST, &mut each)? {}
+        Ok(())
+    }
+
+    /// Hands over some of it, from a stretch of 256 KiB at most, which takes less than a millisecond:
+    /// what lies before `until`. False if there was nothing more.
+    ///
+    /// # Errors
+    /// As with [`Follower::poll`].
+    pub fn step<E: From<JournalError>>(
+        &mut self,
+        until: Position,
+        each: &mut impl FnMut(Position, Told) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        if self.place >= until {
+            return Ok(false);
+        }
+        if self.file.is_none() {
+            self.file = self.open()?;
+        }
+        let Some(file) = self.file.clone() else { return Ok(false) };
+        match self.read(&*file, until, each)? {
+            // A start makes an empty segment anew under the same number.
+            Next::Nothing if self.place.offset() == FILE_HEAD_BYTES => {
+                let anew = self.open();
+                // It may have been written, and rewritten, since it was read.
+                if !matches!(self.read(&*file, until, each)?, Next::Nothing) {
+                    return Ok(true);
+                }
+                self.file = anew?.or(self.file.take());
+                Ok(false)
             }
-            let Some(file) = self.file.clone() else { return Ok(()) };
-            match self.read(&*file, &mut each)? {
-                // A start makes an empty segment anew under the same number.
-                Next::Nothing if self.place.offset() == FILE_HEAD_BYTES => {
-                    let anew = self.open();
-                    // It may have been written, and rewritten, since it was read.
-                    if matches!(self.read(&*file, &mut each)?, Next::Nothing) {
-                        self.file = anew?.or(self.file.take());
-                        return Ok(());
-                    }
-                }
-                Next::Nothing => return Ok(()),
-                Next::More => {}
-                Next::Sealed => {
-                    self.file = None;
-                    self.place = beginning(self.place.segment() + 1);
-                }
+            Next::Nothing => Ok(false),
+            Next::More => Ok(true),
+            Next::Sealed => {
+                self.file = None;
+                self.place = beginning(self.place.segment() + 1);
+                Ok(true)
             }
         }
     }
@@ -112,11 +161,12 @@ impl Follower {
     fn open(&self) -> Result<Option<Arc<dyn StoredFile>>, JournalError> {
         let number = self.place.segment();
         let name = Kind::Segment.file_name(number);
-        let open = || match self.storage.open_to_read(&name) {
+        let open_one = |name: &str| match self.storage.open_to_read(name) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(JournalError::io("open", &name, error)),
+            Err(error) => Err(JournalError::io("open", name, error)),
         };
+        let open = || Ok(open_one(&name)?.or(open_one(&events_name(number))?));
         if let Some(file) = open()? {
             return Ok(Some(file));
         }
@@ -130,8 +180,7 @@ impl Follower {
             return Ok(None);
         }
         // It may have been made between the two looks.
-        let gone = "it was rewritten or purged before it was followed. Begin anew";
-        open()?.map(Some).ok_or_else(|| JournalError::io("follow", &name, io::Error::other(gone)))
+        open()?.map(Some).ok_or(JournalError::Gone { file: name })
     }
 
     /// One chunk from the place on. What is no whole record may become one: it is being written, or
@@ -139,7 +188,8 @@ impl Follower {
     fn read<E: From<JournalError>>(
         &mut self,
         file: &dyn StoredFile,
-        each: &mut impl FnMut(Over) -> Result<(), E>,
+        until: Position,
+        each: &mut impl FnMut(Position, Told) -> Result<(), E>,
     ) -> Result<Next, E> {
         let (number, begin) = (self.place.segment(), self.place.offset());
         let name = Kind::Segment.file_name(number);
@@ -152,7 +202,7 @@ impl Follower {
             result => result.map_err(unread)?,
         }
         let (seed, mut offset) = (Seed::of_segment(number), begin);
-        loop {
+        while self.place < until {
             let rest = &self.bytes[offset - begin..];
             let (record, length) = match Record::decode_at(seed, rest, offset) {
                 Decoded::Record { record, length } => (record, length),
@@ -162,18 +212,18 @@ impl Follower {
                     return Err(JournalError::UnknownKind { file: name, offset, kind }.into());
                 }
             };
+            let behind = Position::new(number, offset + length);
             match record {
                 Record::End => return Ok(Next::Sealed),
-                Record::Event(Event::Purged) => {
-                    let purged = "it was purged, and all that was told is void. Begin anew";
-                    return Err(JournalError::io("follow", name, io::Error::other(purged)).into());
+                Record::Event(event) => {
+                    Told::of(&event).map_or(Ok(()), |told| each(behind, told))?;
                 }
-                Record::Event(event) => Over::of(&event).map_or(Ok(()), &mut *each)?,
                 _ => {}
             }
             offset += length;
-            self.place = Position::new(number, offset);
+            self.place = behind;
         }
+        Ok(Next::Nothing)
     }
 }
 

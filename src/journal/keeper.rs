@@ -12,7 +12,7 @@ use super::segment::{Contents, Ending, UNFINISHED};
 use super::storage::{Lack, Storage, StoredFile};
 use super::volume::{Span, Volume};
 use super::writer::{Writer, locked};
-use super::{JournalError, accounts, notes};
+use super::{JournalError, accounts, follow, notes};
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use std::collections::VecDeque;
@@ -41,6 +41,8 @@ pub struct Keeping {
     pub notes: Vec<(u32, usize)>,
     /// Volumes that are not on the shelf any more, as long as somebody may read them.
     pub replaced: Vec<Arc<Volume>>,
+    /// Segments that are kept for those who follow, oldest first, each with its bytes.
+    pub events: VecDeque<(u32, u64)>,
     /// There was no space to merge files, and nothing has changed since.
     pub is_merging_held_up: bool,
     /// No books so far have settlements or ids: what comes of the segments is in the accounts.
@@ -74,8 +76,12 @@ impl Writer {
     pub fn keep(&self) -> bool {
         let mut keeping = locked(&self.keeping);
         keeping.replaced.retain(|volume| Arc::strong_count(volume) > 1);
+        self.remove_old_events(&mut keeping);
         let prepared = self.prepare_next();
         let lack = (!self.is_next_ready()).then(|| self.lack());
+        if lack == Some(Lack::Space) && self.remove_oldest_events(&mut keeping) {
+            return true;
+        }
         tell(&mut keeping.lacks[0], lack, "the next segment");
         let withheld = (!self.has_room_for_attempt()).then(|| self.lack());
         tell(&mut keeping.lacks[2], withheld, "attempts, which wait");
@@ -138,10 +144,12 @@ impl Writer {
             Lack::of(error).unwrap_or_else(failed)
         });
         tell(&mut keeping.lacks[1], lack, "books");
-        let Ok(volume) = written else { return false };
+        let Ok(volume) = written else {
+            return lack == Some(Lack::Space) && self.remove_oldest_events(keeping);
+        };
         let span = volume.span();
         self.put_on_shelf(keeping, volume);
-        self.remove(&Kind::Segment.file_name(number));
+        self.retire(keeping, number);
         keeping.oldest += 1;
         keeping.is_merging_held_up = false;
         keeping.books.push(Held { span, is_old: false, is_damaged: false });
@@ -170,6 +178,36 @@ impl Writer {
              entries"
         );
         true
+    }
+
+    /// A segment that is rewritten is no part of the journal any more. It may be kept all the same, as
+    /// it is, for those who follow.
+    fn retire(&self, keeping: &mut Keeping, number: u32) {
+        let (name, kept) = (Kind::Segment.file_name(number), follow::events_name(number));
+        if self.options.events_kept_bytes == 0 {
+            return self.remove(&name);
+        }
+        let length = self.storage.open_to_read(&name).and_then(|file| file.length());
+        match length.and_then(|length| self.storage.rename(&name, &kept).map(|()| length)) {
+            Ok(length) => keeping.events.push_back((number, length)),
+            Err(error) => self.fail(&format!("{name} cannot be renamed: {error}")),
+        }
+    }
+
+    fn remove_old_events(&self, keeping: &mut Keeping) {
+        let mut bytes: u64 = keeping.events.iter().map(|(_, length)| length).sum();
+        while bytes > self.options.events_kept_bytes
+            && let Some((_, length)) = keeping.events.front()
+        {
+            bytes -= length;
+            self.remove_oldest_events(keeping);
+        }
+    }
+
+    /// False if there are none.
+    fn remove_oldest_events(&self, keeping: &mut Keeping) -> bool {
+        let oldest = keeping.events.pop_front();
+        oldest.inspect(|(number, _)| self.remove(&follow::events_name(*number))).is_some()
     }
 
     /// What it replaces is dropped by the keeper, when nobody else reads it any more: closing a file
@@ -296,7 +334,8 @@ impl Writer {
             Err(error) => self.fail(&format!("the directory cannot be listed: {error}")),
         };
         for name in names {
-            if Kind::of_file_name(&name).is_some_and(|(_, number)| number < purged) {
+            let number = Kind::of_file_name(&name).map(|(_, number)| number);
+            if number.or(follow::segment_of_events(&name)).is_some_and(|number| number < purged) {
                 self.remove(&name);
             }
         }
@@ -306,6 +345,7 @@ impl Writer {
         keeping.is_merging_held_up = false;
         keeping.accounts = None;
         keeping.notes.clear();
+        keeping.events.retain(|(number, _)| *number >= purged);
         keeping.only_accounts = true;
     }
 

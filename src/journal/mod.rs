@@ -82,6 +82,7 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
+use follow::Follower;
 use recover::Torn;
 pub use recover::{Found, Recovered};
 pub use storage::Lack;
@@ -119,6 +120,8 @@ pub struct Position(u64);
 
 impl Position {
     pub const NONE: Position = Position(0);
+    /// After all.
+    pub const LAST: Position = Position(u64::MAX);
 
     /// An offset in a segment. Offsets have 32 bits.
     pub fn new(segment: u32, offset: usize) -> Position {
@@ -148,6 +151,9 @@ pub struct Options {
     /// So many full segments are kept as they are while the disk has space: only they have the keys
     /// of their entries.
     pub full_segments_kept: u32,
+    /// So many bytes of segments that were rewritten are kept, the newest, for those who follow
+    /// (`follow.rs`); fewer where the disk is full.
+    pub events_kept_bytes: u64,
     /// What happens when the journal cannot be trusted any more. Must not return.
     pub fail: fn(&str) -> !,
 }
@@ -189,6 +195,7 @@ impl Options {
             segment_bytes,
             outstanding_at_first,
             full_segments_kept: 0,
+            events_kept_bytes: 0,
             fail: fail_process,
         }
     }
@@ -205,6 +212,7 @@ impl Options {
             segment_bytes,
             outstanding_at_first: 0,
             full_segments_kept: 1,
+            events_kept_bytes: 0,
             fail: fail_process,
         }
     }
@@ -259,6 +267,10 @@ pub enum JournalError {
     Missing {
         file: String,
     },
+    /// A segment that was to be followed is there no more.
+    Gone {
+        file: String,
+    },
     /// The settings are not those of whom the journal belongs to.
     NotOurs {
         what: String,
@@ -301,6 +313,11 @@ impl fmt::Display for JournalError {
             JournalError::Missing { file } => {
                 write!(f, "journal: {file} is missing between others: restore it before starting")
             }
+            JournalError::Gone { file } => write!(
+                f,
+                "journal: cannot follow {file}: it was rewritten or purged before it was followed. \
+                 Begin anew"
+            ),
             JournalError::NotOurs { what } => write!(f, "the journal is not to be used: {what}"),
         }
     }
@@ -425,12 +442,16 @@ impl Journal {
         self.open.as_ref().and_then(|open| open.id)
     }
 
+    /// When it was last found to be a copy.
+    pub fn copied_at(&self) -> Option<Timestamp> {
+        self.open.as_ref().and_then(|open| open.copied_at)
+    }
+
     /// Until then any payment, also a new one, may have been paid by the original of this copy, or by
     /// another copy: before it is paid at one processor, the others are to be asked. To be asked for
     /// once, when the process starts.
     pub fn is_copy_until(&self, at: Timestamp, now: Moment) -> Option<Until> {
-        let copied_at = self.open.as_ref().and_then(|open| open.copied_at);
-        copied_at.map(|copied_at| identity::doubted_until(copied_at, at, now))
+        self.copied_at().map(|copied_at| identity::doubted_until(copied_at, at, now))
     }
 
     /// How long syncs took, if there is a journal.
@@ -557,6 +578,25 @@ impl Journal {
         self.open
             .as_ref()
             .map_or(Vec::new(), |open| open.writer.open_after(after, max, is_in_doubt))
+    }
+
+    /// What becomes of payments, from a place on; from the oldest that is there if none is named.
+    /// `None` without a journal.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn follow(&self, from: Option<Position>) -> Result<Option<Follower>, JournalError> {
+        let Some(open) = &self.open else { return Ok(None) };
+        let storage = &open.writer.storage;
+        let oldest = follow::oldest(&**storage);
+        let oldest = oldest.map_err(|error| JournalError::io("list", "the directory", error))?;
+        let place = from.or(oldest).unwrap_or(follow::beginning(0));
+        Ok(Some(Follower::new(storage.clone(), place, None)))
+    }
+
+    /// Behind everything that is on the disk, and so stays whatever happens.
+    pub fn synced(&self) -> Position {
+        self.open.as_ref().map_or(Position::NONE, |open| open.writer.synced())
     }
 
     /// What it takes in memory to know what has been settled, in bytes.

@@ -107,7 +107,7 @@ impl Reading {
         let storage = storage.map_err(|error| JournalError::io("open", path, error))?;
         let mut segments = self.segments.iter();
         let file = segments.find(|(number, _)| *number == self.end.segment());
-        Ok(Follower::new(Box::new(storage), self.end, file.map(|(_, file)| file.clone())))
+        Ok(Follower::new(Arc::new(storage), self.end, file.map(|(_, file)| file.clone())))
     }
 
     /// The entries of a ledger that are still in segments: of each account in their order, up to the

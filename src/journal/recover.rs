@@ -101,6 +101,10 @@ pub struct Listing {
     pub notes: Vec<(u32, usize)>,
     /// To be removed: unfinished, or made superfluous by others.
     pub leftovers: Vec<String>,
+    /// Segments that have been rewritten, and are to go.
+    pub rewritten: BTreeSet<u32>,
+    /// Segments that are kept for those who follow, and are no part of the journal.
+    pub events: BTreeSet<u32>,
 }
 
 /// What the files mean.
@@ -146,6 +150,7 @@ impl Listing {
                 Some((Kind::Accounts, number)) => accounts.insert(number),
                 Some((Kind::Notes, number)) => notes.insert(number),
                 None => {
+                    listing.events.extend(follow::segment_of_events(&name));
                     let ours = name.strip_suffix(UNFINISHED).and_then(Kind::of_file_name);
                     listing.leftovers.extend(ours.map(|_| name));
                     false
@@ -161,11 +166,8 @@ impl Listing {
             let next = listing.books.range(number..).next();
             next.is_some_and(|(_, first)| first <= number)
         };
-        let superseded: Vec<u32> = listing.segments.iter().copied().filter(is_in_books).collect();
-        for number in superseded {
-            listing.segments.remove(&number);
-            listing.leftovers.push(Kind::Segment.file_name(number));
-        }
+        let (rewritten, segments) = listing.segments.iter().copied().partition(is_in_books);
+        (listing.rewritten, listing.segments) = (rewritten, segments);
         listing.check_complete(first)?;
         listing.choose(accounts, notes, storage)?;
         Ok(listing)
@@ -275,6 +277,9 @@ impl Listing {
         let kept = self.segments.split_off(&first);
         let void = std::mem::replace(&mut self.segments, kept);
         self.leftovers.extend(void.into_iter().map(|number| Kind::Segment.file_name(number)));
+        let kept = self.events.split_off(&first);
+        let void = std::mem::replace(&mut self.events, kept);
+        self.leftovers.extend(void.into_iter().map(follow::events_name));
         for (kind, spans) in [(Kind::Books, &mut self.books), (Kind::Ids, &mut self.ids)] {
             let kept = spans.split_off(&first);
             let void = std::mem::replace(spans, kept);
@@ -630,6 +635,7 @@ impl Found {
         // However small a queue was asked for: there must be room for what waits in it.
         options.make_room_for(replay.payments.len());
         let number = repair(&*storage, &replay)?;
+        let events = keep_events(&*storage, &replay.listing, options.events_kept_bytes)?;
         let mut ids = VecDeque::new();
         let mut bytes = Vec::new();
         for (first, last) in replay.listing.ids_newest_first() {
@@ -649,6 +655,7 @@ impl Found {
             accounts,
             notes,
             replaced: Vec::new(),
+            events,
             is_merging_held_up: false,
             only_accounts,
             lacks: [None; 3],
@@ -729,6 +736,30 @@ fn store_identity(storage: &dyn Storage, mut identity: Identity) -> Result<(), J
 fn without_repetitions<T>(all: &mut Vec<T>, id: impl Fn(&T) -> PaymentId) {
     let mut seen = HashSet::new();
     all.retain(|one| seen.insert(id(one)));
+}
+
+/// Removes segments that have been rewritten, or keeps them for those who follow.
+fn keep_events(
+    storage: &dyn Storage,
+    listing: &Listing,
+    kept_bytes: u64,
+) -> Result<VecDeque<(u32, u64)>, JournalError> {
+    let mut events = listing.events.clone();
+    for number in &listing.rewritten {
+        let (name, kept) = (Kind::Segment.file_name(*number), follow::events_name(*number));
+        if kept_bytes == 0 {
+            storage.remove(&name).map_err(failed("remove", &name))?;
+            continue;
+        }
+        storage.rename(&name, &kept).map_err(failed("rename", &name))?;
+        events.insert(*number);
+    }
+    let length = |number: u32| {
+        let name = follow::events_name(number);
+        let length = storage.open_to_read(&name).and_then(|file| file.length());
+        length.map(|length| (number, length)).map_err(failed("look at", &name))
+    };
+    events.into_iter().map(length).collect()
 }
 
 /// Makes the files say what was read from them. Returns the number of the next segment.

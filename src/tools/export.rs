@@ -8,7 +8,7 @@
 use crate::base::clock::{Rounding, Timestamp};
 use crate::base::money::{Cents, Fee, Total};
 use crate::instance::signals;
-use crate::journal::follow::{Follower, Over};
+use crate::journal::follow::{Follower, Told};
 use crate::journal::reading::Reading;
 use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
 use crate::ledger::{Entry, Kind};
@@ -24,6 +24,9 @@ use std::time::Duration;
 
 /// So often it is looked for what has been written.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+const PURGED: &str =
+    "the journal cannot be followed: it was purged, and all that was told is void. Begin anew";
 
 /// The names of the columns.
 pub const COLUMNS: &str = "record,id,processor,amount,requested_at,fee,attempts,accepted_at,note";
@@ -280,10 +283,12 @@ impl<W: Write> Sheet<W> {
         loop {
             let ended = asked.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
             for follower in &mut followers {
-                follower.poll(|over| match over {
-                    Over::Settled(line) => self.counted(&line, None),
-                    Over::Rejected(rejection) => self.rejected(&rejection),
-                    Over::Cancelled(resolution) => self.cancelled(&resolution),
+                follower.poll(|_, told| match told {
+                    Told::Settled(line) => self.counted(&line, None),
+                    Told::Rejected(rejection) => self.rejected(&rejection),
+                    Told::Resolved(it) if it.action == Action::Cancelled => self.cancelled(&it),
+                    Told::Resolved(_) => Ok(()),
+                    Told::Purged => Err(Failed::Unread(PURGED.into())),
                 })?;
             }
             if ended {

@@ -33,7 +33,10 @@ impl Day {
             seed,
             random,
             storage: Simulated::default(),
-            options: options(segment_bytes),
+            options: Options {
+                events_kept_bytes: (seed % 3) * 5 * segment_bytes as u64,
+                ..options(segment_bytes)
+            },
             traffic,
             clock: 0,
             model: Model::default(),
@@ -214,7 +217,8 @@ fn a_crash_at_each_single_operation() {
                 let possible = &history[sure - 1..];
                 let context = format!("{traffic:?}, operation {operation}, by power: {by_power}");
                 assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
-                let (writer, recovered) = open(&storage, options(400)).unwrap();
+                let kept = Options { events_kept_bytes: 3_000, ..options(400) };
+                let (writer, recovered) = open(&storage, kept).unwrap();
                 assert_eq!(Model::of_recovered(&writer, &recovered), found, "{context}");
                 assert_eq!(replayed(&storage).unwrap(), found, "{context}, opened twice");
                 assert!(files(&storage, ".accounts") <= 1, "{context}: none is superfluous");
@@ -230,7 +234,8 @@ fn busy_day(traffic: Traffic, storage: &Simulated) -> BusyDay {
     let mut history = vec![(Position::NONE, Model::default())];
     // Entries are longer.
     let segment_bytes = if matches!(traffic, Traffic::Payments) { 368 } else { 1024 };
-    let writer = match open(storage, options(segment_bytes)) {
+    let kept = Options { events_kept_bytes: 3_000, ..options(segment_bytes) };
+    let writer = match open(storage, kept) {
         Ok((writer, _)) => writer,
         Err(error) => return (Err(error.to_string()), history, [Position::NONE; 2]),
     };
@@ -262,7 +267,8 @@ fn an_error_at_any_operation_stops_it() {
         for (operation, traffic) in (1..200).flat_map(|it| Traffic::ALL.map(|kind| (it, kind))) {
             let storage = Simulated::default();
             storage.fault_in(operation, Fault::Error(code));
-            let Ok((writer, _)) = open(&storage, options(400)) else { continue };
+            let kept = Options { events_kept_bytes: 1_000, ..options(400) };
+            let Ok((writer, _)) = open(&storage, kept) else { continue };
             let (mut random, mut clock, mut model) = (Random(3), 0, Model::default());
             let mut history = vec![(Position::NONE, Model::default())];
             let result = stopped(|| {

@@ -50,6 +50,7 @@ fn options(segment_bytes: usize) -> Options {
         segment_bytes,
         outstanding_at_first,
         full_segments_kept,
+        events_kept_bytes: 0,
         fail,
     }
 }
