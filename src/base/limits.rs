@@ -46,6 +46,14 @@ pub const BUFFERS_KEPT: usize = 2 * READ_BUFFER_SIZE;
 /// What the buffers of all connections may hold beyond that, in bytes a process. A third of the
 /// memory of a contest's container; 600 clients that all send a body of 4 KiB slowly need a tenth.
 pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
+/// How often those who follow the events are told what is new.
+pub const EVENTS_EVERY: Duration = Duration::from_millis(250);
+/// So many are told at once, and so long the event loop is left to others before the next ones: one
+/// who has to catch up hears 20,000 events a second at most.
+pub const EVENTS_AT_ONCE: usize = 100;
+pub const EVENTS_PAUSE: Duration = Duration::from_millis(5);
+/// After so long without an event they are sent a sign of life.
+pub const EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
 /// So many log lines are kept for the admin door.
 pub const LOG_LINES_RECENT: usize = 20;
 /// A client that takes its answer more slowly than this is cut off.

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod api;
 pub mod config;
 pub mod drive;
+pub mod feed;
 pub mod files;
 pub mod health;
 pub mod lifecycle;

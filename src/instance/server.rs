@@ -5,11 +5,14 @@
 
 use crate::base::clock::{self, Moment};
 use crate::base::limits::{
-    ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BUFFERS_KEPT, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX,
+    ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BUFFERS_KEPT, EVENTS_AT_ONCE, EVENTS_EVERY, EVENTS_PAUSE,
+    EVENTS_SIGN_EVERY, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX,
     RESPONSES_SIZE_MAX, TURNED_AWAY_MAX, WRITE_TIMEOUT,
 };
-use crate::instance::api::{self, Door, Frame, Then};
+use crate::instance::api::{self, Door, Frame, Then, events};
+use crate::instance::feed::Feed;
 use crate::instance::give_up;
+use crate::instance::lifecycle::Phase;
 use crate::instance::node::Node;
 use crate::instance::turn::{self, Answers};
 use crate::net::buffers::Held;
@@ -112,6 +115,8 @@ enum Turn {
     Full,
     /// The last answer closes the connection.
     Close,
+    /// The last answer goes on.
+    Stream(Box<Feed>),
 }
 
 /// What a turn put into the buffer.
@@ -168,6 +173,7 @@ impl<S: Stream> Client<S> {
             }
             match turn {
                 Turn::Close => return self.farewell().await,
+                Turn::Stream(feed) => return self.stream(node, *feed).await,
                 Turn::Full => {
                     if !self.flush().await {
                         return;
@@ -183,6 +189,37 @@ impl<S: Stream> Client<S> {
                 }
             }
         }
+    }
+
+    /// Tells events until the client has gone, or the process ends.
+    async fn stream(&mut self, node: &Arc<Node>, mut feed: Feed) {
+        events::stream_head(&mut self.out);
+        let mut heard_at = clock::moment();
+        while matches!(node.phase(), Phase::Starting | Phase::Serving) {
+            let pause = match feed.read(node, EVENTS_AT_ONCE) {
+                Ok((events, is_more)) => {
+                    events::frames(&events, &mut self.out);
+                    if is_more { EVENTS_PAUSE } else { EVENTS_EVERY }
+                }
+                Err(untold) => {
+                    events::last_frame(&untold, &mut self.out);
+                    break;
+                }
+            };
+            let now = clock::moment();
+            if !self.out.is_empty() {
+                heard_at = now;
+            } else if now.since(heard_at) >= EVENTS_SIGN_EVERY {
+                // Or nobody would notice that the client has gone.
+                self.out.extend_from_slice(b":\n\n");
+                heard_at = now;
+            }
+            if !self.flush().await {
+                return;
+            }
+            monoio::time::sleep(pause).await;
+        }
+        self.farewell().await;
     }
 
     /// Answers every whole request among the received bytes.
@@ -205,6 +242,7 @@ impl<S: Stream> Client<S> {
                     let frame = Frame { connection, head_only: request.method == Method::Head };
                     match api::handle(node, door, &request, frame, &mut self.out) {
                         Then::Answered => {}
+                        Then::Stream(feed) => break Turn::Stream(feed),
                         Then::Accepted => (accepted, promised) = (true, true),
                         Then::Promised => promised = true,
                         Then::Call(call) => {

@@ -128,6 +128,16 @@ impl Position {
         Position(u64::from(segment) << 32 | offset as u64)
     }
 
+    /// As one number, greater for what is later.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The reverse of [`Position::number`].
+    pub fn from_number(number: u64) -> Position {
+        Position(number)
+    }
+
     pub fn segment(self) -> u32 {
         (self.0 >> 32) as u32
     }

@@ -4,7 +4,7 @@
 //! What it tells is of this instance; the other one has a door of its own. A payment by its id, and
 //! the summary, are told over both as at the entry.
 
-use super::{Call, Frame, Then, error, healthz, message, page, resolution, story, wrong_method};
+use super::{Call, Frame, Then, error, events, healthz, message, page, resolution, story, wrong_method};
 use crate::base::clock;
 use crate::cluster::peer::PeerError;
 use crate::instance::node::Node;
@@ -28,11 +28,14 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
         _ if !is_authorized(node, request) => {
             error(out, frame, 401, Some(Extra::Authenticate), "The token is missing or wrong.");
         }
-        b"/" | b"/metrics" | b"/status.json" | b"/payments" | b"/payments-summary" if !reads => {
+        b"/" | b"/metrics" | b"/status.json" | b"/events" | b"/payments" | b"/payments-summary"
+            if !reads =>
+        {
             wrong_method(out, frame, "GET, HEAD");
         }
         b"/metrics" => metrics(node, frame, out),
         b"/status.json" => return Then::Call(Call::Status),
+        b"/events" => return events::handle(node, request, frame, out),
         b"/payments" => match Wanted::read(request.query) {
             Ok(wanted) => list(node, &wanted, frame, out),
             Err(reason) => error(out, frame, 400, None, &reason),

@@ -6,6 +6,7 @@
 //! Nothing of these is known at the entry.
 
 mod admin;
+pub mod events;
 mod ledger;
 mod page;
 pub mod query;
@@ -19,6 +20,7 @@ use crate::cluster::messages::{
     AdoptedMessage, HealthMessage, Hello, OfferMessage, OfferedMessage, TotalsMessage,
 };
 use crate::cluster::peer::{PeerError, PurgeError};
+use crate::instance::feed::Feed;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Node, Reply};
 use crate::instance::status::InstanceStatus;
@@ -64,6 +66,8 @@ pub enum Then {
     Promised,
     /// The answer needs others, and comes from [`Call::answer`].
     Call(Call),
+    /// The answer goes on for as long as the client listens.
+    Stream(Box<Feed>),
 }
 
 /// A request whose answer takes waiting for somebody.

@@ -1,0 +1,194 @@
+//! The feed: what becomes of payments, in the order of this instance's journal, from any place on.
+//!
+//! Only what is on the disk is told, so nothing that was told is ever told otherwise, whatever dies. A
+//! place is a number; those of later events are greater. Whoever keeps the last one and asks for what
+//! comes after it hears of everything at least once. The other instance has a feed of its own.
+
+use crate::instance::node::Node;
+use crate::journal::follow::{self, Follower, Told};
+use crate::journal::{JournalError, Position};
+use crate::payments::resolution::Action;
+use crate::payments::story::{Story, StoryMessage};
+use serde::Serialize;
+
+/// So much of the journal is looked through for one page: less than a millisecond's worth.
+const STEPS_MAX: u32 = 2;
+
+/// From where on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// What is the oldest there is.
+    Oldest,
+    After(Position),
+    /// Only what comes from now on.
+    End,
+}
+
+/// One who is told.
+pub struct Feed {
+    follower: Follower,
+}
+
+/// Why nothing is told.
+#[derive(Debug)]
+pub enum Untold {
+    NoJournal,
+    /// What comes after that place is not kept any more.
+    Gone,
+    /// No event ends there.
+    NoPlace,
+    Unreadable(JournalError),
+}
+
+impl Untold {
+    /// A sentence for whoever asked.
+    pub fn sentence(&self) -> String {
+        match self {
+            Untold::NoJournal => "Without a journal (--data) there are no events.".into(),
+            Untold::Gone => "What comes after that place is not kept any more (--events-kept). \
+                             Compare with an export, and begin with what is there: after=0."
+                .into(),
+            Untold::NoPlace => "The parameter after is no place in this journal. After a restore \
+                                begin with what is there: after=0."
+                .into(),
+            Untold::Unreadable(_) => "The journal cannot be read: the log says why.".into(),
+        }
+    }
+}
+
+impl std::convert::From<JournalError> for Untold {
+    fn from(error: JournalError) -> Untold {
+        match error {
+            JournalError::Gone { .. } => Untold::Gone,
+            error => {
+                log::error!("{error}");
+                Untold::Unreadable(error)
+            }
+        }
+    }
+}
+
+/// What became of a payment.
+#[derive(Debug, Serialize)]
+pub struct EventMessage {
+    /// Its place: what comes next comes after it.
+    pub n: u64,
+    /// `settled`, `rejected`, `resolved` or `purged`; and `missed`, if events are not kept any more.
+    pub r#type: &'static str,
+    pub instance: u8,
+    /// As it is after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payment: Option<StoryMessage>,
+}
+
+/// Events in their order.
+#[derive(Debug, Serialize)]
+pub struct PageMessage {
+    /// Which journal it is, in every copy of it.
+    pub journal: String,
+    pub instance: u8,
+    pub events: Vec<EventMessage>,
+    /// What the next page is asked for after.
+    pub next: u64,
+}
+
+impl PageMessage {
+    pub fn new(node: &Node, events: Vec<EventMessage>, next: u64) -> PageMessage {
+        PageMessage { journal: journal_id(node), instance: node.config.instance.0, events, next }
+    }
+}
+
+/// Which journal it is, as text.
+pub fn journal_id(node: &Node) -> String {
+    format!("{:032x}", node.payments.journal.id().unwrap_or_default())
+}
+
+/// Why a page ended.
+enum Stop {
+    Full,
+    Failed(JournalError),
+}
+
+impl std::convert::From<JournalError> for Stop {
+    fn from(error: JournalError) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+impl Feed {
+    /// # Errors
+    /// If there is none, or not from there on.
+    pub fn new(node: &Node, from: From) -> Result<Feed, Untold> {
+        let journal = &node.payments.journal;
+        let end = journal.synced();
+        let place = match from {
+            From::Oldest => None,
+            From::End => Some(end),
+            // The beginning of the segment after is what comes after the end of one.
+            From::After(place) if place > follow::beginning(end.segment() + 1) => {
+                return Err(Untold::NoPlace);
+            }
+            From::After(place) => Some(place.max(follow::beginning(place.segment()))),
+        };
+        let follower = journal.follow(place)?.ok_or(Untold::NoJournal)?;
+        Ok(Feed { follower })
+    }
+
+    /// Behind everything that was told.
+    pub fn place(&self) -> u64 {
+        self.follower.place().number()
+    }
+
+    /// The next ones, at most so many, and whether there may be more. Blocking, for less than a
+    /// millisecond if the journal is in the page cache.
+    ///
+    /// # Errors
+    /// If they cannot be told.
+    pub fn read(&mut self, node: &Node, max: usize) -> Result<(Vec<EventMessage>, bool), Untold> {
+        let until = node.payments.journal.synced();
+        let mut events = Vec::new();
+        let mut each = |place: Position, told: Told| {
+            if events.len() == max {
+                return Err(Stop::Full);
+            }
+            events.push(describe(node, place, &told));
+            Ok(())
+        };
+        for _ in 0..STEPS_MAX {
+            match self.follower.step(until, &mut each) {
+                Ok(true) => {}
+                Ok(false) if self.follower.place() < until => return Err(Untold::NoPlace),
+                Ok(false) => return Ok((events, false)),
+                Err(Stop::Full) => break,
+                Err(Stop::Failed(error)) => return Err(error.into()),
+            }
+        }
+        Ok((events, true))
+    }
+}
+
+fn describe(node: &Node, place: Position, told: &Told) -> EventMessage {
+    let story = |id, story: &Story| StoryMessage::new(id, story, node.config.fees, "");
+    let (r#type, payment) = match told {
+        Told::Settled(line) => {
+            let id = line.id.expect("a record of a segment has the id");
+            ("settled", Some(story(id, &Story::Settled(*line))))
+        }
+        Told::Rejected(rejection) => {
+            ("rejected", Some(story(rejection.id, &Story::Rejected(*rejection))))
+        }
+        Told::Resolved(it) => {
+            let known = story(it.id, &Story::Known { amount: it.amount });
+            let state = match it.action {
+                Action::Retry | Action::NotBooked { .. } => "waiting",
+                Action::Settled { .. } => "settled",
+                Action::Cancelled => "cancelled",
+                Action::Elsewhere => "known",
+            };
+            let after = StoryMessage { state: state.into(), ..known };
+            ("resolved", Some(after.with(Some(it))))
+        }
+        Told::Purged => ("purged", None),
+    };
+    EventMessage { n: place.number(), r#type, instance: node.config.instance.0, payment }
+}
