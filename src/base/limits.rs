@@ -46,6 +46,8 @@ pub const BUFFERS_KEPT: usize = 2 * READ_BUFFER_SIZE;
 /// What the buffers of all connections may hold beyond that, in bytes a process. A third of the
 /// memory of a contest's container; 600 clients that all send a body of 4 KiB slowly need a tenth.
 pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
+/// Lists of settlements that are read at once, each on a thread with a segment in memory.
+pub const READS_MAX: u32 = 2;
 /// How often those who follow the events are told what is new.
 pub const EVENTS_EVERY: Duration = Duration::from_millis(250);
 /// So many are told at once, and so long the event loop is left to others before the next ones: one
@@ -54,6 +56,19 @@ pub const EVENTS_AT_ONCE: usize = 100;
 pub const EVENTS_PAUSE: Duration = Duration::from_millis(5);
 /// After so long without an event they are sent a sign of life.
 pub const EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
+/// So much of the journal is kept for those who follow it, if nothing else is said: 2.4 million
+/// settlements, or an hour of what the contest sends at its fastest.
+pub const EVENTS_KEPT_BYTES: u64 = 256 << 20;
+/// So many events are pushed to a webhook in one request, some 150 KB.
+pub const WEBHOOK_EVENTS_MAX: usize = 500;
+/// How long the receiver of a webhook may take to connect, to take a request and to answer it.
+pub const WEBHOOK_PATIENCE: Duration = Duration::from_secs(15);
+/// A webhook's request that was not taken is sent again after this, then after twice as long …
+pub const WEBHOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// … and so on, up to this.
+pub const WEBHOOK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+/// How often it is written down at most how far the receiver is: it hears so much twice after a start.
+pub const WEBHOOK_STORED_EVERY: Duration = Duration::from_secs(1);
 /// So many log lines are kept for the admin door.
 pub const LOG_LINES_RECENT: usize = 20;
 /// A client that takes its answer more slowly than this is cut off.

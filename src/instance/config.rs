@@ -4,8 +4,9 @@
 //! What was typed ([`ServeArgs`]) becomes what it means ([`Config`]) or one clear line of refusal.
 
 use crate::base::instance::Instance;
-use crate::base::limits::{PEER_TOKEN_LENGTH_MIN, TOKEN_FILE_BYTES_MAX};
+use crate::base::limits::{EVENTS_KEPT_BYTES, PEER_TOKEN_LENGTH_MIN, TOKEN_FILE_BYTES_MAX};
 use crate::base::money::Fee;
+use crate::instance::webhook::{Receiver, Secret};
 use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
@@ -123,14 +124,29 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER_TOKEN_FILE", conflicts_with = "peer_token")]
     pub peer_token_file: Option<PathBuf>,
 
-    /// Where operators look: IP:PORT or unix:/path. Serves GET /status.json, /metrics, /payments and
-    /// /payments/{id}, with the token of --admin-token-file.
+    /// Where operators look: IP:PORT or unix:/path. Serves GET /status.json, /metrics, /events,
+    /// /payments and /payments/{id}, with the token of --admin-token-file.
     #[arg(long, env = "GALO_ADMIN_LISTEN", requires = "admin_token_file")]
     pub admin_listen: Option<ListenAddress>,
 
     /// A file with the token of the admin door, at least 8 characters, on one line.
     #[arg(long, env = "GALO_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
+
+    /// So much of the journal is kept for those who follow the events, beside the books: bytes, or
+    /// with KiB, MiB, GiB. 256MiB if there is an admin door or a webhook, else 0
+    #[arg(long, env = "GALO_EVENTS_KEPT", value_parser = read_bytes)]
+    pub events_kept: Option<u64>,
+
+    /// Where every settlement, rejection and resolution of this instance is POSTed to: an http:// URL,
+    /// with a path
+    #[arg(long, env = "GALO_WEBHOOK", requires_all = ["webhook_secret_file", "data"])]
+    pub webhook: Option<Receiver>,
+
+    /// A file with the secret that these are signed with: whsec_ and 24 to 64 bytes in base64, on one
+    /// line
+    #[arg(long, env = "GALO_WEBHOOK_SECRET_FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
 
     /// Allow POST /purge-payments, which forgets all payments in both instances.
     #[arg(long, env = "GALO_ALLOW_PURGE")]
@@ -230,6 +246,9 @@ pub struct Config {
     pub peer_token: String,
     pub admin_listen: Option<ListenAddress>,
     pub admin_token: String,
+    pub events_kept_bytes: u64,
+    /// Where events are pushed to, and what they are signed with.
+    pub webhook: Option<(Receiver, Secret)>,
     pub allow_purge: bool,
     pub accounts: Arc<Limits>,
     /// Changes since the journal was last used that are meant.
@@ -263,6 +282,18 @@ impl Config {
             Some(path) => read_token("--admin-token-file", path)?,
             None => String::new(),
         };
+        let webhook = match (args.webhook, &args.webhook_secret_file) {
+            (Some(receiver), Some(path)) => {
+                let text = read_token("--webhook-secret-file", path)?;
+                let secret = Secret::read(&text);
+                let refused = |why| format!("--webhook-secret-file {}: {why}", path.display());
+                Some((receiver, secret.map_err(refused)?))
+            }
+            _ => None,
+        };
+        let is_followed = args.admin_listen.is_some() || webhook.is_some();
+        let events_kept_bytes =
+            args.events_kept.unwrap_or(if is_followed { EVENTS_KEPT_BYTES } else { 0 });
         if args.queue_capacity > args.ids_remembered {
             return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
         }
@@ -304,6 +335,8 @@ impl Config {
             peer_token,
             admin_listen: args.admin_listen,
             admin_token,
+            events_kept_bytes,
+            webhook,
             allow_purge: args.allow_purge,
             accept_change: args.accept_change,
             accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
@@ -362,6 +395,17 @@ fn read_token(flag: &str, path: &Path) -> Result<String, String> {
         )));
     }
     Ok(token.into())
+}
+
+/// Bytes, or with a unit of powers of 1024.
+fn read_bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
+    let split = units.iter().find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, *bits)));
+    let (digits, bits) = split.unwrap_or((text, 0));
+    let number = digits.trim_end().parse::<u64>().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << bits))
+        .ok_or_else(|| "it must be a number of bytes, or one with KiB, MiB or GiB".into())
 }
 
 fn log_level(text: &str) -> Result<log::LevelFilter, &'static str> {

@@ -23,6 +23,7 @@ pub mod status;
 pub mod stuck;
 pub mod surroundings;
 pub mod turn;
+pub mod webhook;
 pub mod whereabouts;
 
 use crate::base::limits::{BUFFERS_SIZE_MAX, STUCK_LOOK_EVERY};
@@ -151,6 +152,7 @@ fn try_to_start(args: ServeArgs, life: &Life) -> Result<(), String> {
     for address in addresses {
         announce(&address);
     }
+    webhook::start(node)?;
     log::info!("serving, event loops: {}", node.config.threads);
     service::ready();
     Ok(())

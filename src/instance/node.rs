@@ -28,7 +28,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct Reply<T> {
     waker: AtomicWaker,
 }
 
-impl<T: Copy> Reply<T> {
+impl<T> Reply<T> {
     pub fn new() -> Arc<Reply<T>> {
         Arc::new(Reply { said: Mutex::new(None), waker: AtomicWaker::new() })
     }
@@ -60,7 +60,7 @@ impl<T: Copy> Reply<T> {
     pub async fn wait(&self) -> T {
         poll_fn(|context| {
             self.waker.register(context.waker());
-            let said = *self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).take();
             said.map_or(Poll::Pending, Poll::Ready)
         })
         .await
@@ -81,6 +81,8 @@ pub struct Node {
     pub started_at: clock::Moment,
     /// Why nothing moves, if that is so.
     stuck: Mutex<Option<String>>,
+    /// Lists of settlements that are being read.
+    pub reads: AtomicU32,
     /// Payments that were somewhere at the start, less those that were purged since.
     found: AtomicI64,
 }
@@ -132,6 +134,7 @@ impl Node {
             started_at: now,
             stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
             stuck: Mutex::default(),
+            reads: AtomicU32::default(),
             found: AtomicI64::default(),
             config,
         });
@@ -299,6 +302,7 @@ impl Node {
             peer_up: self.cluster.peer().map(|_| self.cluster.peer_up().is_some()),
             event_loops: self.config.threads,
             is_stuck: self.stuck().is_some(),
+            has_webhook: self.config.webhook.is_some(),
         })
     }
 }
@@ -357,6 +361,7 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
 fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let Some((directory, durability)) = &config.journal else { return Ok(None) };
     let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
+    let options = Options { events_kept_bytes: config.events_kept_bytes, ..options };
     let mut found = Journal::find(directory, options)?;
     let owner = Owner {
         instance: config.instance,

@@ -6,8 +6,8 @@
 use crate::base::clock::{self, Moment};
 use crate::base::limits::{
     ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BUFFERS_KEPT, EVENTS_AT_ONCE, EVENTS_EVERY, EVENTS_PAUSE,
-    EVENTS_SIGN_EVERY, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX,
-    RESPONSES_SIZE_MAX, TURNED_AWAY_MAX, WRITE_TIMEOUT,
+    EVENTS_SIGN_EVERY, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX, RESPONSES_SIZE_MAX,
+    TURNED_AWAY_MAX, WRITE_TIMEOUT,
 };
 use crate::instance::api::{self, Door, Frame, Then, events};
 use crate::instance::feed::Feed;

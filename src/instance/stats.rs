@@ -69,6 +69,11 @@ pub struct Stats {
     pub taken_for_peer: AtomicU64,
     /// Payments let go of since the other instance drives them, or held already by a processor.
     pub given_away: AtomicU64,
+    /// Events the receiver of the webhook has taken, and requests that it has not.
+    pub webhook_events: AtomicU64,
+    pub webhook_failures: AtomicU64,
+    /// 1 while it does not take them.
+    pub webhook_failing: AtomicU64,
 }
 
 impl Stats {
@@ -106,6 +111,9 @@ impl Stats {
         gauge(&mut out, "galo_event_loops", "Threads with an event loop.", loops);
         let help = "Whether payments wait, and nothing known is in their way.";
         gauge(&mut out, "galo_stuck", help, u64::from(around.is_stuck));
+        if around.has_webhook {
+            self.write_webhook(&mut out);
+        }
         write_process(&mut out, around);
         if let Some(disk) = &around.disk {
             write_disk(&mut out, disk);
@@ -182,6 +190,22 @@ impl Stats {
             std::array::from_fn(|index| (&resolved[index][..], load(&self.resolved[index])));
         let help = "Payments that operators have decided about.";
         write_counters(out, "galo_resolved_total", help, &resolved);
+    }
+
+    fn write_webhook(&self, out: &mut String) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let help = "Events that the receiver has taken.";
+        write_counters(
+            out,
+            "galo_webhook_events_total",
+            help,
+            &[(&[], load(&self.webhook_events))],
+        );
+        let help = "Requests that it has not taken.";
+        let failures = load(&self.webhook_failures);
+        write_counters(out, "galo_webhook_failures_total", help, &[(&[], failures)]);
+        let help = "Whether it did not take the last one, which is sent again.";
+        write_gauges(out, "galo_webhook_failing", help, &[(&[], load(&self.webhook_failing))]);
     }
 
     fn write_ledger(&self, out: &mut String) {

@@ -189,6 +189,10 @@ const ACCOUNT_BYTES: usize = 320;
 /// The process ends with this code when a write or a sync has failed (EX_SOFTWARE of sysexits.h).
 pub const EXIT_FAILED: i32 = 70;
 
+/// See [`Journal::cursor`].
+const CURSOR_NAME: &str = "cursor";
+const CURSOR_BYTES_MAX: usize = 4_096;
+
 /// See [`Options::outstanding_at_first`].
 const OUTSTANDING_AT_FIRST: usize = 16 * 1024;
 
@@ -572,6 +576,46 @@ impl Journal {
         }
     }
 
+    /// Settlements in the order of their time and then of their ids, behind that place or from the
+    /// first, at most so many. Nothing of books of before version 3, which have no ids. Blocking, for
+    /// as long as it takes to read the segments that are not rewritten yet: not for an event loop.
+    ///
+    /// # Errors
+    /// If what is needed of it cannot be read, or is damaged.
+    pub fn settled_after(
+        &self,
+        after: Option<(Timestamp, PaymentId)>,
+        max: usize,
+    ) -> Result<Vec<Line>, JournalError> {
+        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        let is_wanted = |line: &Line| {
+            let place = line.id.map(|id| (line.settlement.requested_at, id));
+            place.is_some() && place > after
+        };
+        let (mut recent, volumes) = loop {
+            let (segments, volumes) = {
+                let shelf = locked(&self.shelf);
+                (shelf.offsets(), shelf.volumes())
+            };
+            // What is not in its file yet cannot be read there.
+            self.flush();
+            match shelf::recorded(&*open.writer.storage, &segments) {
+                // It has just been rewritten, and the shelf knows where that is.
+                Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+                read => break (read?, volumes),
+            }
+        };
+        recent.retain(is_wanted);
+        recent.sort_unstable_by_key(volume::order);
+        type Lines<'a> = Box<dyn Iterator<Item = Result<Line, JournalError>> + 'a>;
+        let from = after.map_or(Timestamp(i64::MIN), |(at, _)| at);
+        let volumes = volumes.values().map(|volume| Box::new(volume.lines_from(from)) as Lines<'_>);
+        let recent = Box::new(recent.into_iter().map(Ok)) as Lines<'_>;
+        let lines = volume::merged(volumes.chain([recent]).collect());
+        let lines = lines.map(|line| line.map_err(|(_, error)| error));
+        lines.filter(|line| line.as_ref().map_or(true, is_wanted)).take(max).collect()
+    }
+
     /// What is known of a payment that is accepted and not over. Without a journal nothing is.
     pub fn open_story_of(&self, id: PaymentId) -> Option<Story> {
         self.open.as_ref()?.writer.open_payment(id).map(|open| open.story())
@@ -607,6 +651,28 @@ impl Journal {
     /// Behind everything that is on the disk, and so stays whatever happens.
     pub fn synced(&self) -> Position {
         self.open.as_ref().map_or(Position::NONE, |open| open.writer.synced())
+    }
+
+    /// How far somebody else is who follows, as it was stored last.
+    pub fn cursor(&self) -> Option<String> {
+        let (storage, mut bytes) = (&self.open.as_ref()?.writer.storage, Vec::new());
+        storage.read(CURSOR_NAME, CURSOR_BYTES_MAX, &mut bytes).ok()?;
+        String::from_utf8(bytes).ok()
+    }
+
+    /// Replaces it. Blocking.
+    ///
+    /// # Errors
+    /// If it cannot be written; what was stored before is there still.
+    pub fn store_cursor(&self, text: &str) -> io::Result<()> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let storage = &open.writer.storage;
+        let unfinished = format!("{CURSOR_NAME}{}", segment::UNFINISHED);
+        let file = storage.create(&unfinished)?;
+        file.write_at(text.as_bytes(), 0)?;
+        file.sync()?;
+        storage.rename(&unfinished, CURSOR_NAME)?;
+        storage.sync_directory()
     }
 
     /// What it takes in memory to know what has been settled, in bytes.

@@ -10,7 +10,7 @@ use super::recover::{Replay, read_identity};
 use super::segment::Contents;
 use super::storage::{Directory, Storage, StoredFile};
 use super::volume::{self, Volume, merged};
-use super::{JournalError, Position, books};
+use super::{JournalError, Position, books, shelf};
 use crate::ledger::{AccountId, Entry, History};
 use crate::payments::resolution::Resolution;
 use crate::payments::{Line, PaymentId, Rejection};
@@ -66,7 +66,7 @@ impl Reading {
     fn of(storage: &Directory) -> Result<Reading, JournalError> {
         let identity = read_identity(storage)?;
         let replay = Replay::new(storage, 0)?;
-        let mut others = replay.shelf.recorded(storage)?;
+        let mut others = shelf::recorded(storage, &replay.shelf.offsets())?;
         for number in replay.old_books() {
             let (name, mut bytes) = (Kind::Books.file_name(number), Vec::new());
             let read = storage.read(&name, usize::MAX, &mut bytes);

@@ -149,35 +149,16 @@ impl Shelf {
         Places { records, volumes: self.volumes(), in_memory }
     }
 
-    /// What is in segments that are not rewritten, as their records tell it.
-    ///
-    /// # Errors
-    /// If these cannot be read, or are not what they were when they were replayed.
-    pub fn recorded(&self, storage: &dyn Storage) -> Result<Vec<Line>, JournalError> {
-        let (mut lines, mut bytes) = (Vec::new(), Vec::new());
-        for (segment, Recent { offsets, .. }) in &self.recent {
-            if offsets.is_empty() {
-                continue;
-            }
-            let name = Kind::Segment.file_name(*segment);
-            let read = storage.read_records(&name, &mut bytes);
-            read.map_err(|error| JournalError::io("read", &name, error))?;
-            for offset in offsets {
-                let offset = *offset as usize;
-                let line =
-                    settled_record(*segment, bytes.get(offset..).unwrap_or_default(), offset);
-                let what = "a settlement that is there no more";
-                let corrupt = || JournalError::Corrupt { file: name.clone(), offset, what };
-                lines.push(line.ok_or_else(corrupt)?);
-            }
-        }
-        Ok(lines)
+    /// Where in segments that are not rewritten settlements are: of each the offsets of its records.
+    pub fn offsets(&self) -> Vec<(u32, Vec<u32>)> {
+        let with_some = self.recent.iter().filter(|(_, recent)| !recent.offsets.is_empty());
+        with_some.map(|(segment, recent)| (*segment, recent.offsets.clone())).collect()
     }
 
     /// Everything settled, as it is in the files.
     #[cfg(test)]
     pub fn lines(&self, storage: &dyn Storage) -> Vec<Line> {
-        let mut lines = self.recorded(storage).unwrap();
+        let mut lines = recorded(storage, &self.offsets()).unwrap();
         for volume in self.volumes.values() {
             lines.extend(volume.lines().map(Result::unwrap));
         }
@@ -194,6 +175,30 @@ impl Shelf {
         let volumes: usize = self.volumes.values().map(|volume| volume.memory_bytes()).sum();
         recent + volumes + self.in_memory.capacity() * size_of::<Line>()
     }
+}
+
+/// The settlements whose records are there.
+///
+/// # Errors
+/// If these cannot be read, or are not what they were when they were replayed.
+pub fn recorded(
+    storage: &dyn Storage,
+    segments: &[(u32, Vec<u32>)],
+) -> Result<Vec<Line>, JournalError> {
+    let (mut lines, mut bytes) = (Vec::new(), Vec::new());
+    for (segment, offsets) in segments {
+        let name = Kind::Segment.file_name(*segment);
+        let read = storage.read_records(&name, &mut bytes);
+        read.map_err(|error| JournalError::io("read", &name, error))?;
+        for offset in offsets {
+            let offset = *offset as usize;
+            let line = settled_record(*segment, bytes.get(offset..).unwrap_or_default(), offset);
+            let what = "a settlement that is there no more";
+            let corrupt = || JournalError::Corrupt { file: name.clone(), offset, what };
+            lines.push(line.ok_or_else(corrupt)?);
+        }
+    }
+    Ok(lines)
 }
 
 /// The settlement whose record begins with these bytes, which are at that offset of a segment.

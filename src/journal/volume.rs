@@ -437,7 +437,23 @@ impl Volume {
 
     /// Everything in it, in the order of time, a block in memory at once.
     pub fn lines(&self) -> impl Iterator<Item = Result<Line, JournalError>> + '_ {
-        (0..self.fences.len()).flat_map(|block| {
+        self.lines_of_blocks_from(0)
+    }
+
+    /// From some line before that time on, or the first.
+    pub fn lines_from(
+        &self,
+        at: Timestamp,
+    ) -> impl Iterator<Item = Result<Line, JournalError>> + '_ {
+        let next = self.fences.partition_point(|fence| fence.first_ms < at.0);
+        self.lines_of_blocks_from(next.saturating_sub(1))
+    }
+
+    fn lines_of_blocks_from(
+        &self,
+        first: usize,
+    ) -> impl Iterator<Item = Result<Line, JournalError>> + '_ {
+        (first..self.fences.len()).flat_map(|block| {
             let mut bytes = Vec::new();
             let lines: Vec<_> = match self.block(block, &mut bytes) {
                 Ok(lines) => lines.collect(),

@@ -12,6 +12,7 @@ mod backups;
 mod demo;
 mod dependencies;
 mod documents;
+mod events;
 mod faults;
 mod follow;
 mod homes;

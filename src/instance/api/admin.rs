@@ -4,16 +4,22 @@
 //! What it tells is of this instance; the other one has a door of its own. A payment by its id, and
 //! the summary, are told over both as at the entry.
 
-use super::{Call, Frame, Then, error, events, healthz, message, page, resolution, story, wrong_method};
-use crate::base::clock;
+use super::{
+    Call, Frame, Then, error, events, healthz, message, page, resolution, story, turn_away,
+    unreadable, wrong_method,
+};
+use crate::base::clock::{self, Rounding, Timestamp};
+use crate::base::limits::READS_MAX;
 use crate::cluster::peer::PeerError;
-use crate::instance::node::Node;
+use crate::instance::node::{Node, Reply};
 use crate::instance::status::{InstanceStatus, Status};
 use crate::net::http::request::{Method, Request};
 use crate::net::http::response::{self, Extra, Response};
-use crate::payments::PaymentId;
 use crate::payments::story::{Story, StoryMessage};
+use crate::payments::{Line, PaymentId};
 use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// So many payments a page has at most, and if nothing is said.
 const PAGE_MAX: usize = 1_000;
@@ -37,7 +43,7 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
         b"/status.json" => return Then::Call(Call::Status),
         b"/events" => return events::handle(node, request, frame, out),
         b"/payments" => match Wanted::read(request.query) {
-            Ok(wanted) => list(node, &wanted, frame, out),
+            Ok(wanted) => return list(node, &wanted, frame, out),
             Err(reason) => error(out, frame, 400, None, &reason),
         },
         b"/payments-summary" => match super::query::read_window(request.query) {
@@ -75,6 +81,8 @@ pub fn metrics(node: &Node, frame: Frame, out: &mut Vec<u8>) {
 struct Wanted {
     state: State,
     after: Option<PaymentId>,
+    /// Of those that are settled: they are listed by their time.
+    after_time: Option<Timestamp>,
     limit: usize,
 }
 
@@ -84,11 +92,12 @@ enum State {
     InDoubt,
     Rejected,
     Cancelled,
+    Settled,
 }
 
 impl Wanted {
     fn read(query: Option<&[u8]>) -> Result<Wanted, String> {
-        let (mut state, mut after, mut limit) = (None, None, PAGE);
+        let (mut state, mut after, mut limit) = (None, "", PAGE);
         let query = std::str::from_utf8(query.unwrap_or_default());
         let query = query.map_err(|_| "The query is not text.")?;
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -97,10 +106,8 @@ impl Wanted {
                 ("state", "inDoubt") => state = Some(State::InDoubt),
                 ("state", "rejected") => state = Some(State::Rejected),
                 ("state", "cancelled") => state = Some(State::Cancelled),
-                ("after", id) => match PaymentId::parse(id.as_bytes()) {
-                    Some(id) => after = Some(id),
-                    None => return Err("The parameter after is not the id of a payment.".into()),
-                },
+                ("state", "settled") => state = Some(State::Settled),
+                ("after", value) => after = value,
                 ("limit", count) => match count.parse() {
                     Ok(count @ 1..=PAGE_MAX) => limit = count,
                     _ => return Err(format!("The parameter limit is not from 1 to {PAGE_MAX}.")),
@@ -108,13 +115,36 @@ impl Wanted {
                 _ => return Err(format!("There is no {name}={value} here.")),
             }
         }
-        let state =
-            state.ok_or("The parameter state must be waiting, inDoubt, rejected or cancelled.")?;
-        Ok(Wanted { state, after, limit })
+        let state = state.ok_or(
+            "The parameter state must be waiting, inDoubt, rejected, cancelled or settled.",
+        )?;
+        let (after, after_time) = read_after(state, after)?;
+        Ok(Wanted { state, after, after_time, limit })
     }
 }
 
-/// A page, in the order of the ids.
+/// An id; of those that are settled a time, or a time and an id with `_` between them.
+fn read_after(state: State, after: &str) -> Result<(Option<PaymentId>, Option<Timestamp>), String> {
+    if after.is_empty() {
+        return Ok((None, None));
+    }
+    let (time, id) = match state {
+        State::Settled => {
+            after.split_once('_').map_or((Some(after), None), |(time, id)| (Some(time), Some(id)))
+        }
+        _ => (None, Some(after)),
+    };
+    let time = match time.map(|time| Timestamp::parse(time.as_bytes(), Rounding::Down)) {
+        Some(None) => return Err("The parameter after does not begin with a time.".into()),
+        time => time.flatten(),
+    };
+    match id.map(|id| PaymentId::parse(id.as_bytes())) {
+        Some(None) => Err("The parameter after is not the id of a payment.".into()),
+        id => Ok((id.flatten(), time)),
+    }
+}
+
+/// A page, in the order of the ids; of those that are settled, of their times.
 #[derive(Serialize)]
 struct Page {
     payments: Vec<StoryMessage>,
@@ -123,14 +153,19 @@ struct Page {
     after: Option<String>,
 }
 
-fn list(node: &Node, wanted: &Wanted, frame: Frame, out: &mut Vec<u8>) {
-    let Wanted { state, after, limit } = *wanted;
+fn list(node: &Node, wanted: &Wanted, frame: Frame, out: &mut Vec<u8>) -> Then {
+    let Wanted { state, after, after_time, limit } = *wanted;
     let found = match state {
         State::Rejected => node.payments.rejected_after(after, limit),
         State::Cancelled => node.payments.cancelled_after(after, limit),
-        State::Waiting | State::InDoubt if !node.has_journal() => {
+        _ if !node.has_journal() => {
             let reason = "Without a journal (--data) these are not listed.";
-            return error(out, frame, 501, None, reason);
+            error(out, frame, 501, None, reason);
+            return Then::Answered;
+        }
+        State::Settled => {
+            let place = after_time.map(|time| (time, after.unwrap_or(PaymentId(0))));
+            return Then::Call(Call::Settled(place, limit));
         }
         _ => {
             let is_in_doubt = state == State::InDoubt;
@@ -140,6 +175,43 @@ fn list(node: &Node, wanted: &Wanted, frame: Frame, out: &mut Vec<u8>) {
     let last = found.last().filter(|_| found.len() == limit).map(|(id, _)| id.to_string());
     let tell = |(id, story): &(PaymentId, Story)| story::describe(node, *id, story);
     message(out, frame, &Page { payments: found.iter().map(tell).collect(), after: last });
+    Then::Answered
+}
+
+/// Read on a thread of its own: it may take long.
+pub async fn settled(
+    node: &Arc<Node>,
+    after: Option<(Timestamp, PaymentId)>,
+    limit: usize,
+    frame: Frame,
+    out: &mut Vec<u8>,
+) {
+    if node.reads.fetch_add(1, Ordering::Relaxed) >= READS_MAX {
+        node.reads.fetch_sub(1, Ordering::Relaxed);
+        return turn_away(out, frame, "Too many lists are read at once.");
+    }
+    let (reply, reader) = (Reply::new(), node.clone());
+    let told = reply.clone();
+    let started = std::thread::Builder::new().name("galo-reader".into()).spawn(move || {
+        told.finish(reader.payments.journal.settled_after(after, limit));
+        reader.reads.fetch_sub(1, Ordering::Relaxed);
+    });
+    if started.is_err() {
+        node.reads.fetch_sub(1, Ordering::Relaxed);
+        return turn_away(out, frame, "There can be no more threads.");
+    }
+    match reply.wait().await {
+        Ok(lines) => {
+            let last = lines
+                .last()
+                .filter(|_| lines.len() == limit)
+                .and_then(|line| Some(format!("{}_{}", line.settlement.requested_at, line.id?)));
+            let tell = |line: Line| Some(story::describe(node, line.id?, &Story::Settled(line)));
+            let payments = lines.into_iter().filter_map(tell).collect();
+            message(out, frame, &Page { payments, after: last });
+        }
+        Err(error) => turn_away(out, frame, unreadable(&error).0),
+    }
 }
 
 /// `GET /status.json`: asks the other instance, too.
@@ -164,7 +236,14 @@ mod tests {
         let query = format!("state=inDoubt&after={id}&limit=7");
         let wanted = Wanted::read(Some(query.as_bytes())).unwrap();
         let after = PaymentId::parse(id.as_bytes());
-        assert_eq!(wanted, Wanted { state: State::InDoubt, after, limit: 7 });
+        let after_time = None;
+        assert_eq!(wanted, Wanted { state: State::InDoubt, after, after_time, limit: 7 });
+        let (time, at) = ("2026-01-31T10:00:00.123Z", Some(Timestamp(1_769_853_600_123)));
+        for (text, expected) in
+            [(time.to_owned(), (None, at)), (format!("{time}_{id}"), (after, at))]
+        {
+            assert_eq!(read_after(State::Settled, &text), Ok(expected));
+        }
         for (query, named) in [
             (&b""[..], "parameter state"),
             (b"state=lost", "no state=lost"),
@@ -172,6 +251,9 @@ mod tests {
             (b"state=waiting&limit=1001", "from 1 to 1000"),
             (b"state=waiting&limit=x", "from 1 to 1000"),
             (b"state=waiting&after=7", "not the id"),
+            (b"state=waiting&after=2026-01-31T10:00:00Z", "not the id"),
+            (b"state=settled&after=7", "begin with a time"),
+            (b"state=settled&after=2026-01-31T10:00:00Z_7", "not the id"),
             (b"state=waiting&page=2", "no page=2"),
             (b"state=\xff", "not text"),
         ] {

@@ -13,6 +13,7 @@ pub mod query;
 mod resolution;
 mod story;
 
+use crate::base::clock::Timestamp;
 use crate::base::json;
 use crate::base::limits::RETRY_AFTER_S;
 use crate::base::money::Cents;
@@ -74,6 +75,8 @@ pub enum Then {
 pub enum Call {
     Summary(Window),
     Story(PaymentId),
+    /// Those settled by this instance, behind that place, at most so many.
+    Settled(Option<(Timestamp, PaymentId)>, usize),
     /// How both instances stand.
     Status,
     Resolve(PaymentId, Asked),
@@ -409,6 +412,7 @@ impl Call {
                 ledger::pass_on_statement(node.cluster.peer_up(), id, frame, out).await;
             }
             Call::Story(id) => story::answer(node, id, frame, out).await,
+            Call::Settled(after, limit) => admin::settled(node, after, limit, frame, out).await,
             Call::Status => admin::status(node, frame, out).await,
             Call::Resolve(id, asked) => resolution::answer(node, id, asked, frame, out).await,
             Call::Purge { pass_on } => match purge(node, pass_on).await {
