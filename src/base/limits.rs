@@ -56,7 +56,7 @@ pub const EVENTS_AT_ONCE: usize = 100;
 pub const EVENTS_PAUSE: Duration = Duration::from_millis(5);
 /// After so long without an event they are sent a sign of life.
 pub const EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
-/// So much of the journal is kept for those who follow it, if nothing else is said: 2.4 million
+/// So much of the journal is kept for those who follow it, if nothing else is said: 2.3 million
 /// settlements, or an hour of what the contest sends at its fastest.
 pub const EVENTS_KEPT_BYTES: u64 = 256 << 20;
 /// So many events are pushed to a webhook in one request, some 150 KB.
