@@ -282,15 +282,7 @@ impl Config {
             Some(path) => read_token("--admin-token-file", path)?,
             None => String::new(),
         };
-        let webhook = match (args.webhook, &args.webhook_secret_file) {
-            (Some(receiver), Some(path)) => {
-                let text = read_token("--webhook-secret-file", path)?;
-                let secret = Secret::read(&text);
-                let refused = |why| format!("--webhook-secret-file {}: {why}", path.display());
-                Some((receiver, secret.map_err(refused)?))
-            }
-            _ => None,
-        };
+        let webhook = webhook_of(args.webhook, args.webhook_secret_file.as_deref())?;
         let is_followed = args.admin_listen.is_some() || webhook.is_some();
         let events_kept_bytes =
             args.events_kept.unwrap_or(if is_followed { EVENTS_KEPT_BYTES } else { 0 });
@@ -379,6 +371,16 @@ fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String
         return Err("--peer-token must be printable ASCII without spaces".into());
     }
     Ok(token)
+}
+
+fn webhook_of(
+    receiver: Option<Receiver>,
+    secret_file: Option<&Path>,
+) -> Result<Option<(Receiver, Secret)>, String> {
+    let (Some(receiver), Some(path)) = (receiver, secret_file) else { return Ok(None) };
+    let secret = Secret::read(&read_token("--webhook-secret-file", path)?);
+    let refused = |why| format!("--webhook-secret-file {}: {why}", path.display());
+    Ok(Some((receiver, secret.map_err(refused)?)))
 }
 
 /// The token in a file: its one line.

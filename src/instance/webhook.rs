@@ -9,7 +9,7 @@
 //! How far the receiver is, is written down in the journal's directory, so that it goes on from there
 //! after a start, and hears a little twice.
 
-use crate::base::clock;
+use crate::base::clock::{self, Moment};
 use crate::base::limits::{
     EVENTS_EVERY, WEBHOOK_AGAIN_AFTER, WEBHOOK_AGAIN_AFTER_MAX, WEBHOOK_EVENTS_MAX,
     WEBHOOK_PATIENCE, WEBHOOK_STORED_EVERY,
@@ -29,7 +29,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where events are sent to: `http://host:port/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ struct Push {
     receiver: Receiver,
     secret: Secret,
     /// When it was last written down how far the receiver is, and how far that was.
-    stored: Option<(Instant, u64)>,
+    stored: Option<(Moment, u64)>,
 }
 
 impl Push {
@@ -193,7 +193,7 @@ impl Push {
         let address = authority.to_socket_addrs()?.next();
         let address = address.ok_or_else(|| io::Error::other("its name has no address"))?;
         let mut stream = TcpStream::connect_timeout(&address, WEBHOOK_PATIENCE)?;
-        let until = Instant::now() + WEBHOOK_PATIENCE;
+        let until = clock::moment() + WEBHOOK_PATIENCE;
         stream.set_write_timeout(Some(WEBHOOK_PATIENCE))?;
         let at_s = clock::now().0.div_euclid(1_000);
         let signature = self.secret.sign(id, at_s, body);
@@ -213,9 +213,9 @@ impl Push {
 
     /// Writes down how far the receiver is, now and then.
     fn store(&mut self, place: u64) {
-        let is_due = self
-            .stored
-            .is_none_or(|(at, stored)| stored != place && at.elapsed() >= WEBHOOK_STORED_EVERY);
+        let is_due = self.stored.is_none_or(|(at, stored)| {
+            stored != place && clock::moment().since(at) >= WEBHOOK_STORED_EVERY
+        });
         if !is_due {
             return;
         }
@@ -223,7 +223,7 @@ impl Push {
         if let Err(error) = self.node.payments.journal.store_cursor(&text) {
             log::warn!("how far {} is cannot be written down: {error}", self.receiver);
         }
-        self.stored = Some((Instant::now(), place));
+        self.stored = Some((clock::moment(), place));
     }
 }
 
@@ -236,10 +236,10 @@ fn read_cursor(text: &str, journal: &str) -> Option<u64> {
 }
 
 /// The status of an answer whose head is whole. What else it says is of no interest.
-fn read_status(stream: &mut TcpStream, until: Instant) -> io::Result<u16> {
+fn read_status(stream: &mut TcpStream, until: Moment) -> io::Result<u16> {
     let (mut received, mut scratch, mut piece) = (Vec::new(), Vec::new(), [0; 4096]);
     loop {
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.since(clock::moment());
         // 0 would be for ever.
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         if left.is_zero() {

@@ -182,7 +182,7 @@ fn what_is_settled_is_listed_in_the_order_of_its_time() {
         }
         assert!(all.is_sorted(), "{all:?}");
         assert_eq!(sorted(all.iter().map(|(_, id)| id.clone()).collect()), expected(0..40));
-        let from = &all[17].0;
+        let from = &all.clone()[17].0;
         let page = admin.page(&format!("/payments?state=settled&limit=1000&after={from}"));
         let since: Vec<_> = page["payments"].as_array().unwrap().iter().map(place).collect();
         let expected: Vec<_> = all.into_iter().filter(|(at, _)| at >= from).collect();
