@@ -12,7 +12,7 @@ use super::recover::{Replay, read_identity};
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::volume::{self, Span};
-use super::{JournalError, books, notes};
+use super::{JournalError, books, copy, manifest, notes};
 use crate::base::clock::{Micros, Timestamp};
 use crate::payments::event::Event;
 use crate::payments::{PaymentId, Processor, Window};
@@ -90,6 +90,7 @@ fn check_one(path: &Path, is_compared: bool, out: &mut impl Write) -> io::Result
     let mut looked = Looked { name, identity: None, open: HashSet::new(), settled: HashSet::new() };
     if path.is_dir() {
         sound &= tell_identity(&directory, &mut looked, out)?;
+        sound &= tell_manifest(&directory, out)?;
         writeln!(out, "files: {}, {} bytes, {} records", names.len(), found.bytes, found.records)?;
         if let (Some(first), Some(last)) = (found.first, found.last) {
             writeln!(out, "from {first} to {last}")?;
@@ -123,6 +124,30 @@ fn tell_identity(
             Ok(false)
         }
     }
+}
+
+/// Says how many files must be there, and each that is not.
+fn tell_manifest(directory: &Directory, out: &mut impl Write) -> io::Result<bool> {
+    let look = || {
+        let stored = manifest::read(directory)?;
+        let there = copy::files(directory)?;
+        Ok((manifest::findings(directory, stored.as_ref(), &there)?, stored))
+    };
+    let findings = match look() {
+        Ok((findings, stored)) => {
+            if let Some(stored) = stored {
+                let count = stored.named.files().len();
+                writeln!(out, "{}: names {count} files", manifest::FILE_NAME)?;
+            }
+            findings
+        }
+        Err(error) => vec![error],
+    };
+    // What comes first is told again when all is read.
+    for finding in findings.iter().skip(1) {
+        writeln!(out, "{finding}")?;
+    }
+    Ok(findings.is_empty())
 }
 
 /// When a record was written, as far as it says so.

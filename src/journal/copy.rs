@@ -18,6 +18,9 @@
 //! same, but for newer segments, or the pass begins again. What never changes is not read again, nor is
 //! a segment that was read to its end: a later pass is as short as what is new.
 //!
+//! The manifest is read before the list. What it names is in the list, or has been superseded since,
+//! and the pass begins again. The copy gets a manifest of its own, of what is in it.
+//!
 //! A write may be under way while a segment is read, and its later part be seen before its earlier
 //! one. What lies before it was written earlier, and is read. So a segment whose records end badly
 //! is read a second time: if they go further then, it is cut where they end; if not, it is as it
@@ -28,13 +31,14 @@ use super::books;
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::identity;
 use super::inspect;
+use super::manifest::{self, Files};
 use super::record::END_BYTES;
 use super::recover;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::unfinished::Unfinished;
 use super::{JournalError, LEDGER_DIRECTORY, notes};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -92,9 +96,6 @@ impl std::ops::AddAssign for Copied {
     }
 }
 
-/// Those of a journal's files that are there, by kind and number.
-pub(super) type Files = BTreeSet<(Kind, u32)>;
-
 /// # Errors
 /// If the directory cannot be listed.
 pub(super) fn files(storage: &dyn Storage) -> Result<Files, JournalError> {
@@ -119,6 +120,7 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
     let mut copy = Copy { from, to, done: BTreeMap::new(), bytes: 0 };
     let mut incomplete = None;
     for _ in 0..PASSES_MAX {
+        let named = manifest::read(from)?;
         let files_now = files(from)?;
         if !copy.pass(&files_now)? || !is_same(&files_now, files(from)?) {
             continue;
@@ -128,7 +130,12 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
             to.remove(&name).map_err(|error| JournalError::io("remove", &name, error))?;
         }
         to.sync_directory().map_err(|error| JournalError::io("sync", "the copy", error))?;
-        match recover::check_complete(to) {
+        let complete = manifest::check(from, named.as_ref(), &files_now).and_then(|()| {
+            // One of before the manifest is copied as it is.
+            named.as_ref().map_or(Ok(()), |_| manifest::write(to, &files_now))?;
+            recover::check_complete(to)
+        });
+        match complete {
             Ok(_) => return Ok(Copied { files: files_now.len(), bytes: copy.bytes }),
             Err(error) if incomplete.as_ref() == Some(&files_now) => return Err(error),
             // Both lists may have lacked the same by chance: a third would not.

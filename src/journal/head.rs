@@ -1,9 +1,9 @@
-//! What every file of the journal but `identity` starts with, and how the files are named.
+//! What every file of the journal but `identity` and `manifest` starts with, and how the files are named.
 //!
 //! ```text
 //! offset  size  what
 //!      0     8  magic: which of the five kinds of file
-//!      8     4  version of the layout, 3 (2 and 1 are read too, see below)
+//!      8     4  version of the layout, 5 (4 to 1 are read too, see below)
 //!     12     4  number of the segment, the same as in the name
 //!     16    28  for each kind its own:
 //!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
@@ -22,7 +22,8 @@
 //! Before version 3 books were of one segment and had no ids: the body was, for each processor, its
 //! settlements (requested at 8, cents 8), with the CRC of the body, the settlements at the default
 //! processor 8 and at the fallback 8 in the head; and the detail of a Settled or Carried had no
-//! attempts. Version 1 had no notes.
+//! attempts. Version 1 had no notes. Before version 5 there was no manifest (`manifest.rs`), and a
+//! program of before would not keep it.
 //!
 //! Magic, version and the CRC stay in their places in every version, so that a file of another
 //! version is told apart from a damaged one.
@@ -39,9 +40,11 @@ pub const FILE_HEAD_BYTES: usize = CRC_AT + size_of::<u32>();
 const _: () = assert!(FILE_HEAD_BYTES == 48 && FILE_HEAD_BYTES.is_multiple_of(8));
 
 /// Of what is written.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// From here on books are volumes (`volume.rs`).
 pub const VERSION_OF_VOLUMES: u32 = 3;
+/// From here on there is a manifest beside such a file (`manifest.rs`).
+pub const VERSION_OF_MANIFEST: u32 = 5;
 /// The oldest that is read.
 const VERSION_MIN: u32 = 1;
 /// The first segment of a journal.
@@ -64,6 +67,16 @@ pub enum Kind {
 
 impl Kind {
     const ALL: [Kind; 5] = [Kind::Segment, Kind::Books, Kind::Ids, Kind::Accounts, Kind::Notes];
+
+    /// What the manifest calls it.
+    pub fn code(self) -> u32 {
+        1 + self as u32
+    }
+
+    /// The reverse of [`Kind::code`].
+    pub fn of_code(code: u32) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.code() == code)
+    }
 
     fn magic(self) -> [u8; 8] {
         match self {
@@ -123,6 +136,12 @@ pub fn kind_of(bytes: &[u8]) -> Option<Kind> {
 /// The version that a head says it has; 0 if it is too short for one.
 pub fn version_of(bytes: &[u8]) -> u32 {
     let bytes = bytes.get(VERSION_AT..).and_then(|rest| rest.first_chunk());
+    bytes.copied().map_or(0, u32::from_le_bytes)
+}
+
+/// The checksum at the end of a head; 0 if it is too short for one.
+pub fn checksum_of(bytes: &[u8]) -> u32 {
+    let bytes = bytes.get(CRC_AT..).and_then(|rest| rest.first_chunk());
     bytes.copied().map_or(0, u32::from_le_bytes)
 }
 
@@ -198,11 +217,11 @@ mod tests {
             head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
             decode(Kind::Segment, 5, &head)
         };
-        for unknown in [0, 5] {
+        for unknown in [0, 6] {
             let refused = of(unknown).unwrap_err();
             let JournalError::UnknownVersion { version, .. } = refused else { panic!("{refused}") };
             assert_eq!(version, u32::from(unknown));
         }
-        assert!([1, 2, 3, 4].map(of).iter().all(Result::is_ok));
+        assert!([1, 2, 3, 4, 5].map(of).iter().all(Result::is_ok));
     }
 }

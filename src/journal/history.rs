@@ -4,6 +4,7 @@
 use super::books::Remains;
 use super::head::{FIRST_NUMBER, Kind};
 use super::keeper::{finish, write_unfinished};
+use super::manifest::{self, Files};
 use super::storage::{Directory, Storage};
 use super::volume::LINES_MAX;
 use crate::payments::{Attempts, Line, PaymentId, Settlement};
@@ -23,6 +24,7 @@ pub fn write(
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a journal"));
     }
     let attempts = Attempts::default().and_one();
+    let mut files = Files::new();
     for number in FIRST_NUMBER.. {
         let mut remains = Remains::default();
         let lines = settled.by_ref().take(LINES_MAX as usize);
@@ -38,9 +40,10 @@ pub fn write(
         for kind in [Kind::Ids, Kind::Books] {
             finish(&storage, kind, number)?;
             storage.sync_directory()?;
+            files.insert((kind, number));
         }
     }
-    Ok(())
+    manifest::write(&storage, &files).map_err(io::Error::other)
 }
 
 #[cfg(test)]

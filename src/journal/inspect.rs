@@ -11,7 +11,7 @@ use super::head::{FILE_HEAD_BYTES, Kind, kind_of};
 use super::record::Record;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
-use super::{JournalError, LEDGER_DIRECTORY, check, copy, identity, notes, salvage};
+use super::{JournalError, LEDGER_DIRECTORY, check, copy, identity, manifest, notes, salvage};
 use crate::ledger::{AccountId, History};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -92,7 +92,10 @@ pub fn run(args: &JournalArgs) -> Result<ExitCode, String> {
 /// directory inside it.
 pub fn expect_journal(path: &Path) -> Result<(), String> {
     let names = |path: &Path| Directory::read_only(path).and_then(|directory| directory.names());
-    let is_file = |name: &String| Kind::of_file_name(name).is_some() || name == identity::FILE_NAME;
+    let is_file = |name: &String| {
+        Kind::of_file_name(name).is_some()
+            || [identity::FILE_NAME, manifest::FILE_NAME].contains(&name.as_str())
+    };
     let found = names(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let in_ledger = names(&path.join(LEDGER_DIRECTORY)).unwrap_or_default();
     match found.iter().chain(&in_ledger).any(is_file) {

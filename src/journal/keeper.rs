@@ -2,12 +2,14 @@
 //! purged removed. Runs on a thread of its own, one step at a time; tests run the steps by hand.
 //!
 //! The invariant: a segment is removed only when its books, ids, accounts and notes are on the disk
-//! under their names, and when everything that ended its payments is on the disk as well. A crash between any
+//! under their names, and when everything that ended its payments is on the disk as well. And no file
+//! is removed before the manifest on the disk has ceased to name it. A crash between any
 //! two operations leaves a directory that `recover.rs` reads the same way.
 
 use super::accounts::States;
 use super::books::Remains;
 use super::head::Kind;
+use super::manifest::{self, Files};
 use super::segment::{Contents, Ending, UNFINISHED};
 use super::storage::{Lack, Storage, StoredFile};
 use super::volume::{Span, Volume};
@@ -43,6 +45,10 @@ pub struct Keeping {
     pub replaced: Vec<Arc<Volume>>,
     /// Segments that are kept for those who follow, oldest first, each with its bytes.
     pub events: VecDeque<(u32, u64)>,
+    /// Files that others have taken the place of, to be removed when the manifest names those.
+    pub superseded: Vec<String>,
+    /// Files that are not named yet, or have taken the place of one of the same name.
+    pub fresh: Files,
     /// There was no space to merge files, and nothing has changed since.
     pub is_merging_held_up: bool,
     /// No books so far have settlements or ids: what comes of the segments is in the accounts.
@@ -71,12 +77,27 @@ pub struct IdsFile {
     pub is_damaged: bool,
 }
 
+impl Keeping {
+    /// Those that count, but for the segments.
+    fn files(&self) -> Files {
+        let mut files: Files =
+            self.books.iter().map(|held| (Kind::Books, held.span.last)).collect();
+        files.extend(self.ids.iter().map(|ids| (Kind::Ids, ids.last)));
+        files.extend(self.accounts.map(|number| (Kind::Accounts, number)));
+        files.extend(self.notes.iter().map(|(number, _)| (Kind::Notes, *number)));
+        files
+    }
+}
+
 impl Writer {
     /// Does what is most urgent. False if there was nothing to do, or no space to do it.
     pub fn keep(&self) -> bool {
         let mut keeping = locked(&self.keeping);
         keeping.replaced.retain(|volume| Arc::strong_count(volume) > 1);
         self.remove_old_events(&mut keeping);
+        if !keeping.superseded.is_empty() || locked(&self.manifest).is_behind() {
+            self.remove_superseded(&mut keeping);
+        }
         let prepared = self.prepare_next();
         let lack = (!self.is_next_ready()).then(|| self.lack());
         if lack == Some(Lack::Space) && self.remove_oldest_events(&mut keeping) {
@@ -88,7 +109,7 @@ impl Writer {
         let census = self.census(keeping.oldest);
         if census.purged > keeping.purged {
             self.remove_purged(&mut keeping, census.purged);
-            return true;
+            return self.remove_superseded(&mut keeping) || prepared;
         }
         // Without space for the next segment these are given up as well.
         let kept = if self.is_next_ready() { self.options.full_segments_kept } else { 0 };
@@ -149,7 +170,7 @@ impl Writer {
         };
         let span = volume.span();
         self.put_on_shelf(keeping, volume);
-        self.retire(keeping, number);
+        keeping.superseded.push(Kind::Segment.file_name(number));
         keeping.oldest += 1;
         keeping.is_merging_held_up = false;
         keeping.books.push(Held { span, is_old: false, is_damaged: false });
@@ -157,7 +178,7 @@ impl Writer {
         keeping.ids.push_back(IdsFile { first: number, last: number, count, is_damaged: false });
         self.remove_old_ids(keeping);
         for (superseded, _) in keeping.notes.drain(notes_kept..) {
-            self.remove(&Kind::Notes.file_name(superseded));
+            keeping.superseded.push(Kind::Notes.file_name(superseded));
         }
         if !books.notes.is_empty() {
             keeping.notes.push((number, books.notes.len()));
@@ -166,12 +187,14 @@ impl Writer {
         keeping.only_accounts &= settled == 0 && books.ids.is_empty();
         let accounts = books.has_accounts.then_some(number);
         if let Some(superseded) = std::mem::replace(&mut keeping.accounts, accounts) {
-            self.remove(&Kind::Accounts.file_name(superseded));
+            keeping.superseded.push(Kind::Accounts.file_name(superseded));
             if books.stands_alone {
-                self.remove(&Kind::Books.file_name(superseded));
+                keeping.superseded.push(Kind::Books.file_name(superseded));
                 keeping.books.retain(|held| held.span.last != superseded);
             }
         }
+        keeping.fresh.extend(keeping.files().into_iter().filter(|(_, it)| *it == number));
+        self.remove_superseded(keeping);
         let entries = books.entries.len();
         log::info!(
             "journal: segment {number} rewritten as books of {settled} settlements and {entries} \
@@ -311,7 +334,7 @@ impl Writer {
         }
     }
 
-    /// Removes files of ids that the newer ones alone make unnecessary.
+    /// Gives up files of ids that the newer ones alone make unnecessary.
     fn remove_old_ids(&self, keeping: &mut Keeping) {
         let mut count: usize = keeping.ids.iter().map(|ids| ids.count).sum();
         // The last one stays, even empty: every start looks for it.
@@ -319,13 +342,13 @@ impl Writer {
             && let Some(oldest) = keeping.ids.front().copied()
             && count - oldest.count >= self.options.ids_remembered
         {
-            self.remove(&Kind::Ids.file_name(oldest.last));
+            keeping.superseded.push(Kind::Ids.file_name(oldest.last));
             count -= oldest.count;
             keeping.ids.pop_front();
         }
     }
 
-    /// Removes everything from before a purge, once the purge is on the disk.
+    /// Gives up everything from before a purge, once the purge is on the disk.
     fn remove_purged(&self, keeping: &mut Keeping, purged: u32) {
         self.flush();
         self.sync();
@@ -336,9 +359,11 @@ impl Writer {
         for name in names {
             let number = Kind::of_file_name(&name).map(|(_, number)| number);
             if number.or(follow::segment_of_events(&name)).is_some_and(|number| number < purged) {
-                self.remove(&name);
+                keeping.superseded.push(name);
             }
         }
+        keeping.superseded.sort_unstable();
+        keeping.superseded.dedup();
         (keeping.oldest, keeping.purged) = (purged, purged);
         keeping.books.clear();
         keeping.ids.clear();
@@ -347,6 +372,44 @@ impl Writer {
         keeping.notes.clear();
         keeping.events.retain(|(number, _)| *number >= purged);
         keeping.only_accounts = true;
+    }
+
+    /// Names in the manifest what counts now, and then removes what does not any more. False if there
+    /// is no space for that: the next step tries again.
+    pub(super) fn remove_superseded(&self, keeping: &mut Keeping) -> bool {
+        let files = keeping.files();
+        let mut fresh = Vec::new();
+        for (kind, number) in keeping.fresh.intersection(&files) {
+            match manifest::checksum_of(&*self.storage, *kind, *number) {
+                Ok(checksum) => fresh.push((*kind, *number, checksum)),
+                Err(error) if Lack::of(&error).is_some() => return false,
+                Err(error) => {
+                    self.fail(&format!("{} cannot be read: {error}", kind.file_name(*number)));
+                }
+            }
+        }
+        let oldest = keeping.oldest;
+        let is_named = self.change_manifest(|named| {
+            named.retain(|kind, number| match kind {
+                Kind::Segment => number >= oldest,
+                _ => files.contains(&(kind, number)) && !keeping.fresh.contains(&(kind, number)),
+            });
+            fresh.iter().for_each(|(kind, number, checksum)| {
+                named.insert(*kind, *number, *checksum);
+            });
+        });
+        if is_named {
+            keeping.fresh.clear();
+            for name in std::mem::take(&mut keeping.superseded) {
+                match Kind::of_file_name(&name) {
+                    Some((Kind::Segment, number)) if number >= keeping.purged => {
+                        self.retire(keeping, number);
+                    }
+                    _ => self.remove(&name),
+                }
+            }
+        }
+        is_named
     }
 
     pub(super) fn remove(&self, name: &str) {

@@ -3,10 +3,11 @@
 //! and n volumes are about log2(n) files and those that are as large as a volume gets.
 //!
 //! The invariant: the merged file is on the disk under the name of the last it takes in, before any
-//! other of them is removed. A crash in between leaves files that a start finds superseded.
+//! other of them is removed. A crash in between leaves files that a start finds superseded. As long as
+//! either of the two may be found under that name, the manifest says that either counts.
 
 use super::books;
-use super::head::{FILE_HEAD_BYTES, Kind};
+use super::head::{self, FILE_HEAD_BYTES, Kind};
 use super::keeper::{Held, IdsFile, Keeping, finish, write_unfinished};
 use super::segment::UNFINISHED;
 use super::storage::Lack;
@@ -93,9 +94,10 @@ impl Writer {
         self.put_on_shelf(keeping, volume);
         let merged = Held { span, is_old: false, is_damaged: false };
         let replaced: Vec<Held> = keeping.books.splice(group, [merged]).collect();
-        for held in replaced.iter().filter(|held| held.span.last != last) {
-            self.remove(&Kind::Books.file_name(held.span.last));
-        }
+        let others = replaced.iter().map(|held| held.span.last).filter(|it| *it != last);
+        keeping.superseded.extend(others.map(|number| Kind::Books.file_name(number)));
+        keeping.fresh.insert((Kind::Books, last));
+        self.remove_superseded(keeping);
         let lines = span.lines;
         log::info!("journal: books {first} to {last} merged, {lines} settlements");
         Ok(())
@@ -142,8 +144,7 @@ impl Writer {
         file.write_at(&head, 0)?;
         file.sync()?;
         let volume = Volume::of_file(last, file).map_err(|error| Failed::of(last, error))?;
-        finish(storage, Kind::Books, last)?;
-        storage.sync_directory()?;
+        self.replace(Kind::Books, last, &head)?;
         Ok(volume)
     }
 
@@ -185,20 +186,35 @@ impl Writer {
         }
         let bytes = books::encode_ids(first, last, &ids);
         let written = write_unfinished(storage, Kind::Ids, last, &bytes);
-        if let Err(error) = written {
+        if let Err(error) = written.and_then(|_| self.replace(Kind::Ids, last, &bytes)) {
             let _ = storage.remove(&(Kind::Ids.file_name(last) + UNFINISHED));
             return Err(error);
         }
-        finish(storage, Kind::Ids, last)?;
-        storage.sync_directory()?;
         let merged = IdsFile { first, last, count: ids.len(), is_damaged: false };
         let mut all: Vec<_> = std::mem::take(&mut keeping.ids).into();
         all.splice(group, [merged]);
         keeping.ids = all.into();
-        for file in files.iter().filter(|file| file.last != last) {
-            self.remove(&Kind::Ids.file_name(file.last));
-        }
+        let others = files.iter().map(|file| file.last).filter(|it| *it != last);
+        keeping.superseded.extend(others.map(|number| Kind::Ids.file_name(number)));
+        keeping.fresh.insert((Kind::Ids, last));
+        self.remove_superseded(keeping);
         Ok(())
+    }
+
+    /// Gives its name to a file that is on the disk and has this head, in the place of the one that
+    /// has it.
+    fn replace(&self, kind: Kind, number: u32, head: &[u8]) -> io::Result<()> {
+        let checksum = head::checksum_of(head);
+        let mut is_new = false;
+        let named = locked(&self.manifest).change(|named| {
+            is_new = named.insert(kind, number, checksum);
+        });
+        if named.is_err() && is_new {
+            let _ = locked(&self.manifest).change(|named| named.remove(kind, number, checksum));
+        }
+        named?;
+        finish(&*self.storage, kind, number)?;
+        self.storage.sync_directory()
     }
 }
 

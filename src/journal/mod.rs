@@ -32,6 +32,9 @@
 //! `accounts`, the state of every account at its end, which takes the place of those before. So
 //! that directory does not grow with time.
 //!
+//! Which of these files must be there is written down in `manifest` (`manifest.rs`), so that a start
+//! notices if any has gone.
+//!
 //! Whose journal it is stands in the file `identity` (`identity.rs`): another instance's is refused,
 //! and a copy is known as one.
 //!
@@ -61,6 +64,7 @@ pub mod history;
 pub mod identity;
 pub mod inspect;
 mod keeper;
+mod manifest;
 mod merge;
 mod notes;
 mod outstanding;
@@ -285,6 +289,12 @@ pub enum JournalError {
     Gone {
         file: String,
     },
+    /// The manifest names it.
+    Vanished {
+        file: String,
+    },
+    /// There must have been one.
+    NoManifest,
     /// The settings are not those of whom the journal belongs to.
     NotOurs {
         what: String,
@@ -331,6 +341,17 @@ impl fmt::Display for JournalError {
                 f,
                 "journal: cannot follow {file}: it was rewritten or purged before it was followed. \
                  Begin anew"
+            ),
+            JournalError::Vanished { file } => write!(
+                f,
+                "journal: {file} is missing, and the manifest names it: restore it before starting, \
+                 or start with what `galo journal salvage` makes of the others"
+            ),
+            JournalError::NoManifest => write!(
+                f,
+                "journal: {} is missing, which names the files that must be there: restore it \
+                 before starting, or start with what `galo journal salvage` makes of the others",
+                manifest::FILE_NAME
             ),
             JournalError::NotOurs { what } => write!(f, "the journal is not to be used: {what}"),
         }

@@ -22,7 +22,8 @@
 //! the process had gone on, and must not have to wait for a processor that is gone.
 //!
 //! # Repairs
-//! A start changes the directory only after all of it has been read: first what was torn goes,
+//! A start changes the directory only after all of it has been read: first the manifest names what is
+//! to be left, then what was torn goes,
 //! then the last segment is closed, then all is synced, then leftovers are removed. A crash
 //! between any two of these leaves a directory that means the same.
 
@@ -30,13 +31,14 @@ use super::accounts::{Accounts, States};
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::identity::{self, Change, Identity, Owner, Place};
 use super::keeper::{Held, IdsFile, Keeping};
+use super::manifest::{self, Files, Manifest, Named, Stored};
 use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::shelf::Shelf;
 use super::storage::{Lack, Storage, random};
 use super::volume::{self, Volume};
-use super::writer::{self, Writer};
+use super::writer::{self, Kept, Writer};
 use super::{JournalError, Options, Position, books, follow, notes};
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::money::Cents;
@@ -105,6 +107,8 @@ pub struct Listing {
     pub rewritten: BTreeSet<u32>,
     /// Segments that are kept for those who follow, and are no part of the journal.
     pub events: BTreeSet<u32>,
+    /// The manifest, which a directory of before it has none of.
+    pub manifest: Option<Stored>,
 }
 
 /// What the files mean.
@@ -137,12 +141,14 @@ impl Listing {
     /// books that stand alone.
     ///
     /// # Errors
-    /// If a file is missing between others.
+    /// If a file is missing between others, or one that the manifest names.
     pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
-        let mut listing = Listing::default();
+        let mut listing = Listing { manifest: manifest::read(storage)?, ..Listing::default() };
+        let mut there = Files::new();
         let (mut books, mut ids) = (BTreeSet::new(), BTreeSet::new());
         let (mut accounts, mut notes) = (BTreeSet::new(), BTreeSet::new());
         for name in storage.names().map_err(failed("list", "the directory"))? {
+            there.extend(Kind::of_file_name(&name));
             match Kind::of_file_name(&name) {
                 Some((Kind::Segment, number)) => listing.segments.insert(number),
                 Some((Kind::Books, number)) => books.insert(number),
@@ -151,12 +157,15 @@ impl Listing {
                 Some((Kind::Notes, number)) => notes.insert(number),
                 None => {
                     listing.events.extend(follow::segment_of_events(&name));
-                    let ours = name.strip_suffix(UNFINISHED).and_then(Kind::of_file_name);
-                    listing.leftovers.extend(ours.map(|_| name));
+                    let is_ours =
+                        |it: &&str| *it == manifest::FILE_NAME || Kind::of_file_name(it).is_some();
+                    let ours = name.strip_suffix(UNFINISHED).filter(is_ours).is_some();
+                    listing.leftovers.extend(ours.then_some(name));
                     false
                 }
             };
         }
+        manifest::check(storage, listing.manifest.as_ref(), &there)?;
         listing.books = listing.spans(Kind::Books, books, storage)?;
         listing.ids = listing.spans(Kind::Ids, ids, storage)?;
         let first = listing.first_that_counts(storage)?;
@@ -171,6 +180,17 @@ impl Listing {
         listing.check_complete(first)?;
         listing.choose(accounts, notes, storage)?;
         Ok(listing)
+    }
+
+    /// The files that count, of the segments only those before this one.
+    fn files_before(&self, segment: u32) -> Files {
+        let mut files: Files =
+            self.segments.range(..segment).map(|number| (Kind::Segment, *number)).collect();
+        files.extend(self.books.keys().map(|number| (Kind::Books, *number)));
+        files.extend(self.ids_newest_first().map(|(_, number)| (Kind::Ids, number)));
+        files.extend(self.accounts.map(|number| (Kind::Accounts, number)));
+        files.extend(self.notes.iter().map(|(number, _)| (Kind::Notes, *number)));
+        files
     }
 
     /// Of which segments each of these files is. Those that a later one has taken in are superseded.
@@ -634,7 +654,7 @@ impl Found {
         }
         // However small a queue was asked for: there must be room for what waits in it.
         options.make_room_for(replay.payments.len());
-        let number = repair(&*storage, &replay)?;
+        let (number, mut manifest) = repair(&*storage, &replay)?;
         let events = keep_events(&*storage, &replay.listing, options.events_kept_bytes)?;
         let mut ids = VecDeque::new();
         let mut bytes = Vec::new();
@@ -656,6 +676,8 @@ impl Found {
             notes,
             replaced: Vec::new(),
             events,
+            superseded: Vec::new(),
+            fresh: Files::new(),
             is_merging_held_up: false,
             only_accounts,
             lacks: [None; 3],
@@ -667,6 +689,11 @@ impl Found {
             false => Segment::create(&*storage, number, bytes),
         };
         let segment = created.map_err(failed("make", &Kind::Segment.file_name(number)))?;
+        match manifest.change(|named| named.insert_segment(number)) {
+            // The keeper tries again.
+            Err(error) if Lack::of(&error).is_some() => {}
+            result => result.map_err(failed("write", manifest::FILE_NAME))?,
+        }
         let (mut waiting, mut doubts) = replay.outstanding();
         let is_original = stored.is_some() && identity.as_ref().is_some_and(|it| !it.is_copy());
         for payment in waiting.iter_mut().chain(doubts.iter_mut().map(|doubt| &mut doubt.payment)) {
@@ -683,7 +710,8 @@ impl Found {
             is_copy,
             identity,
         };
-        let writer = Writer::new(storage, options, segment, replay.payments, keeping, replay.shelf);
+        let kept = Kept { keeping, manifest, shelf: replay.shelf };
+        let writer = Writer::new(storage, options, segment, replay.payments, kept);
         Ok((writer, recovered))
     }
 }
@@ -762,8 +790,9 @@ fn keep_events(
     events.into_iter().map(length).collect()
 }
 
-/// Makes the files say what was read from them. Returns the number of the next segment.
-fn repair(storage: &dyn Storage, replay: &Replay) -> Result<u32, JournalError> {
+/// Makes the files say what was read from them. Returns the number of the next segment, and the
+/// manifest, which names what is left.
+fn repair(storage: &dyn Storage, replay: &Replay) -> Result<(u32, Manifest), JournalError> {
     let listing = &replay.listing;
     let after_books = listing.books.last_key_value().map_or(FIRST_NUMBER, |(last, _)| last + 1);
     let next = match replay.end {
@@ -774,6 +803,16 @@ fn repair(storage: &dyn Storage, replay: &Replay) -> Result<u32, JournalError> {
     // What was seen must stay: removals of a start that was cut short may not be on the disk yet,
     // and one of them undone behind one of ours would be a gap.
     storage.sync_directory().map_err(failed("sync", "the directory"))?;
+    let unnamed = || failed("write", manifest::FILE_NAME);
+    let named = Named::of(storage, listing.files_before(next)).map_err(unnamed())?;
+    let manifest = match &listing.manifest {
+        None => None,
+        Some(stored) => {
+            let mut manifest = Manifest::open(storage, stored).map_err(unnamed())?;
+            manifest.change(|it| it.clone_from(&named)).map_err(unnamed())?;
+            Some(manifest)
+        }
+    };
     // The highest first, so that there is never a gap.
     for number in listing.segments.range(next..).rev() {
         let name = Kind::Segment.file_name(*number);
@@ -804,5 +843,7 @@ fn repair(storage: &dyn Storage, replay: &Replay) -> Result<u32, JournalError> {
         storage.remove(name).map_err(failed("remove", name))?;
     }
     storage.sync_directory().map_err(failed("sync", "the directory"))?;
-    Ok(next)
+    // The first is made when there is all the space that there will be.
+    let manifest = manifest.map_or_else(|| Manifest::create(storage, named), Ok);
+    Ok((next, manifest.map_err(unnamed())?))
 }

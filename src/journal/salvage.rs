@@ -27,17 +27,18 @@ mod report;
 use super::accounts::States;
 use super::books::{self, Flags, Remains};
 use super::check::{whole_ms, written_at};
-use super::copy::write_identity;
+use super::copy::{files, write_identity};
 use super::head::{self, Kind, OWN_BYTES};
 use super::identity::{self, Identity};
 use super::inspect::expect_journal;
+use super::manifest::Stored;
 use super::outstanding::{Open, Outstanding};
 use super::record::{END_BYTES, Record, Seed};
 use super::recover::{self, IDENTITY_BYTES_MAX};
 use super::segment::{Contents, Ending, Piece};
 use super::storage::{Directory, Storage, random};
 use super::unfinished::Unfinished;
-use super::{JournalError, LEDGER_DIRECTORY, notes, volume};
+use super::{JournalError, LEDGER_DIRECTORY, manifest, notes, volume};
 use crate::base::clock::Timestamp;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
@@ -109,15 +110,24 @@ pub fn salvage(
         unended: None,
         asked: Asked::default(),
     };
-    match Plan::of(from)? {
+    let stored = match manifest::read(from) {
+        Err(JournalError::Corrupt { what, .. }) => Err(what),
+        read => Ok(read?),
+    };
+    let named = stored.as_ref().ok().and_then(Option::as_ref).map(|it| it.named.files());
+    match Plan::of(from, &named.unwrap_or_default())? {
         Some(plan) => salvage.files(&plan)?,
         None => salvage.report.lost("", 0, "every file is missing"),
     }
+    salvage.compare(stored)?;
     let window = salvage.end()?;
     to.sync_directory().map_err(|error| JournalError::io("sync", "the new directory", error))?;
+    manifest::write(to, &files(to)?)?;
     recover::check_complete(to)?;
     Ok(window.is_none())
 }
+
+const NOBODY_KNOWS: &str = "nobody knows whether newer files than these have gone";
 
 /// What is in the new journal.
 #[derive(Debug, Default)]
@@ -143,6 +153,33 @@ struct Salvage<'a> {
 }
 
 impl Salvage<'_> {
+    /// Tells what is not as the manifest says, and was not told yet. Behind all else: whatever is
+    /// newer than what is there is what nobody else would miss.
+    fn compare(&mut self, stored: Result<Option<Stored>, &str>) -> Result<(), JournalError> {
+        let name = manifest::FILE_NAME;
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(what) => {
+                self.report.lost(name, 0, format_args!("{what}: {NOBODY_KNOWS}"));
+                return Ok(());
+            }
+        };
+        for finding in manifest::findings(self.from, stored.as_ref(), &files(self.from)?)? {
+            let (file, what) = match finding {
+                JournalError::Vanished { file } => (file, "it is missing"),
+                JournalError::Corrupt { file, what, .. } => (file, what),
+                _ => {
+                    self.report.lost(name, 0, format_args!("it is missing: {NOBODY_KNOWS}"));
+                    continue;
+                }
+            };
+            if !self.report.has_told(&file) {
+                self.report.lost(&file, 0, what);
+            }
+        }
+        Ok(())
+    }
+
     fn files(&mut self, plan: &Plan) -> Result<(), JournalError> {
         if plan.stands_alone {
             let kind = if plan.last_books > 0 { Kind::Books } else { Kind::Segment };

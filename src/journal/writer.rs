@@ -14,9 +14,10 @@
 //! ([`Writer::has_room_for_attempt`]): at that point every attempt under way can end, and then
 //! everything waits for space. The keeper tries again every second.
 //!
-//! Locks, taken in this order: keeping, syncing, writing, shelf, appending, next.
+//! Locks, taken in this order: keeping, syncing, writing, shelf, appending, next, manifest.
 
 use super::head::{FILE_HEAD_BYTES, Kind};
+use super::manifest::{self, Manifest, Named};
 use super::outstanding::{Open, Outstanding};
 use super::record::{
     ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, RESOLVED_BYTES_MAX,
@@ -81,6 +82,7 @@ pub struct Writer {
     pub(super) syncing: Mutex<Vec<Arc<Segment>>>,
     pub(super) waiting: Mutex<Vec<(Position, Waker)>>,
     pub(super) keeping: Mutex<super::keeper::Keeping>,
+    pub(super) manifest: Mutex<Manifest>,
     /// What is settled is put there while it is appended, so that the keeper never has rewritten a
     /// segment of which the shelf does not know all.
     pub(super) shelf: Arc<Mutex<Shelf>>,
@@ -138,6 +140,13 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("a journal that failed is not used again")
 }
 
+/// What is known of the files.
+pub struct Kept {
+    pub keeping: super::keeper::Keeping,
+    pub manifest: Manifest,
+    pub shelf: Shelf,
+}
+
 impl Writer {
     /// Goes on in a new, empty segment; everything before it is on the disk.
     pub fn new(
@@ -145,9 +154,9 @@ impl Writer {
         options: Options,
         segment: Segment,
         payments: Outstanding,
-        keeping: super::keeper::Keeping,
-        shelf: Shelf,
+        kept: Kept,
     ) -> Writer {
+        let Kept { keeping, manifest, shelf } = kept;
         let start = Position::new(segment.number, FILE_HEAD_BYTES);
         let room = Segment::room(segment.bytes);
         let outstanding = payments.len();
@@ -171,6 +180,7 @@ impl Writer {
             syncing: Mutex::default(),
             waiting: Mutex::default(),
             keeping: Mutex::new(keeping),
+            manifest: Mutex::new(manifest),
             shelf: Arc::new(Mutex::new(shelf)),
             appended: AtomicU64::new(start.0),
             written: AtomicU64::new(start.0),
@@ -455,6 +465,8 @@ impl Writer {
         let number = next.number;
         match Segment::create(&*self.storage, number, self.options.segment_bytes) {
             Ok(segment) => {
+                // It has no record yet: if this must wait, the keeper sees to it.
+                self.change_manifest(|named| named.insert_segment(number));
                 next.ready = Some(segment);
                 self.next_ready.store(true, Ordering::Release);
                 true
@@ -467,6 +479,15 @@ impl Writer {
                 false
             }
         }
+    }
+
+    /// False if there is no space for it now: nothing that was named may be removed then.
+    pub(super) fn change_manifest(&self, change: impl FnOnce(&mut Named)) -> bool {
+        let Err(error) = locked(&self.manifest).change(change) else { return true };
+        if Lack::of(&error).is_none() {
+            self.fail(&format!("{} cannot be written: {error}", manifest::FILE_NAME));
+        }
+        false
     }
 
     pub fn is_next_ready(&self) -> bool {

@@ -1,8 +1,9 @@
 //! What there is of a damaged journal, and what each number is to be in the new one. Reads only.
 
 use super::super::accounts::States;
-use super::super::copy::{Files, files};
+use super::super::copy::files;
 use super::super::head::{self, FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
+use super::super::manifest::Files;
 use super::super::record::HEAD_BYTES;
 use super::super::segment::Contents;
 use super::super::storage::Storage;
@@ -70,7 +71,7 @@ impl Plan {
     ///
     /// # Errors
     /// If they cannot be read, or too many are missing.
-    pub fn of(from: &dyn Storage) -> Result<Option<Plan>, JournalError> {
+    pub fn of(from: &dyn Storage, named: &[(Kind, u32)]) -> Result<Option<Plan>, JournalError> {
         let files = files(from)?;
         let (books, ids) = (spans(from, &files, Kind::Books)?, spans(from, &files, Kind::Ids)?);
         let firsts = books.values().chain(ids.values()).copied();
@@ -78,6 +79,8 @@ impl Plan {
         let (Some(lowest), Some(highest)) = (numbers().chain(firsts).min(), numbers().max()) else {
             return Ok(None);
         };
+        // What the manifest names was there.
+        let highest = named.iter().map(|(_, number)| *number).fold(highest, u32::max);
         let mut plan =
             Plan { files, books, ids, lowest, highest, last_books: 0, stands_alone: false };
         let mut first = None;

@@ -4,6 +4,7 @@
 //! journal one that has lost something.
 
 use crate::base::clock::Timestamp;
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -22,6 +23,8 @@ pub struct Report<'a> {
     window: Option<[Option<Timestamp>; 2]>,
     holes: usize,
     bytes: u64,
+    /// Files of which something is lost.
+    files: HashSet<String>,
 }
 
 /// A time, or what stands for it where there is none.
@@ -45,6 +48,7 @@ impl<'a> Report<'a> {
             window: None,
             holes: 0,
             bytes: 0,
+            files: HashSet::new(),
         }
     }
 
@@ -58,6 +62,7 @@ impl<'a> Report<'a> {
     pub fn lost(&mut self, file: &str, bytes: u64, what: impl Display) {
         self.holes += 1;
         self.bytes += bytes;
+        self.files.insert(file.into());
         let line = format!("lost: {}{file}: {what}", self.directory);
         self.open.push(format!("{line}; written between {}", or(self.last, BEGINNING)));
         let [from, to] = self.window.unwrap_or([self.last, None]);
@@ -94,6 +99,11 @@ impl<'a> Report<'a> {
             from: or(moved(from, -SLACK_MS), BEGINNING),
             to: or(moved(to, SLACK_MS), END),
         })
+    }
+
+    /// Whether something of this file was told to be lost.
+    pub fn has_told(&self, file: &str) -> bool {
+        self.files.contains(file)
     }
 
     pub fn has_lost(&self) -> bool {

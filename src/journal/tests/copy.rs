@@ -176,5 +176,5 @@ fn damage_is_not_copied() {
     assert!(error.contains(&name) && error.contains("is damaged at offset"), "{error}");
     storage.remove(&name).unwrap();
     let error = copy::copy(&storage, &Simulated::default()).unwrap_err();
-    assert!(matches!(error, JournalError::Missing { .. }), "{error}");
+    assert!(matches!(error, JournalError::Vanished { .. }), "{error}");
 }

@@ -1,9 +1,9 @@
 //! Files cut at every byte, and every byte of them flipped.
 
 use super::*;
-use crate::journal::head::Kind as FileKind;
-use crate::journal::inspect;
+use crate::journal::head::{self, Kind as FileKind};
 use crate::journal::storage::Storage;
+use crate::journal::{inspect, manifest};
 
 /// A journal with every kind of record over three segments, and what the model was after each.
 pub(super) fn short_journal() -> (Simulated, Vec<Model>) {
@@ -60,8 +60,15 @@ pub(super) fn short_journal() -> (Simulated, Vec<Model>) {
 }
 
 fn is_named(error: &JournalError) -> bool {
-    use JournalError::{Corrupt, Missing, UnknownKind, UnknownVersion};
-    matches!(error, Corrupt { .. } | Missing { .. } | UnknownKind { .. } | UnknownVersion { .. })
+    use JournalError::{Corrupt, Missing, UnknownKind, UnknownVersion, Vanished};
+    matches!(
+        error,
+        Corrupt { .. }
+            | Missing { .. }
+            | UnknownKind { .. }
+            | UnknownVersion { .. }
+            | Vanished { .. }
+    )
 }
 
 /// The result of damage is a prefix or a named corruption: never a panic, never a wrong total.
@@ -168,7 +175,8 @@ fn books_with_a_flipped_byte_are_refused() {
         storage.set_bytes(name, bytes);
         let without = storage.copy();
         without.remove(name).unwrap();
-        assert!(matches!(replayed(&without), Err(JournalError::Missing { .. })), "{name}");
+        let missing = replayed(&without).unwrap_err();
+        assert!(matches!(&missing, JournalError::Vanished { file } if file == name), "{missing}");
     }
     assert_eq!(replayed(&storage).unwrap(), expected);
 }
@@ -215,6 +223,20 @@ fn a_missing_segment_is_named() {
     let names = storage.names().unwrap();
     let segments: Vec<&String> = names.iter().filter(|it| it.ends_with(".journal")).collect();
     storage.remove(segments[1]).unwrap();
+    let error = replayed(&storage).unwrap_err();
+    let line = format!(
+        "journal: {} is missing, and the manifest names it: restore it before starting, or start with \
+         what `galo journal salvage` makes of the others",
+        segments[1]
+    );
+    assert_eq!(error.to_string(), line);
+    // As before there was a manifest.
+    storage.remove(manifest::FILE_NAME).unwrap();
+    for name in storage.names().unwrap() {
+        let mut bytes = storage.bytes(&name);
+        head::set_version(&mut bytes, head::VERSION_OF_MANIFEST - 1);
+        storage.set_bytes(&name, bytes);
+    }
     let error = replayed(&storage).unwrap_err();
     let file = format!("{} or its .books", segments[1]);
     let line = format!("journal: {file} is missing between others: restore it before starting");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::journal::head::Kind as FileKind;
-use crate::journal::{Journal, books};
+use crate::journal::{Journal, books, head, manifest};
 
 fn settle(writer: &Writer, id: u128, at: i64) {
     let (amount, requested_at) = (Cents(id as i64 + 1), Timestamp(at));
@@ -68,9 +68,14 @@ fn books_of_before_are_read_and_rewritten() {
     }
     drop(writer);
     let mut old = 0;
+    // There was no manifest then.
+    storage.remove(manifest::FILE_NAME).unwrap();
     for name in storage.names().unwrap() {
+        let mut bytes = storage.bytes(&name);
+        head::set_version(&mut bytes, 2);
+        storage.set_bytes(&name, bytes.clone());
         if let Some((FileKind::Books, number)) = FileKind::of_file_name(&name) {
-            let volume = Volume::of_bytes(number, storage.bytes(&name)).unwrap();
+            let volume = Volume::of_bytes(number, bytes).unwrap();
             let mut settled = [Vec::new(), Vec::new()];
             for line in volume.lines().map(Result::unwrap) {
                 let Settlement { processor, amount, requested_at } = line.settlement;

@@ -8,6 +8,7 @@ mod damage;
 mod figures;
 mod follow;
 mod ledger;
+mod manifest;
 mod merging;
 mod notes;
 mod owner;
