@@ -24,6 +24,7 @@ mod ledger_accounts;
 mod ledger_attacks;
 mod ledger_away;
 mod ledger_model;
+mod openapi;
 mod payments;
 mod peers;
 mod processor;

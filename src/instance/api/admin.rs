@@ -28,7 +28,10 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
         _ if !is_authorized(node, request) => {
             error(out, frame, 401, Some(Extra::Authenticate), "The token is missing or wrong.");
         }
-        b"/" | b"/metrics" | b"/status.json" | b"/payments" | b"/payments-summary" if !reads => {
+        b"/" | b"/healthz" | b"/metrics" | b"/status.json" | b"/payments"
+        | b"/payments-summary"
+            if !reads =>
+        {
             wrong_method(out, frame, "GET, HEAD");
         }
         b"/metrics" => metrics(node, frame, out),

@@ -10,6 +10,7 @@ mod ledger;
 mod page;
 pub mod query;
 mod resolution;
+pub mod routes;
 mod story;
 
 use crate::base::json;
