@@ -6,6 +6,7 @@
 use crate::base::instance::Instance;
 use crate::base::limits::{PEER_TOKEN_LENGTH_MIN, TOKEN_FILE_BYTES_MAX};
 use crate::base::money::Fee;
+use crate::instance::tokens::Tokens;
 use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
@@ -132,6 +133,11 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
 
+    /// A file of tokens, one a line, one of which every request at the entry must have then, but for
+    /// GET /healthz.
+    #[arg(long, env = "GALO_ENTRY_TOKENS")]
+    pub entry_tokens: Option<PathBuf>,
+
     /// Allow POST /purge-payments, which forgets all payments in both instances.
     #[arg(long, env = "GALO_ALLOW_PURGE")]
     pub allow_purge: bool,
@@ -229,7 +235,9 @@ pub struct Config {
     pub adopt_after: Duration,
     pub peer_token: String,
     pub admin_listen: Option<ListenAddress>,
-    pub admin_token: String,
+    pub admin_token: Option<Arc<Tokens>>,
+    /// `None`: everybody may come in.
+    pub entry_tokens: Option<Arc<Tokens>>,
     pub allow_purge: bool,
     pub accounts: Arc<Limits>,
     /// Changes since the journal was last used that are meant.
@@ -259,10 +267,8 @@ impl Config {
         let read = |path| read_token("--peer-token-file", path);
         let given = args.peer_token_file.as_deref().map(read).transpose()?;
         let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
-        let admin_token = match &args.admin_token_file {
-            Some(path) => read_token("--admin-token-file", path)?,
-            None => String::new(),
-        };
+        let admin_token = args.admin_token_file.as_deref().map(Tokens::of_admin).transpose()?;
+        let entry_tokens = args.entry_tokens.as_deref().map(Tokens::of_entry).transpose()?;
         if args.queue_capacity > args.ids_remembered {
             return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
         }
@@ -303,7 +309,8 @@ impl Config {
             adopt_after: args.adopt_after,
             peer_token,
             admin_listen: args.admin_listen,
-            admin_token,
+            admin_token: admin_token.map(Arc::new),
+            entry_tokens: entry_tokens.map(Arc::new),
             allow_purge: args.allow_purge,
             accept_change: args.accept_change,
             accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
@@ -349,7 +356,7 @@ fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String
 }
 
 /// The token in a file: its one line.
-fn read_token(flag: &str, path: &Path) -> Result<String, String> {
+pub(super) fn read_token(flag: &str, path: &Path) -> Result<String, String> {
     let refused = |what: &dyn std::fmt::Display| format!("{flag} {}: {what}", path.display());
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| refused(&error))?;

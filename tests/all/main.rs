@@ -39,3 +39,4 @@ mod status;
 mod stories;
 mod surroundings;
 mod tidy;
+mod tokens;

@@ -291,7 +291,7 @@ struct Scene {
     document: Document,
     /// The statuses that were seen, of each operation.
     seen: BTreeMap<String, BTreeSet<u16>>,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Scene {
@@ -306,7 +306,7 @@ impl Scene {
         let args = [&QUICK[..], &own, &["--allow-purge"]].concat();
         let instance = Instance::start(addresses(&processors), &args);
         let (document, seen) = (Document::read(), BTreeMap::new());
-        Scene { processors, instance, admin, document, seen, _scratch: scratch }
+        Scene { processors, instance, admin, document, seen, scratch }
     }
 
     fn client(&self, door: &str) -> Client {
@@ -464,6 +464,16 @@ fn answers_of_others(scene: &mut Scene) {
     let full = bare.client().call(payment(&id(2), "1"));
     assert_eq!(full.status, 503);
     scene.note(("entry", "POST", "/payments"), &full);
+    let tokens = scene.scratch.join("tokens");
+    std::fs::write(&tokens, "a-token-of-the-entry").unwrap();
+    let closed = Instance::alone(&["--entry-tokens", &tokens, "--allow-purge"]);
+    for route in ROUTES.iter().filter(|it| it.door == Door::Entry && it.path != "/healthz") {
+        let method = if route.methods == "POST" { "POST" } else { "GET" };
+        let target = scene.document.example_path(route.path);
+        let answer = closed.client().call(request(method, &target, "", ""));
+        assert_eq!(answer.status, 401, "{route:?}: {answer:?}");
+        scene.note(("entry", method, route.path), &answer);
+    }
     bare.galo.signal(SIGTERM);
     wait_until("it says that it stops", || bare.get("/healthz").status == 503);
     scene.note(("entry", "GET", "/healthz"), &bare.get("/healthz"));

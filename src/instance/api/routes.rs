@@ -62,9 +62,12 @@ mod tests {
 
     /// With everything that can be allowed.
     fn node() -> std::sync::Arc<Node> {
-        let mut config = config("--allow-purge").unwrap();
-        config.admin_token = TOKEN.into();
-        Node::new(config).unwrap()
+        let path = std::env::temp_dir().join(format!("galo-{}-token", std::process::id()));
+        std::fs::write(&path, TOKEN).unwrap();
+        let flags = format!("--allow-purge --admin-token-file {}", path.display());
+        let node = Node::new(config(&flags).unwrap()).unwrap();
+        std::fs::remove_file(path).unwrap();
+        node
     }
 
     /// The answer, or `None` if others are asked first: then there is something.
