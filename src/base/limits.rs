@@ -114,6 +114,14 @@ pub const STOOD_STILL_MIN: Duration = Duration::from_secs(2);
 pub const GUESTS_EVERY: Duration = Duration::from_millis(100);
 /// What a client that meets a full queue or a draining instance is told to wait, in seconds.
 pub const RETRY_AFTER_S: u32 = 1;
+/// Tokens at the entry: a shop each, say. All of them are compared with each request.
+pub const ENTRY_TOKENS_MAX: usize = 64;
+/// The shortest of them: 96 bits of randomness in base64.
+pub const ENTRY_TOKEN_LENGTH_MIN: usize = 16;
+/// The longest: a head has room for it beside all else.
+pub const ENTRY_TOKEN_LENGTH_MAX: usize = 512;
+/// Their file in bytes, with all comments.
+pub const ENTRY_TOKENS_BYTES_MAX: u64 = 64 * 1024;
 /// The shortest token between the instances.
 pub const PEER_TOKEN_LENGTH_MIN: usize = 8;
 /// Payments that wait so long, while nothing known is in their way, are told of: longer than the

@@ -6,6 +6,7 @@
 use crate::base::instance::Instance;
 use crate::base::limits::{EVENTS_KEPT_BYTES, PEER_TOKEN_LENGTH_MIN, TOKEN_FILE_BYTES_MAX};
 use crate::base::money::Fee;
+use crate::instance::tokens::Tokens;
 use crate::instance::webhook::{Receiver, Secret};
 use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
@@ -148,6 +149,11 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_WEBHOOK_SECRET_FILE")]
     pub webhook_secret_file: Option<PathBuf>,
 
+    /// A file of tokens, one a line, one of which every request at the entry must have then, but for
+    /// GET /healthz.
+    #[arg(long, env = "GALO_ENTRY_TOKENS")]
+    pub entry_tokens: Option<PathBuf>,
+
     /// Allow POST /purge-payments, which forgets all payments in both instances.
     #[arg(long, env = "GALO_ALLOW_PURGE")]
     pub allow_purge: bool,
@@ -245,7 +251,9 @@ pub struct Config {
     pub adopt_after: Duration,
     pub peer_token: String,
     pub admin_listen: Option<ListenAddress>,
-    pub admin_token: String,
+    pub admin_token: Option<Arc<Tokens>>,
+    /// `None`: everybody may come in.
+    pub entry_tokens: Option<Arc<Tokens>>,
     pub events_kept_bytes: u64,
     /// Where events are pushed to, and what they are signed with.
     pub webhook: Option<(Receiver, Secret)>,
@@ -278,14 +286,11 @@ impl Config {
         let read = |path| read_token("--peer-token-file", path);
         let given = args.peer_token_file.as_deref().map(read).transpose()?;
         let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
-        let admin_token = match &args.admin_token_file {
-            Some(path) => read_token("--admin-token-file", path)?,
-            None => String::new(),
-        };
+        let admin_token = args.admin_token_file.as_deref().map(Tokens::of_admin).transpose()?;
+        let entry_tokens = args.entry_tokens.as_deref().map(Tokens::of_entry).transpose()?;
         let webhook = webhook_of(args.webhook, args.webhook_secret_file.as_deref())?;
         let is_followed = args.admin_listen.is_some() || webhook.is_some();
-        let events_kept_bytes =
-            args.events_kept.unwrap_or(if is_followed { EVENTS_KEPT_BYTES } else { 0 });
+        let kept = if is_followed { EVENTS_KEPT_BYTES } else { 0 };
         if args.queue_capacity > args.ids_remembered {
             return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
         }
@@ -326,8 +331,9 @@ impl Config {
             adopt_after: args.adopt_after,
             peer_token,
             admin_listen: args.admin_listen,
-            admin_token,
-            events_kept_bytes,
+            admin_token: admin_token.map(Arc::new),
+            entry_tokens: entry_tokens.map(Arc::new),
+            events_kept_bytes: args.events_kept.unwrap_or(kept),
             webhook,
             allow_purge: args.allow_purge,
             accept_change: args.accept_change,
@@ -373,18 +379,19 @@ fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String
     Ok(token)
 }
 
+/// Where events are pushed to, and what they are signed with.
 fn webhook_of(
     receiver: Option<Receiver>,
-    secret_file: Option<&Path>,
+    secret: Option<&Path>,
 ) -> Result<Option<(Receiver, Secret)>, String> {
-    let (Some(receiver), Some(path)) = (receiver, secret_file) else { return Ok(None) };
+    let (Some(receiver), Some(path)) = (receiver, secret) else { return Ok(None) };
     let secret = Secret::read(&read_token("--webhook-secret-file", path)?);
     let refused = |why| format!("--webhook-secret-file {}: {why}", path.display());
     Ok(Some((receiver, secret.map_err(refused)?)))
 }
 
 /// The token in a file: its one line.
-fn read_token(flag: &str, path: &Path) -> Result<String, String> {
+pub(super) fn read_token(flag: &str, path: &Path) -> Result<String, String> {
     let refused = |what: &dyn std::fmt::Display| format!("{flag} {}: {what}", path.display());
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| refused(&error))?;

@@ -22,6 +22,7 @@ pub mod stats;
 pub mod status;
 pub mod stuck;
 pub mod surroundings;
+pub mod tokens;
 pub mod turn;
 pub mod webhook;
 pub mod whereabouts;
@@ -59,6 +60,8 @@ enum Event {
     Started(Result<(), String>),
     /// A signal asks for the end.
     Told,
+    /// A signal asks to read again what can be read again.
+    HungUp,
 }
 
 /// The instance, once there is one; `None` if the end was asked for before.
@@ -71,8 +74,11 @@ type Life = Arc<OnceLock<Option<Arc<Node>>>>;
 pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     // First of all: from here on a signal ends the process in order, whatever it is at.
     let (events, coming) = mpsc::channel();
-    let told = events.clone();
-    signals::watch(move || drop(told.send(Event::Told)))?;
+    let (told, hung_up) = (events.clone(), events.clone());
+    signals::watch(
+        move || drop(told.send(Event::Told)),
+        move || drop(hung_up.send(Event::HungUp)),
+    )?;
     output::start(args.log, args.log_format, &format!("galo-{}", args.instance))?;
     let life = Life::default();
     let starting = life.clone();
@@ -88,9 +94,15 @@ pub fn serve(args: ServeArgs) -> Result<ExitCode, String> {
 /// The life of the main thread: from the start to the end.
 fn watch_over(life: &Life, events: &Receiver<Event>) -> Result<ExitCode, String> {
     let mut stuck = Stuck::default();
+    let mut hung_up_early = false;
     loop {
         match events.recv_timeout(STUCK_LOOK_EVERY) {
-            Ok(Event::Started(Ok(()))) => {}
+            Ok(Event::Started(Ok(()))) if !hung_up_early => {}
+            Ok(Event::Started(Ok(())) | Event::HungUp) => match life.get() {
+                Some(node) => node.iter().for_each(read_again),
+                // The files may have been read before they were changed.
+                None => hung_up_early = true,
+            },
             Ok(Event::Started(Err(refusal))) => return Err(refusal),
             Ok(Event::Told) => {
                 service::stopping();
@@ -101,6 +113,28 @@ fn watch_over(life: &Life, events: &Receiver<Event>) -> Result<ExitCode, String>
             }
             Err(RecvTimeoutError::Disconnected) => give_up("the threads of signals are gone"),
         }
+    }
+}
+
+/// Reads the tokens of the doors again. On a thread of its own, since a file may let wait, and the end
+/// must not.
+fn read_again(node: &Arc<Node>) {
+    let config = &node.config;
+    let all: Vec<_> = [&config.entry_tokens, &config.admin_token].into_iter().flatten().collect();
+    if all.is_empty() {
+        log::info!("SIGHUP: there is nothing to read again");
+    }
+    let all: Vec<_> = all.into_iter().cloned().collect();
+    let read = move || {
+        for tokens in all {
+            match tokens.read_again() {
+                Ok(said) => log::info!("SIGHUP: {said}"),
+                Err(reason) => log::error!("SIGHUP: {reason}: what was known before goes on"),
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("galo-tokens".into()).spawn(read) {
+        log::error!("SIGHUP: cannot start a thread: {error}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a signal means: some ask for the end, the others must not be one.
+//! What a signal means: some ask for the end, one to read something again, the others must not be
+//! one.
 //!
 //! Knows nothing of what ends. A signal that nobody handles kills the process, and with it, without
 //! a journal, what it has accepted; so all that people and tools send without meaning that are handled.
@@ -17,12 +18,15 @@ const OTHERS: [i32; 6] = [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGIO];
 const END_WITHIN: Duration = Duration::from_millis(500);
 const EXIT_HURRIED: i32 = 1;
 
-/// Calls `tell` when a signal asks for the end, and each time when another one does. Signals are
-/// handled from when this returns.
+/// Calls `tell` when a signal asks for the end, and each time when another one does; and `hung_up`
+/// with each SIGHUP, which asks to read again what can be. Signals are handled from when this returns.
 ///
 /// # Errors
 /// In one line, if they cannot be.
-pub fn watch(tell: impl Fn() + Send + 'static) -> Result<(), String> {
+pub fn watch(
+    tell: impl Fn() + Send + 'static,
+    hung_up: impl Fn() + Send + 'static,
+) -> Result<(), String> {
     let handled = ENDING.into_iter().chain(OTHERS);
     let mut signals =
         Signals::new(handled).map_err(|error| format!("cannot watch for signals: {error}"))?;
@@ -31,7 +35,7 @@ pub fn watch(tell: impl Fn() + Send + 'static) -> Result<(), String> {
         let mut asked = 0;
         for signal in signals.forever() {
             match signal {
-                SIGHUP => log::info!("SIGHUP: there is nothing to read again"),
+                SIGHUP => hung_up(),
                 signal if ENDING.contains(&signal) => {
                     asked += 1;
                     tell();

@@ -85,10 +85,8 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode, String> {
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let (tell, asked) = mpsc::channel();
     if args.follow {
-        signals::watch(move || {
-            // Nobody waits for it any more: it is ending.
-            let _ = tell.send(());
-        })?;
+        // Nobody waits for it any more: it is ending.
+        signals::watch(move || _ = tell.send(()), || {})?;
     }
     match export(args, out, &asked) {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -169,6 +169,30 @@ fn every_alert_is_explained_and_no_other() {
     assert_eq!(alerts, explained);
 }
 
+/// What is set there is a setting; and the one for teams opens nothing.
+#[test]
+fn the_files_in_deploy_set_what_there_is() {
+    let known = help("serve");
+    let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    for path in ["docker-compose.yml", "deploy/docker-compose.yml", "deploy/galo.env"] {
+        let text = fs::read_to_string(path).unwrap();
+        let settings = text.split(|it| !is_part(it)).filter(|it| it.starts_with("GALO_"));
+        for setting in settings {
+            let is_known = known.split(|it| !is_part(it)).any(|it| it == setting);
+            assert!(is_known, "{path}: nothing knows {setting}");
+        }
+    }
+    let team = fs::read_to_string("deploy/docker-compose.yml").unwrap();
+    let lines = || team.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    assert!(lines().all(|line| !line.contains("GALO_ALLOW_PURGE")));
+    let ports: Vec<_> = lines().filter(|line| line.starts_with("ports:")).collect();
+    assert_eq!(ports.len(), 3);
+    assert!(ports.iter().all(|line| line.starts_with(r#"ports: ["127.0.0.1:"#)), "{ports:?}");
+    for given in ["GALO_DURABILITY: disk", "GALO_PEER_TOKEN_FILE: /secrets/peer-token"] {
+        assert!(lines().any(|line| line == given), "{given}");
+    }
+}
+
 fn help(subcommand: &str) -> String {
     let mut galo = Command::new(env!("CARGO_BIN_EXE_galo"));
     let output = galo.args(subcommand.split(' ')).arg("--help").output().unwrap();

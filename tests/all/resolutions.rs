@@ -96,7 +96,7 @@ fn named(what: &str, processor: &str, requested_at: &str) -> Value {
 
 /// A journal with payments of these numbers that every processor has refused: to have them refused
 /// takes a minute.
-fn write_rejected(data: &str, numbers: impl IntoIterator<Item = u64>) {
+pub fn write_rejected(data: &str, numbers: impl IntoIterator<Item = u64>) {
     let options = Options::new(Durability::Process, 100, 100);
     let (journal, _) = Journal::open(Path::new(data), options).unwrap();
     for number in numbers {

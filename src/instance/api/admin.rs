@@ -32,9 +32,10 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
         // It tells nothing by itself, and asks for the token.
         b"/" if reads => page::answer(frame, out),
         _ if !is_authorized(node, request) => {
-            error(out, frame, 401, Some(Extra::Authenticate), "The token is missing or wrong.");
+            error(out, frame, 401, Some(Extra::Authenticate), super::NO_TOKEN);
         }
-        b"/" | b"/metrics" | b"/status.json" | b"/events" | b"/payments" | b"/payments-summary"
+        b"/" | b"/healthz" | b"/metrics" | b"/status.json" | b"/events" | b"/payments"
+        | b"/payments-summary"
             if !reads =>
         {
             wrong_method(out, frame, "GET, HEAD");
@@ -62,7 +63,7 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
 }
 
 fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
-    super::has_token(request, node.config.admin_token.as_bytes())
+    node.config.admin_token.as_ref().is_some_and(|token| token.let_in(request))
 }
 
 /// `GET /metrics`, in Prometheus text.

@@ -11,6 +11,7 @@ mod ledger;
 mod page;
 pub mod query;
 mod resolution;
+pub mod routes;
 mod story;
 
 use crate::base::clock::Timestamp;
@@ -25,6 +26,7 @@ use crate::instance::feed::Feed;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Node, Reply};
 use crate::instance::status::InstanceStatus;
+use crate::instance::tokens;
 use crate::journal::JournalError;
 use crate::ledger::{AccountId, Transaction};
 use crate::net::http::Connection;
@@ -99,6 +101,8 @@ pub struct Frame {
     pub head_only: bool,
 }
 
+const NO_TOKEN: &str = "The token is missing or wrong.";
+
 /// Answers a request into `out`, or says who must be asked.
 pub fn handle(
     node: &Node,
@@ -107,6 +111,14 @@ pub fn handle(
     frame: Frame,
     out: &mut Vec<u8>,
 ) -> Then {
+    if let (Door::Entry, Some(tokens)) = (door, &node.config.entry_tokens)
+        // A balancer that asks for the health has none.
+        && request.path != b"/healthz"
+        && !tokens.let_in(request)
+    {
+        error(out, frame, 401, Some(Extra::Authenticate), NO_TOKEN);
+        return Then::Answered;
+    }
     // The way of nearly every request; what follows is for all the others.
     if let (Door::Entry, Method::Post, b"/payments") = (door, request.method, request.path) {
         return take_payment(node, request.body, frame, out);
@@ -369,17 +381,8 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
 }
 
 fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
-    has_token(request, node.config.peer_token.as_bytes())
-}
-
-/// Whether the request has this token, which must not be empty.
-fn has_token(request: &Request<'_>, token: &[u8]) -> bool {
-    let given = request.header("authorization").and_then(|value| value.strip_prefix(b"Bearer "));
-    // Compared without stopping at the first difference, so that the time taken tells nothing.
-    given.is_some_and(|given| {
-        let differences = token.iter().zip(given).fold(0, |sum, (a, b)| sum | (a ^ b));
-        !token.is_empty() && given.len() == token.len() && differences == 0
-    })
+    let token = node.config.peer_token.as_bytes();
+    tokens::bearer(request).is_some_and(|given| tokens::is_same(token, given))
 }
 
 fn read_health(body: &[u8]) -> Option<(Processor, Report)> {
