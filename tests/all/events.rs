@@ -259,7 +259,8 @@ impl Receiver {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let body = signed_body(&mut stream);
+                // Whoever sends may be killed meanwhile.
+                let Some(body) = signed_body(&mut stream) else { continue };
                 let status = says.load(Ordering::SeqCst);
                 let mut taken = takes.lock().unwrap();
                 taken.1 += 1;
@@ -286,13 +287,16 @@ impl Receiver {
     }
 }
 
-/// Reads a request, and looks whether it is signed.
-fn signed_body(stream: &mut TcpStream) -> Value {
+/// Reads a request, if all of it comes, and looks whether it is signed.
+fn signed_body(stream: &mut TcpStream) -> Option<Value> {
     let mut reader = BufReader::new(stream);
     let mut headers = std::collections::HashMap::new();
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
+        let length = reader.read_line(&mut line).ok()?;
+        if length == 0 {
+            return None;
+        }
         match line.trim_end() {
             "" => break,
             line => {
@@ -303,14 +307,14 @@ fn signed_body(stream: &mut TcpStream) -> Value {
     }
     assert!(headers.contains_key("post /in?from=galo http/1.1"), "{headers:?}");
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
+    reader.read_exact(&mut body).ok()?;
     let key = STANDARD.decode(&SECRET["whsec_".len()..]).unwrap();
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&key).unwrap();
     mac.update(format!("{}.{}.", headers["webhook-id"], headers["webhook-timestamp"]).as_bytes());
     mac.update(&body);
     let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
     assert_eq!(headers["webhook-signature"], signature);
-    serde_json::from_slice(&body).unwrap()
+    Some(serde_json::from_slice(&body).unwrap())
 }
 
 #[test]

@@ -273,7 +273,7 @@ fn the_checker_tells_what_does_not_fit() {
         ("Totals", json!({"totalRequests": -1, "totalAmount": 1}), "not of minimum 0"),
         ("Health", json!({"status": "fine"}), "not of enum"),
         ("Page", json!({"payments": [{}]}), "body.payments[] has no"),
-        ("Page", json!({"payments": [], "after": "7"}), "not of format \"uuid\""),
+        ("Story", json!({"correlationId": "7", "state": "known"}), "not of format \"uuid\""),
         ("Resolve", by_hand, "not of oneOf"),
         ("Reason", json!(""), "not of minLength 1"),
     ] {
@@ -367,8 +367,9 @@ fn answers_are_as_documented() {
     entry_answers(&mut scene);
     admin_answers(&mut scene);
     answers_of_others(&mut scene);
+    events_answer(&mut scene, &["settled", "resolved"]);
     scene.expect(&[("entry", "POST", "/purge-payments", "", "", 200)]);
-    events_answer(&mut scene);
+    events_answer(&mut scene, &["purged"]);
     let operations = scene.document.operations();
     for id in operations.iter().map(|it| it.value["operationId"].as_str().unwrap()) {
         let seen = &scene.seen[id];
@@ -458,12 +459,12 @@ fn admin_answers(scene: &mut Scene) {
     scene.note(("admin", "GET", "/"), &malformed);
 }
 
-/// Those of all kinds, when they are on the disk.
-fn events_answer(scene: &mut Scene) {
+/// Those of these kinds, when they are on the disk.
+fn events_answer(scene: &mut Scene, kinds: &[&str]) {
     const EVENTS: (&str, &str, &str) = ("admin", "GET", "/events?after=0");
-    wait_until("the purge is told", || {
+    wait_until("they are told", || {
         let told = scene.call(EVENTS, "", "").body;
-        ["settled", "resolved", "purged"].iter().all(|it| told.contains(&format!("\"{it}\"")))
+        kinds.iter().all(|it| told.contains(&format!("\"{it}\"")))
     });
 }
 
