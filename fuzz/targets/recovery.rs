@@ -72,6 +72,7 @@ fn options() -> Options {
         segment_bytes: 1024,
         outstanding_at_first: 0,
         full_segments_kept: 0,
+        events_kept_bytes: 0,
         fail: |what| panic!("{what}"),
     }
 }

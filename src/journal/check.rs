@@ -7,12 +7,13 @@ use super::accounts::{Accounts, States};
 use super::head::Kind;
 use super::identity::{FILE_NAME, Identity};
 use super::inspect::{files_at, with_ledger};
+use super::manifest::Look;
 use super::record::Record;
 use super::recover::{Replay, read_identity};
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::volume::{self, Span};
-use super::{JournalError, books, copy, manifest, notes};
+use super::{JournalError, books, manifest, notes};
 use crate::base::clock::{Micros, Timestamp};
 use crate::payments::event::Event;
 use crate::payments::{PaymentId, Processor, Window};
@@ -128,13 +129,8 @@ fn tell_identity(
 
 /// Says how many files must be there, and each that is not.
 fn tell_manifest(directory: &Directory, out: &mut impl Write) -> io::Result<bool> {
-    let look = || {
-        let stored = manifest::read(directory)?;
-        let there = copy::files(directory)?;
-        Ok((manifest::findings(directory, stored.as_ref(), &there)?, stored))
-    };
-    let findings = match look() {
-        Ok((findings, stored)) => {
+    let findings = match manifest::look(directory) {
+        Ok(Look { stored, findings, .. }) => {
             if let Some(stored) = stored {
                 let count = stored.named.files().len();
                 writeln!(out, "{}: names {count} files", manifest::FILE_NAME)?;

@@ -200,6 +200,39 @@ pub fn read(storage: &dyn Storage) -> Result<Option<Stored>, JournalError> {
     newest.map(Some).ok_or_else(corrupt)
 }
 
+/// A directory as its manifest tells it.
+pub struct Look {
+    pub stored: Option<Stored>,
+    /// Everything that is in it.
+    pub names: Vec<String>,
+    /// What is not as the manifest says, the oldest first.
+    pub findings: Vec<JournalError>,
+}
+
+/// So often it looks again where somebody is at work.
+const LOOKS_MAX: usize = 200;
+
+/// Looks at the manifest and then at the names. Between the two, something that was named may be
+/// superseded and removed: the manifest is another one then, and it looks again.
+///
+/// # Errors
+/// If they cannot be read, or the manifest is damaged.
+pub fn look(storage: &dyn Storage) -> Result<Look, JournalError> {
+    let mut looks = 1;
+    loop {
+        let stored = read(storage)?;
+        let names = storage.names();
+        let names = names.map_err(|error| JournalError::io("list", "the directory", error))?;
+        let there = names.iter().filter_map(|name| Kind::of_file_name(name)).collect();
+        let findings = findings(storage, stored.as_ref(), &there);
+        let is_clear = findings.as_ref().is_ok_and(Vec::is_empty);
+        if is_clear || looks == LOOKS_MAX || read(storage)? == stored {
+            return Ok(Look { stored, names, findings: findings? });
+        }
+        looks += 1;
+    }
+}
+
 /// Whether all is there that must be.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ use super::accounts::{Accounts, States};
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::identity::{self, Change, Identity, Owner, Place};
 use super::keeper::{Held, IdsFile, Keeping};
-use super::manifest::{self, Files, Manifest, Named, Stored};
+use super::manifest::{self, Files, Look, Manifest, Named, Stored};
 use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
@@ -143,12 +143,14 @@ impl Listing {
     /// # Errors
     /// If a file is missing between others, or one that the manifest names.
     pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
-        let mut listing = Listing { manifest: manifest::read(storage)?, ..Listing::default() };
-        let mut there = Files::new();
+        let Look { stored, names, findings } = manifest::look(storage)?;
+        if let Some(finding) = findings.into_iter().next() {
+            return Err(finding);
+        }
+        let mut listing = Listing { manifest: stored, ..Listing::default() };
         let (mut books, mut ids) = (BTreeSet::new(), BTreeSet::new());
         let (mut accounts, mut notes) = (BTreeSet::new(), BTreeSet::new());
-        for name in storage.names().map_err(failed("list", "the directory"))? {
-            there.extend(Kind::of_file_name(&name));
+        for name in names {
             match Kind::of_file_name(&name) {
                 Some((Kind::Segment, number)) => listing.segments.insert(number),
                 Some((Kind::Books, number)) => books.insert(number),
@@ -165,7 +167,6 @@ impl Listing {
                 }
             };
         }
-        manifest::check(storage, listing.manifest.as_ref(), &there)?;
         listing.books = listing.spans(Kind::Books, books, storage)?;
         listing.ids = listing.spans(Kind::Ids, ids, storage)?;
         let first = listing.first_that_counts(storage)?;

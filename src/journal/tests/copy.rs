@@ -2,10 +2,10 @@
 //! and in the middle of each.
 
 use super::*;
-use crate::journal::copy;
 use crate::journal::head::Kind as FileKind;
 use crate::journal::identity::Place;
 use crate::journal::storage::{Storage, StoredFile};
+use crate::journal::{copy, manifest};
 use std::io;
 use std::sync::Mutex;
 
@@ -148,6 +148,9 @@ fn play(seed: u64) {
     work.writer.flush();
     work.states = vec![work.model.clone()];
     let busy = Busy { storage, work: Mutex::new(work) };
+    // Nothing is missed while files come and go.
+    let look = manifest::look(&busy).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    assert!(look.findings.is_empty(), "seed {seed}: {:?}", look.findings);
     let to = Simulated::default();
     if let Err(error) = copy::copy(&busy, &to) {
         panic!("seed {seed}: {error}");
