@@ -84,7 +84,7 @@ pub struct EventMessage {
 /// Events in their order.
 #[derive(Debug, Serialize)]
 pub struct PageMessage {
-    /// Which journal it is, in every copy of it.
+    /// Which journal it is, and since when a copy of it goes its own way.
     pub journal: String,
     pub instance: u8,
     pub events: Vec<EventMessage>,
@@ -98,9 +98,12 @@ impl PageMessage {
     }
 }
 
-/// Which journal it is, as text.
+/// Which journal it is, as text; of a copy, which goes on in another way than the original, with the
+/// time at which it was found to be one: what was a place in the one is none in the other.
 pub fn journal_id(node: &Node) -> String {
-    format!("{:032x}", node.payments.journal.id().unwrap_or_default())
+    let journal = &node.payments.journal;
+    let copy = journal.copied_at().map_or(String::new(), |at| format!("-{}", at.0));
+    format!("{:032x}{copy}", journal.id().unwrap_or_default())
 }
 
 /// Why a page ended.

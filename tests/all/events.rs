@@ -11,6 +11,7 @@ use serde_json::Value;
 use sha2::Sha256;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -124,6 +125,18 @@ fn pages_go_on_from_any_place_over_kills_and_rewriting() {
     ] {
         assert_eq!(admin.get(&target).status, status, "{target}");
     }
+    instance.kill();
+    let (data, restored) = (scratch.join("1"), scratch.join("restored"));
+    let copied = Command::new(env!("CARGO_BIN_EXE_galo"))
+        .args(["journal", "copy", &data, &restored])
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    std::fs::rename(&data, scratch.join("lost")).unwrap();
+    std::fs::rename(&restored, &data).unwrap();
+    instance.start_again();
+    // What was a place before may be another one now.
+    assert_ne!(admin.page("/events")["journal"], journal);
     let without = Client::connect(admin.0).call(request("GET", "/events", "", ""));
     assert_eq!(without.status, 401);
     assert_eq!(instance.get("/events").status, 404, "at the entry there is no such thing");
