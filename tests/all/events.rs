@@ -33,6 +33,11 @@ impl Admin {
         serde_json::from_str(&answer.body).unwrap()
     }
 
+    /// What is the oldest: where nothing is kept, the next page may be gone.
+    fn first(&self) -> Vec<Value> {
+        self.page("/events?after=0&limit=9")["events"].as_array().unwrap().clone()
+    }
+
     /// Everything from there on, in pages, and where that ends.
     fn all_after(&self, after: u64, limit: usize) -> (Vec<Value>, u64) {
         let (mut all, mut next) = (Vec::new(), after);
@@ -148,18 +153,18 @@ fn what_is_not_kept_is_said_to_be_gone_and_a_purge_is_told() {
     let more = ["--events-kept", "0", "--allow-purge"];
     let (mut instance, admin) = start(&processors, &scratch, &more);
     pay(&instance, 0..3);
-    wait_until("three are told", || admin.all_after(0, 9).0.len() == 3);
+    wait_until("three are told", || admin.first().len() == 3);
     let first = admin.page("/events?limit=1")["next"].as_u64().unwrap();
     instance.kill();
     instance.start_again();
     pay(&instance, 3..5);
     wait_until("it is gone", || admin.get(&format!("/events?after={first}")).status == 410);
-    wait_until("what is there is told", || ids(&admin.all_after(0, 9).0) == expected(3..5));
+    wait_until("what is there is told", || sorted(ids(&admin.first())) == expected(3..5));
     let answer = instance.client().call(request("POST", "/purge-payments", "", ""));
     assert_eq!(answer.status, 200);
     pay(&instance, 5..6);
     let told = || {
-        let events = admin.all_after(0, 9).0;
+        let events = admin.first();
         events.iter().map(|it| it["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     wait_until("the purge comes first", || told() == ["purged", "settled"]);
@@ -346,7 +351,7 @@ fn a_webhook_hears_of_every_settlement_whatever_fails() {
         // Whatever the receiver does, payments go on.
         pay(&instance, numbers);
         wait_until("it is asked", || receiver.asked() > asked);
-        assert!(instance.metric("galo_webhook_failures_total") > 0);
+        wait_until("it is counted", || instance.metric("galo_webhook_failures_total") > 0);
     }
     wait_until("it is seen", || instance.metric("galo_webhook_failing") == 1);
     instance.kill();

@@ -26,10 +26,17 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
         && accepts.windows(STREAM.len()).any(|it| it.eq_ignore_ascii_case(STREAM));
     // A browser that has lost the connection says what it has heard last.
     let last = is_stream.then(|| request.header("last-event-id").and_then(place)).flatten();
-    let answer = Feed::new(node, last.map_or(from, From::After)).and_then(|mut feed| {
+    let from = last.map_or(from, From::After);
+    let ask = || {
+        let mut feed = Feed::new(node, from)?;
         let (events, _) = feed.read(node, if is_stream { 0 } else { limit })?;
         Ok((feed, events))
-    });
+    };
+    let answer = match ask() {
+        // The oldest was given up just when it was found.
+        Err(Untold::Gone) if from == From::Oldest => ask(),
+        answer => answer,
+    };
     match answer {
         Ok((feed, _)) if is_stream => return Then::Stream(Box::new(feed)),
         Ok((feed, events)) => message(out, frame, &PageMessage::new(node, events, feed.place())),
