@@ -6,7 +6,9 @@
 
 use galo::base::money::Cents;
 use galo::journal::head::{self, Kind};
+use galo::journal::manifest;
 use galo::journal::record::{Record, Seed};
+use galo::journal::storage::Storage;
 use galo::journal::{Durability, Found, JournalError, Options, Recovered};
 use galo::ledger::History;
 use galo::payments::event::Event;
@@ -110,7 +112,8 @@ fn check_damage(source: &mut Source) {
             },
         });
     }
-    let original = segments(&records, per_segment);
+    let layout = Layout::of(source);
+    let original = segments(&records, per_segment, layout);
     let Ok((whole, _)) = start(&original, BOOT) else {
         // An entry that does not follow.
         return;
@@ -124,7 +127,7 @@ fn check_damage(source: &mut Source) {
     match start(&damaged, boot) {
         Ok((_, found)) => {
             let is_prefix = (0..=records.len()).rev().any(|length| {
-                let part = start(&segments(&records[..length], per_segment), BOOT);
+                let part = start(&segments(&records[..length], per_segment, layout), BOOT);
                 part.is_ok_and(|(_, part)| part == found)
             });
             assert!(is_prefix, "{found:#?} of {records:#?}");
@@ -133,8 +136,40 @@ fn check_damage(source: &mut Source) {
     }
 }
 
+/// A directory of before the manifest, or one with it.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    Before,
+    Named,
+}
+
+impl Layout {
+    fn of(source: &mut Source) -> Layout {
+        if source.bool() { Layout::Before } else { Layout::Named }
+    }
+
+    /// Makes these a directory of it.
+    fn dress(self, files: &mut Files) {
+        let is_of_journal = |name: &str| Kind::of_file_name(name);
+        if self == Layout::Before {
+            for (name, bytes) in files.iter_mut() {
+                if is_of_journal(name).is_some() && bytes.len() >= head::FILE_HEAD_BYTES {
+                    head::set_version(bytes, head::VERSION_OF_MANIFEST - 1);
+                }
+            }
+            return;
+        }
+        let memory = Memory::of(files.clone(), BOOT);
+        let there = files.iter().filter_map(|(name, _)| is_of_journal(name)).collect();
+        let mut bytes = Vec::new();
+        manifest::write(&memory, &there).expect("memory always works");
+        memory.read(manifest::FILE_NAME, usize::MAX, &mut bytes).expect("it was written");
+        files.push((manifest::FILE_NAME.into(), bytes));
+    }
+}
+
 /// The records as they are written, so many to a segment.
-fn segments(records: &[Record], per_segment: usize) -> Files {
+fn segments(records: &[Record], per_segment: usize, layout: Layout) -> Files {
     let mut files = Files::new();
     let mut number = head::FIRST_NUMBER;
     let mut chunks = records.chunks(per_segment).peekable();
@@ -152,6 +187,7 @@ fn segments(records: &[Record], per_segment: usize) -> Files {
         files.push((Kind::Segment.file_name(number), bytes));
         number += 1;
     }
+    layout.dress(&mut files);
     files
 }
 
@@ -182,10 +218,15 @@ fn damage(files: &mut Files, source: &mut Source) {
 }
 
 fn check_named(error: &JournalError) {
-    use JournalError::{Corrupt, Missing, UnknownKind, UnknownVersion};
+    use JournalError::{Corrupt, Missing, NoManifest, UnknownKind, UnknownVersion, Vanished};
     let is_named = matches!(
         error,
-        Corrupt { .. } | Missing { .. } | UnknownKind { .. } | UnknownVersion { .. }
+        Corrupt { .. }
+            | Missing { .. }
+            | NoManifest
+            | UnknownKind { .. }
+            | UnknownVersion { .. }
+            | Vanished { .. }
     );
     assert!(is_named && !error.to_string().contains('\n'), "{error}");
 }
@@ -208,7 +249,9 @@ fn check_anything(source: &mut Source) {
         files.insert(name, bytes);
     }
     let boot = BOOT + u8::from(source.bool());
-    if let Err(error) = start(&files.into_iter().collect(), boot) {
+    let mut files: Files = files.into_iter().collect();
+    Layout::of(source).dress(&mut files);
+    if let Err(error) = start(&files, boot) {
         check_named(&error);
     }
 }

@@ -64,7 +64,7 @@ pub mod history;
 pub mod identity;
 pub mod inspect;
 mod keeper;
-mod manifest;
+pub mod manifest;
 mod merge;
 mod notes;
 mod outstanding;
