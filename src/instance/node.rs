@@ -302,7 +302,6 @@ impl Node {
             peer_up: self.cluster.peer().map(|_| self.cluster.peer_up().is_some()),
             event_loops: self.config.threads,
             is_stuck: self.stuck().is_some(),
-            has_webhook: self.config.webhook.is_some(),
         })
     }
 }

@@ -111,9 +111,7 @@ impl Stats {
         gauge(&mut out, "galo_event_loops", "Threads with an event loop.", loops);
         let help = "Whether payments wait, and nothing known is in their way.";
         gauge(&mut out, "galo_stuck", help, u64::from(around.is_stuck));
-        if around.has_webhook {
-            self.write_webhook(&mut out);
-        }
+        self.write_webhook(&mut out);
         write_process(&mut out, around);
         if let Some(disk) = &around.disk {
             write_disk(&mut out, disk);

@@ -25,7 +25,6 @@ pub struct Surroundings<'a> {
     pub peer_up: Option<bool>,
     pub event_loops: usize,
     pub is_stuck: bool,
-    pub has_webhook: bool,
     pub disk: Option<Disk<'a>>,
 }
 
