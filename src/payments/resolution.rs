@@ -325,6 +325,7 @@ const TOO_EARLY: &str = "The payment was accepted later than this requestedAt.";
 fn of_waiting(action: Action, standing: &Standing<'_>) -> Result<(), &'static str> {
     match (action, standing.held) {
         (Action::Cancelled, Held::Free) => Ok(()),
+        (Action::Cancelled, Held::Unverified) => Err(UNVERIFIED),
         (Action::Cancelled, Held::Nowhere) if !standing.is_home => {
             Err("The payment waits here for the other instance, which decides about it: ask its \
              admin door.")
@@ -334,6 +335,9 @@ fn of_waiting(action: Action, standing: &Standing<'_>) -> Result<(), &'static st
         _ => Err("The payment waits, and no attempt of it is open: it can only be cancelled."),
     }
 }
+
+const UNVERIFIED: &str = "Somebody else may have paid the payment, the other instance or this one \
+    before its journal was put back, and the processors are asked about it: it cannot be cancelled.";
 
 const UNDER_WAY: &str =
     "A request to book the payment is under way: try again when it has been answered.";
@@ -347,7 +351,7 @@ fn of_doubt(
     match standing.held {
         Held::InDoubt => {}
         Held::Disowned | Held::Nowhere => return Err(ELSEWHERE),
-        Held::Posted | Held::Free => return Err(UNDER_WAY),
+        Held::Posted | Held::Free | Held::Unverified => return Err(UNDER_WAY),
     }
     match action {
         Action::Settled { processor, .. } if processor != attempt.0 => {

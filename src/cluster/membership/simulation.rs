@@ -103,6 +103,8 @@ enum LeftOut {
     Elsewhere,
     /// … and what is settled by hand is not looked at for whose booking it is.
     Whose,
+    /// What somebody else may have paid is cancelled by hand.
+    Unverified,
     /// Totals are told before it is known what became of what an earlier process had sent.
     Unknown,
     /// The rules of before, with which payments were paid twice on the real binary: no lease, only
@@ -113,7 +115,7 @@ enum LeftOut {
 
 impl LeftOut {
     /// Each of which something is missed without.
-    const RULES: [LeftOut; 18] = [
+    const RULES: [LeftOut; 19] = [
         LeftOut::Lease,
         LeftOut::EveryLease,
         LeftOut::Verify,
@@ -131,6 +133,7 @@ impl LeftOut {
         LeftOut::Over,
         LeftOut::Elsewhere,
         LeftOut::Whose,
+        LeftOut::Unverified,
         LeftOut::Unknown,
     ];
 
@@ -148,10 +151,14 @@ impl LeftOut {
                 matches!(wrong, Wrong::Lost(_))
             }
             LeftOut::Purge => matches!(wrong, Wrong::Back(_)),
-            LeftOut::Whose => matches!(wrong, Wrong::Counted(_)),
+            LeftOut::Whose | LeftOut::Unverified => matches!(wrong, Wrong::Counted(_)),
             LeftOut::Unknown => matches!(wrong, Wrong::Untold(_)),
             _ => matches!(wrong, Wrong::Twice(_)),
         }
+    }
+
+    fn is_about_operators(self) -> bool {
+        matches!(self, LeftOut::Elsewhere | LeftOut::Whose | LeftOut::Unverified)
     }
 
     fn is_about_copies(self) -> bool {
@@ -165,6 +172,7 @@ impl LeftOut {
 enum Wrong {
     Twice(PaymentId),
     Rejected(PaymentId),
+    Cancelled(PaymentId),
     Lost(PaymentId),
     Counted(PaymentId),
     Untold(PaymentId),
@@ -176,6 +184,7 @@ impl fmt::Display for Wrong {
         match self {
             Wrong::Twice(id) => write!(f, "{} is booked twice", id.0),
             Wrong::Rejected(id) => write!(f, "{} is rejected, and need not or must not be", id.0),
+            Wrong::Cancelled(id) => write!(f, "{} was cancelled, and is booked", id.0),
             Wrong::Lost(id) => write!(f, "{} was promised, and is not booked", id.0),
             Wrong::Counted(id) => write!(f, "{} is not counted as it is booked", id.0),
             Wrong::Untold(id) => write!(f, "{} is left out of the totals", id.0),
@@ -320,7 +329,7 @@ enum What {
     Weather,
     /// Somebody wants the totals.
     Audit,
-    /// Somebody looks after what was rejected.
+    /// Somebody looks after what is rejected, in doubt, or waits.
     Operator,
 }
 
@@ -378,6 +387,7 @@ struct Simulation {
     is_purging: bool,
     promised: Ids,
     rejected: Ids,
+    cancelled: Ids,
     /// What an old copy of a journal knows nothing of may be lost, or not counted.
     excused: Ids,
     /// In an old copy these were found open by their home, which pays and counts them all the same.
@@ -430,7 +440,7 @@ impl Simulation {
         climate.has_full_disks |= left_out == LeftOut::Unwritten;
         // Numbers of their own, so that the other histories stay what they were.
         let mut own = Random(!seed);
-        if matches!(left_out, LeftOut::Elsewhere | LeftOut::Whose) || own.chance(30) {
+        if left_out.is_about_operators() || own.chance(10) {
             climate.employ_operator(&mut own);
         }
         Simulation {
@@ -450,6 +460,7 @@ impl Simulation {
             is_purging: false,
             promised: Ids::default(),
             rejected: Ids::default(),
+            cancelled: Ids::default(),
             excused: Ids::default(),
             found: Ids::default(),
             wrong: None,

@@ -7,8 +7,10 @@ use super::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     Nowhere,
-    /// No attempt is open. It may be asked about.
+    /// No attempt is open.
     Free,
+    /// Nor here; but somebody else may have driven it, and its processors are asked about it.
+    Unverified,
     /// What became of its attempt is not known, and no request to book it is under way.
     InDoubt,
     /// A request to book it is under way.
@@ -22,29 +24,27 @@ impl Dispatcher {
         if self.is_disowned(id) {
             return Held::Disowned;
         }
+        let is_to_verify = |case: &Case| self.verifies_all || case.payment.verify;
+        let free = |case: &Case| if is_to_verify(case) { Held::Unverified } else { Held::Free };
         let flight = self.flights.iter().flatten().find(|it| it.is_of(id));
         if let Some(flight) = flight {
             return match (flight.look, flight.open) {
                 (None, _) => Held::Posted,
                 (Some(_), Some(_)) => Held::InDoubt,
-                (Some(_), None) => Held::Free,
+                (Some(_), None) => free(&flight.case),
             };
         }
         let of = |case: &Case| case.payment.id == id;
         let unverified = self.unverified.iter().flat_map(Agenda::iter).find(|it| of(&it.case));
         let in_doubt = unverified.is_some_and(|it| it.open.is_some())
             || self.doubts().flat_map(Agenda::iter).any(|(case, _)| of(case));
-        let agendas = self.later.iter().chain(&self.refused);
-        match () {
-            () if in_doubt => Held::InDoubt,
-            () if unverified.is_some()
-                || self.lines.iter().flatten().any(of)
-                || agendas.flat_map(Agenda::iter).any(of) =>
-            {
-                Held::Free
-            }
-            () => Held::Nowhere,
+        if in_doubt {
+            return Held::InDoubt;
         }
+        let later = self.later.iter().chain(&self.refused).flat_map(Agenda::iter);
+        let mut waiting = self.lines.iter().flatten().chain(later);
+        let case = unverified.map(|it| &it.case).or_else(|| waiting.find(|case| of(case)));
+        case.map_or(Held::Nowhere, free)
     }
 
     /// Lets go of a payment that is over, unless a request to book it is under way. What is being
@@ -64,7 +64,9 @@ impl Dispatcher {
 
     fn take_out(&mut self, id: PaymentId) -> Option<Case> {
         let case = match self.held(id) {
-            Held::Free | Held::InDoubt => self.take_flown(id).or_else(|| self.take_waiting(id)),
+            Held::Free | Held::Unverified | Held::InDoubt => {
+                self.take_flown(id).or_else(|| self.take_waiting(id))
+            }
             Held::Nowhere | Held::Posted | Held::Disowned => None,
         };
         self.unknown.remove(&id);

@@ -78,7 +78,7 @@ fn not_booked(processor: Processor, requested_at: Timestamp) -> Action {
 /// Of each standing all that may be done; anything else is refused.
 #[test]
 fn what_may_be_decided_depends_on_how_things_stand() {
-    use Held::{Disowned, Free, InDoubt, Nowhere, Posted};
+    use Held::{Disowned, Free, InDoubt, Nowhere, Posted, Unverified};
     let (id, amount, accepted_at) = (PaymentId(1), Cents(5), Timestamp(1_650_000_000_000));
     let attempts = Attempts(1);
     let (default, fallback) = (Processor::Default, Processor::Fallback);
@@ -98,7 +98,7 @@ fn what_may_be_decided_depends_on_how_things_stand() {
         ("other", not_booked(default, Timestamp(AT.0 + 1))),
         ("elsewhere", not_booked(fallback, AT)),
     ];
-    let cases: [(Option<Story>, Held, bool, &str); 19] = [
+    let cases: [(Option<Story>, Held, bool, &str); 21] = [
         (None, Nowhere, true, ""),
         (None, Nowhere, false, ""),
         (Some(Story::Known { amount }), Nowhere, true, ""),
@@ -110,6 +110,8 @@ fn what_may_be_decided_depends_on_how_things_stand() {
         (Some(rejected([0, 200])), Nowhere, true, "cancel here"),
         (Some(waiting), Free, true, "cancel"),
         (Some(waiting), Free, false, "cancel"),
+        (Some(waiting), Unverified, true, ""),
+        (Some(waiting), Unverified, false, ""),
         (Some(waiting), Nowhere, true, ""),
         (Some(waiting), Nowhere, false, ""),
         (Some(waiting), Posted, true, ""),

@@ -23,6 +23,11 @@ impl<T> Agenda<T> {
         self.heap.push(Reverse((time, self.sequence, place)));
     }
 
+    /// All that is to come, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().flatten()
+    }
+
     pub fn pop(&mut self) -> Option<(u64, T)> {
         let Reverse((time, _, place)) = self.heap.pop()?;
         self.free.push(place);

@@ -19,6 +19,8 @@ pub enum Kept {
     Rejected(PaymentId),
     /// What was rejected is sent again, as if it had just been accepted then.
     Retried(PaymentId, Timestamp),
+    /// Waiting or rejected, and not to be paid.
+    Cancelled(PaymentId),
     /// What was rejected is driven by the other instance.
     Elsewhere(PaymentId),
     /// Handed over, or learned.
@@ -40,6 +42,7 @@ impl Kept {
             | Kept::Foreign(id)
             | Kept::Rejected(id)
             | Kept::Retried(id, _)
+            | Kept::Cancelled(id)
             | Kept::Elsewhere(id)
             | Kept::Forwarded(id)
             | Kept::Adopted(id) => Some(id),
@@ -99,6 +102,10 @@ impl Replay {
             Kept::Retried(id, accepted_at) => {
                 self.rejected.retain(|it| it.0 != id);
                 self.open.push(Open { id, accepted_at, attempt: None });
+            }
+            Kept::Cancelled(id) => {
+                self.rejected.retain(|it| it.0 != id);
+                self.over(id);
             }
             Kept::Elsewhere(id) => self.rejected.retain(|it| it.0 != id),
             Kept::Forwarded(id) => {

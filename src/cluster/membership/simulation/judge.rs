@@ -83,6 +83,11 @@ impl Simulation {
         self.wrong = self.wrong.take().or(wrong);
     }
 
+    /// By either, in the place of the other.
+    pub fn was_adopted(&self, id: PaymentId) -> bool {
+        self.members.iter().any(|member| member.journal.contains(&Kept::Adopted(id)))
+    }
+
     /// After the calm.
     pub fn judge(&self) -> Option<Wrong> {
         let is_judged = |id: PaymentId| generation(id) == self.generation;
@@ -92,8 +97,6 @@ impl Simulation {
             let all = self.members.iter().filter_map(|member| member.process.as_ref());
             all.flat_map(|process| &process.counted).filter(|counted| *counted == it).count()
         };
-        let was_adopted =
-            |id| self.members.iter().any(|member| member.journal.contains(&Kept::Adopted(id)));
         // People may pay by hand what is listed as rejected. If it was refused only for a while, two that
         // are cut apart may end it differently, which nobody can help.
         let is_refused_for_good = self.climate.lifted_at.is_none();
@@ -112,7 +115,7 @@ impl Simulation {
                 _ => false,
             };
             let is_forgotten = self.excused.contains(booking.0)
-                || (self.found.contains(booking.0) && was_adopted(booking.0));
+                || (self.found.contains(booking.0) && self.was_adopted(booking.0));
             if count != 1 && !(count == 0 && (is_forgotten || is_hidden)) {
                 return Some(Wrong::Counted(booking.0));
             }
@@ -137,6 +140,7 @@ impl Simulation {
             booked.iter().all(|booking| booking.0 != *id)
                 && !self.excused.contains(*id)
                 && !self.rejected.contains(*id)
+                && !self.cancelled.contains(*id)
                 && !is_listed(*id)
                 && !stays(*id)
         });

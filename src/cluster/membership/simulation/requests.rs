@@ -60,6 +60,10 @@ impl Simulation {
         }
         self.tell(Tale::Books(index, *attempt));
         let id = attempt.payment.id;
+        // Two that are cut apart may end it differently, which nobody can help.
+        if self.cancelled.contains(id) && !self.climate.has_copies && !self.was_adopted(id) {
+            self.wrong = Some(Wrong::Cancelled(id));
+        }
         let is_forgotten = generation(id) < self.generation || self.is_purging;
         if !is_forgotten && self.processors.find(attempt.processor.other(), id).is_some() {
             self.wrong = Some(Wrong::Twice(id));

@@ -76,7 +76,7 @@ impl Climate {
     pub fn employ_operator(&mut self, random: &mut Random) {
         let number = random.below(self.ids);
         self.poison.insert(id(number));
-        (self.fails, self.has_copies, self.is_purged) = (None, false, false);
+        (self.fails, self.has_copies, self.is_purged) = (None, random.chance(3), false);
         self.waits_for_rejection = true;
         self.storm = STORM_WITH_OPERATOR;
         self.lifted_at = Some(STORM + random.below(STORM_WITH_OPERATOR - STORM));

@@ -22,6 +22,21 @@ fn where_a_payment_is_and_what_may_be_let_go() {
     assert!(!bench.dispatcher.let_go(PaymentId(0)));
 }
 
+/// In whichever place it waits, and while a processor is asked: nobody knows that it was not paid.
+#[test]
+fn what_somebody_else_may_have_paid_is_told_apart() {
+    let mut bench = Bench::with_payments(1);
+    bench.dispatcher.set_verifying(true, Moment(0));
+    assert_eq!(hold(&bench), Held::Unverified, "in line");
+    bench.ms += 60_000;
+    let look = bench.wait_for_next();
+    assert_eq!((look.question, hold(&bench)), (Question::Look, Held::Unverified));
+    bench.finish(look, Outcome::Unknown);
+    assert_eq!(hold(&bench), Held::Unverified, "to be asked about again");
+    bench.dispatcher.set_verifying(false, Moment(0));
+    assert_eq!(hold(&bench), Held::Free);
+}
+
 /// Whatever the processor says to what was asked before the decision, it counts for nothing.
 #[test]
 fn the_answer_of_a_look_that_comes_after_the_decision_counts_for_nothing() {
