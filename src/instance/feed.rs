@@ -16,7 +16,7 @@ const STEPS_MAX: u32 = 2;
 
 /// From where on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum Start {
     /// What is the oldest there is.
     Oldest,
     After(Position),
@@ -56,7 +56,7 @@ impl Untold {
     }
 }
 
-impl std::convert::From<JournalError> for Untold {
+impl From<JournalError> for Untold {
     fn from(error: JournalError) -> Untold {
         match error {
             JournalError::Gone { .. } => Untold::Gone,
@@ -112,7 +112,7 @@ enum Stop {
     Failed(JournalError),
 }
 
-impl std::convert::From<JournalError> for Stop {
+impl From<JournalError> for Stop {
     fn from(error: JournalError) -> Stop {
         Stop::Failed(error)
     }
@@ -121,17 +121,17 @@ impl std::convert::From<JournalError> for Stop {
 impl Feed {
     /// # Errors
     /// If there is none, or not from there on.
-    pub fn new(node: &Node, from: From) -> Result<Feed, Untold> {
+    pub fn new(node: &Node, from: Start) -> Result<Feed, Untold> {
         let journal = &node.payments.journal;
         let end = journal.synced();
         let place = match from {
-            From::Oldest => None,
-            From::End => Some(end),
+            Start::Oldest => None,
+            Start::End => Some(end),
             // The beginning of the segment after is what comes after the end of one.
-            From::After(place) if place > follow::beginning(end.segment() + 1) => {
+            Start::After(place) if place > follow::beginning(end.segment() + 1) => {
                 return Err(Untold::NoPlace);
             }
-            From::After(place) => Some(place.max(follow::beginning(place.segment()))),
+            Start::After(place) => Some(place.max(follow::beginning(place.segment()))),
         };
         let follower = journal.follow(place)?.ok_or(Untold::NoJournal)?;
         Ok(Feed { follower })

@@ -14,7 +14,7 @@ use crate::base::limits::{
     EVENTS_EVERY, WEBHOOK_AGAIN_AFTER, WEBHOOK_AGAIN_AFTER_MAX, WEBHOOK_EVENTS_MAX,
     WEBHOOK_PATIENCE, WEBHOOK_STORED_EVERY,
 };
-use crate::instance::feed::{EventMessage, Feed, From, PageMessage, Untold, journal_id};
+use crate::instance::feed::{EventMessage, Feed, PageMessage, Start, Untold, journal_id};
 use crate::instance::node::Node;
 use crate::journal::Position;
 use crate::net::client::Url;
@@ -120,7 +120,7 @@ impl Push {
         let stored =
             self.node.payments.journal.cursor().and_then(|text| read_cursor(&text, &journal));
         let mut from =
-            stored.map_or(From::Oldest, |place| From::After(Position::from_number(place)));
+            stored.map_or(Start::Oldest, |place| Start::After(Position::from_number(place)));
         loop {
             let untold = match Feed::new(&self.node, from) {
                 Ok(feed) => self.follow(feed),
@@ -130,13 +130,13 @@ impl Push {
                 Untold::Gone | Untold::NoPlace => {
                     log::error!("some events are lost to {}: {}", self.receiver, untold.sentence());
                     self.tell_of_a_gap();
-                    from = From::Oldest;
+                    from = Start::Oldest;
                 }
                 Untold::NoJournal => return,
                 // Its reason has been said.
                 Untold::Unreadable(_) => {
                     from =
-                        self.stored.map_or(from, |(_, at)| From::After(Position::from_number(at)));
+                        self.stored.map_or(from, |(_, at)| Start::After(Position::from_number(at)));
                     std::thread::sleep(WEBHOOK_AGAIN_AFTER_MAX);
                 }
             }

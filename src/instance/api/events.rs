@@ -3,7 +3,7 @@
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use super::{Frame, Then, error, message, turn_away};
-use crate::instance::feed::{EventMessage, Feed, From, PageMessage, Untold};
+use crate::instance::feed::{EventMessage, Feed, PageMessage, Start, Untold};
 use crate::instance::node::Node;
 use crate::journal::Position;
 use crate::net::http::request::{Method, Request};
@@ -26,7 +26,7 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
         && accepts.windows(STREAM.len()).any(|it| it.eq_ignore_ascii_case(STREAM));
     // A browser that has lost the connection says what it has heard last.
     let last = is_stream.then(|| request.header("last-event-id").and_then(place)).flatten();
-    let from = last.map_or(from, From::After);
+    let from = last.map_or(from, Start::After);
     let ask = || {
         let mut feed = Feed::new(node, from)?;
         let (events, _) = feed.read(node, if is_stream { 0 } else { limit })?;
@@ -34,7 +34,7 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
     };
     let answer = match ask() {
         // The oldest was given up just when it was found.
-        Err(Untold::Gone) if from == From::Oldest => ask(),
+        Err(Untold::Gone) if from == Start::Oldest => ask(),
         answer => answer,
     };
     match answer {
@@ -66,16 +66,16 @@ fn place(value: &[u8]) -> Option<Position> {
     std::str::from_utf8(value).ok()?.parse().ok().map(Position::from_number)
 }
 
-fn read(query: Option<&[u8]>) -> Result<(From, usize), String> {
-    let (mut from, mut limit) = (From::Oldest, PAGE);
+fn read(query: Option<&[u8]>) -> Result<(Start, usize), String> {
+    let (mut from, mut limit) = (Start::Oldest, PAGE);
     for pair in query.unwrap_or_default().split(|byte| *byte == b'&').filter(|it| !it.is_empty()) {
         let split = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
         let (name, value) = (&pair[..split], pair.get(split + 1..).unwrap_or_default());
         match (name, value) {
-            (b"after", b"0") => from = From::Oldest,
-            (b"after", b"end") => from = From::End,
+            (b"after", b"0") => from = Start::Oldest,
+            (b"after", b"end") => from = Start::End,
             (b"after", value) => match place(value) {
-                Some(place) => from = From::After(place),
+                Some(place) => from = Start::After(place),
                 None => return Err("The parameter after is neither a number nor end.".into()),
             },
             (b"limit", value) => match std::str::from_utf8(value).map(str::parse) {
@@ -119,11 +119,11 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_read_or_refused() {
-        let after = From::After(Position::from_number(7));
+        let after = Start::After(Position::from_number(7));
         for (query, wanted) in [
-            (&b""[..], (From::Oldest, 100)),
-            (b"after=0", (From::Oldest, 100)),
-            (b"after=end&limit=1", (From::End, 1)),
+            (&b""[..], (Start::Oldest, 100)),
+            (b"after=0", (Start::Oldest, 100)),
+            (b"after=end&limit=1", (Start::End, 1)),
             (b"limit=1000&after=7", (after, 1000)),
         ] {
             assert_eq!(read(Some(query)).unwrap(), wanted);

@@ -5,6 +5,8 @@
 
 use super::Frame;
 use crate::net::http::response::{self, Extra, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
 
@@ -37,20 +39,8 @@ fn inside(tag: &str) -> &'static str {
     behind.split_once(&format!("</{tag}>")).map_or("", |(inside, _)| inside)
 }
 
-/// In base64 (RFC 4648, 4).
 fn hash(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digest = Sha256::digest(text.as_bytes());
-    let mut encoded = String::with_capacity(44);
-    for three in digest.chunks(3) {
-        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
-            encoded.push(if at <= three.len() { digit as char } else { '=' });
-        }
-    }
-    encoded
+    STANDARD.encode(Sha256::digest(text.as_bytes()))
 }
 
 #[cfg(test)]
