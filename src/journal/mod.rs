@@ -58,6 +58,7 @@ pub mod books;
 mod check;
 mod copy;
 mod entry;
+mod error;
 pub mod follow;
 pub mod head;
 pub mod history;
@@ -86,6 +87,7 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
+pub use error::JournalError;
 use follow::Follower;
 use recover::Torn;
 pub use recover::{Found, Recovered};
@@ -99,9 +101,8 @@ use crate::payments::event::Event;
 use crate::payments::story::Story;
 use crate::payments::{Attempt, Line, PaymentId, Totals, Window};
 use shelf::Shelf;
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -256,109 +257,6 @@ fn fail_process(what: &str) -> ! {
     crate::base::log::flush();
     std::process::exit(EXIT_FAILED)
 }
-
-/// Why a journal cannot be opened or read. Displays as one line that says what to do.
-#[derive(Debug)]
-pub enum JournalError {
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        error: io::Error,
-    },
-    Locked {
-        path: PathBuf,
-    },
-    UnknownVersion {
-        file: String,
-        version: u32,
-    },
-    UnknownKind {
-        file: String,
-        offset: usize,
-        kind: u8,
-    },
-    Corrupt {
-        file: String,
-        offset: usize,
-        what: &'static str,
-    },
-    Missing {
-        file: String,
-    },
-    /// A segment that was to be followed is there no more.
-    Gone {
-        file: String,
-    },
-    /// The manifest names it.
-    Vanished {
-        file: String,
-    },
-    /// There must have been one.
-    NoManifest,
-    /// The settings are not those of whom the journal belongs to.
-    NotOurs {
-        what: String,
-    },
-}
-
-impl JournalError {
-    fn io(action: &'static str, path: impl AsRef<Path>, error: io::Error) -> JournalError {
-        JournalError::Io { action, path: path.as_ref().into(), error }
-    }
-}
-
-impl fmt::Display for JournalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            JournalError::Io { action, path, error } => {
-                write!(f, "journal: cannot {action} {}: {error}", path.display())
-            }
-            JournalError::Locked { path } => {
-                let path = path.display();
-                write!(f, "journal: {path} is in use by another process: one directory each")
-            }
-            JournalError::UnknownVersion { file, version } => write!(
-                f,
-                "journal: {file} has layout version {version}, this program knows {}: start the \
-                 version of galo that wrote it",
-                head::VERSION
-            ),
-            JournalError::UnknownKind { file, offset, kind } => write!(
-                f,
-                "journal: {file} has an intact record of unknown kind {kind} at offset {offset}: \
-                 start the version of galo that wrote it"
-            ),
-            JournalError::Corrupt { file, offset, what } => write!(
-                f,
-                "journal: {file} is damaged at offset {offset}: {what}. Nothing was changed. Keep \
-                 a copy of the directory, look with `galo journal check` and `dump`, and restore \
-                 the file, or start with what `galo journal salvage` makes of it"
-            ),
-            JournalError::Missing { file } => {
-                write!(f, "journal: {file} is missing between others: restore it before starting")
-            }
-            JournalError::Gone { file } => write!(
-                f,
-                "journal: cannot follow {file}: it was rewritten or purged before it was followed. \
-                 Begin anew"
-            ),
-            JournalError::Vanished { file } => write!(
-                f,
-                "journal: {file} is missing, and the manifest names it: restore it before starting, \
-                 or start with what `galo journal salvage` makes of the others"
-            ),
-            JournalError::NoManifest => write!(
-                f,
-                "journal: {} is missing, which names the files that must be there: restore it \
-                 before starting, or start with what `galo journal salvage` makes of the others",
-                manifest::FILE_NAME
-            ),
-            JournalError::NotOurs { what } => write!(f, "the journal is not to be used: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for JournalError {}
 
 /// See the module. [`Journal::none`] keeps nothing: every call succeeds at once.
 pub struct Journal {
