@@ -75,6 +75,7 @@ fn options() -> Options {
         outstanding_at_first: 0,
         full_segments_kept: 0,
         events_kept_bytes: 0,
+        keep_ms: None,
         fail: |what| panic!("{what}"),
     }
 }

@@ -94,7 +94,7 @@ impl Sub<Duration> for Moment {
     }
 }
 
-const MS_PER_DAY: i64 = 86_400_000;
+pub const MS_PER_DAY: i64 = 86_400_000;
 
 impl Timestamp {
     /// Reads an RFC 3339 date-time: any number of fraction digits, any offset, `T` in either case

@@ -124,11 +124,11 @@ impl Peer {
         self.target.authority()
     }
 
-    /// The peer's own totals for a window.
+    /// The peer's own totals for a window. `None`: it has archived what would be needed.
     ///
     /// # Errors
     /// After [`PEER_TIMEOUT`] at the latest.
-    pub async fn totals(&self, window: Window) -> Result<[Totals; 2], PeerError> {
+    pub async fn totals(&self, window: Window) -> Result<Option<[Totals; 2]>, PeerError> {
         let mut query = String::new();
         for (name, bound) in [("from", window.from), ("to", window.to)] {
             if let Some(at) = bound {
@@ -137,9 +137,14 @@ impl Peer {
             }
         }
         let line = format_args!("GET /peer/totals{query}");
-        let body = self.call(Topic::Totals, PEER_TIMEOUT, line, b"").await?;
+        let body = match self.ask(Topic::Totals, PEER_TIMEOUT, line, b"").await {
+            Ok((200, body)) => body,
+            Ok((410, _)) => return Ok(None),
+            Ok(_) => return Err(BAD_ANSWER),
+            Err(_) => return Err(NO_ANSWER),
+        };
         let message: TotalsMessage = json::read_object(&body).map_err(|_| BAD_ANSWER)?;
-        message.read().ok_or(BAD_ANSWER)
+        message.read().map(Some).ok_or(BAD_ANSWER)
     }
 
     /// What the peer knows of a payment, if anything.

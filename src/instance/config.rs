@@ -168,6 +168,12 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_DATA")]
     pub data: Option<PathBuf>,
 
+    /// Settlements stay in the journal's books for at least so long, such as 400d; then they leave into
+    /// files NUMBER.archive beside it, which may be moved away. Their totals by day stay. Without it
+    /// they stay for good.
+    #[arg(long, env = "GALO_KEEP", requires = "data", value_parser = humantime::parse_duration)]
+    pub keep: Option<Duration>,
+
     /// Changes to settings that a journal would be refused for, and that are meant: give them for
     /// one start, as the refusal says.
     #[arg(long, env = "GALO_ACCEPT_CHANGE", value_enum, value_delimiter = ',')]
@@ -255,6 +261,8 @@ pub struct Config {
     /// `None`: everybody may come in.
     pub entry_tokens: Option<Arc<Tokens>>,
     pub events_kept_bytes: u64,
+    /// How long settlements stay in the books at least. `None`: for good.
+    pub keep: Option<Duration>,
     /// Where events are pushed to, and what they are signed with.
     pub webhook: Option<(Receiver, Secret)>,
     pub allow_purge: bool,
@@ -283,6 +291,7 @@ impl Config {
     /// # Errors
     /// One line that names the setting and what to do.
     pub fn new(args: ServeArgs) -> Result<Config, String> {
+        check_times(&args)?;
         let read = |path| read_token("--peer-token-file", path);
         let given = args.peer_token_file.as_deref().map(read).transpose()?;
         let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
@@ -296,15 +305,6 @@ impl Config {
         }
         if args.processor_timeout <= args.attempt_latency_max {
             return Err("--processor-timeout must be longer than --attempt-latency-max".into());
-        }
-        let timeouts = [
-            ("--attempt-latency-max", args.attempt_latency_max),
-            ("--connect-timeout", args.connect_timeout),
-            ("--idle-timeout", args.idle_timeout),
-            ("--request-timeout", args.request_timeout),
-        ];
-        if let Some((name, _)) = timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
-            return Err(format!("{name} must be longer than 0"));
         }
         let journal = journal_of(args.data, args.durability)?;
         let cheaper = if args.fallback_fee < args.default_fee {
@@ -334,6 +334,7 @@ impl Config {
             admin_token: admin_token.map(Arc::new),
             entry_tokens: entry_tokens.map(Arc::new),
             events_kept_bytes: args.events_kept.unwrap_or(kept),
+            keep: args.keep,
             webhook,
             allow_purge: args.allow_purge,
             accept_change: args.accept_change,
@@ -419,6 +420,20 @@ fn read_bytes(text: &str) -> Result<u64, String> {
 
 fn log_level(text: &str) -> Result<log::LevelFilter, &'static str> {
     text.parse().map_err(|_| "it must be off, error, warn, info or debug")
+}
+
+fn check_times(args: &ServeArgs) -> Result<(), String> {
+    let timeouts = [
+        ("--attempt-latency-max", args.attempt_latency_max),
+        ("--connect-timeout", args.connect_timeout),
+        ("--idle-timeout", args.idle_timeout),
+        ("--request-timeout", args.request_timeout),
+        ("--keep", args.keep.unwrap_or(Duration::MAX)),
+    ];
+    if let Some((name, _)) = timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
+        return Err(format!("{name} must be longer than 0"));
+    }
+    Ok(())
 }
 
 fn journal_of(

@@ -360,7 +360,9 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
 fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let Some((directory, durability)) = &config.journal else { return Ok(None) };
     let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
-    let options = Options { events_kept_bytes: config.events_kept_bytes, ..options };
+    let ms = |keep: Duration| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    let (events_kept_bytes, keep_ms) = (config.events_kept_bytes, config.keep.map(ms));
+    let options = Options { events_kept_bytes, keep_ms, ..options };
     let mut found = Journal::find(directory, options)?;
     let owner = Owner {
         instance: config.instance,

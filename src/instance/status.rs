@@ -142,6 +142,8 @@ pub struct JournalStatus {
     pub durability: String,
     pub has_room: bool,
     pub settled_memory_bytes: u64,
+    /// Up to when settlements have left the books (`--keep`).
+    pub archived_until: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,5 +264,6 @@ fn journal(node: &Node) -> Option<JournalStatus> {
         durability: durability.into(),
         has_room: journal.has_room(),
         settled_memory_bytes: journal.settled_memory_bytes() as u64,
+        archived_until: journal.archived_until().map(|at| at.to_string()),
     })
 }

@@ -13,6 +13,7 @@
 //! the checksum of the rest (`head.rs`).
 
 use super::JournalError;
+use super::abridged::Abridged;
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::record::Record;
 use super::volume::Volume;
@@ -28,6 +29,7 @@ const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
 pub const ID_BYTES: usize = size_of::<u128>() + size_of::<i64>();
 const STANDS_ALONE: u32 = 1;
 const HAS_ACCOUNTS: u32 = 2;
+const IS_ABRIDGED: u32 = 4;
 
 /// What is kept of one segment. See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,7 +90,8 @@ impl Remains {
 
     fn flags(&self, number: u32) -> Flags {
         let notes = if self.notes.is_empty() { self.notes_before } else { Some(number) };
-        Flags { stands_alone: self.stands_alone, has_accounts: self.has_accounts, notes }
+        let (stands_alone, has_accounts) = (self.stands_alone, self.has_accounts);
+        Flags { stands_alone, has_accounts, is_abridged: false, notes }
     }
 
     pub fn encode_ids(&self, number: u32) -> Vec<u8> {
@@ -186,6 +189,8 @@ fn number_at(entry: &[u8], at: usize) -> i64 {
 pub struct Flags {
     pub stands_alone: bool,
     pub has_accounts: bool,
+    /// They are no volume, but totals (`abridged.rs`).
+    pub is_abridged: bool,
     /// The last notes that count.
     pub notes: Option<u32>,
 }
@@ -193,12 +198,21 @@ pub struct Flags {
 impl Flags {
     pub(super) fn of(own: &Own) -> Flags {
         let has = |flag: u32| own.flags & flag != 0;
-        Flags { stands_alone: has(STANDS_ALONE), has_accounts: has(HAS_ACCOUNTS), notes: own.notes }
+        Flags {
+            stands_alone: has(STANDS_ALONE),
+            has_accounts: has(HAS_ACCOUNTS),
+            is_abridged: has(IS_ABRIDGED),
+            notes: own.notes,
+        }
     }
 
     pub(super) fn bits(self) -> u32 {
-        let alone = if self.stands_alone { STANDS_ALONE } else { 0 };
-        alone | if self.has_accounts { HAS_ACCOUNTS } else { 0 }
+        let flags = [
+            (self.stands_alone, STANDS_ALONE),
+            (self.has_accounts, HAS_ACCOUNTS),
+            (self.is_abridged, IS_ABRIDGED),
+        ];
+        flags.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
     }
 }
 
@@ -267,6 +281,10 @@ pub fn check(number: u32, bytes: &[u8]) -> Result<Contents, JournalError> {
     let mut contents = Contents::default();
     if are_old(bytes) {
         old_lines(number, bytes)?.iter().for_each(|line| contents.add(line));
+    } else if flags(number, bytes)?.is_abridged {
+        let abridged = Abridged::read(number, bytes)?;
+        contents.settled = abridged.total().map(|it| it.count);
+        contents.bounds = abridged.bounds();
     } else {
         let volume = Volume::of_bytes(number, bytes.to_vec())?;
         volume.check()?;
@@ -281,7 +299,7 @@ pub fn check(number: u32, bytes: &[u8]) -> Result<Contents, JournalError> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Settlements per processor.
-    pub settled: [usize; 2],
+    pub settled: [u64; 2],
     /// The times of the first and the last.
     pub bounds: Option<(Timestamp, Timestamp)>,
 }

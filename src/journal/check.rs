@@ -238,7 +238,11 @@ pub(super) fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError>
                 }
                 _ => String::new(),
             };
-            Ok(format!("{default} settlements at default, {fallback} at fallback{of}"))
+            let left = match books::flags(number, bytes)?.is_abridged {
+                true => ", archived: their totals alone",
+                false => "",
+            };
+            Ok(format!("{default} settlements at default, {fallback} at fallback{of}{left}"))
         }
         Kind::Ids => Ok(format!("{} ids", books::ids(number, bytes)?.len())),
         Kind::Notes => Ok(format!("{} notes", notes::read(number, bytes)?.len())),

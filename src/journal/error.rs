@@ -1,6 +1,7 @@
 //! What can be wrong with a journal, each in one line that says what to do.
 
 use super::{head, manifest};
+use crate::base::clock::Timestamp;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,11 @@ pub enum JournalError {
     },
     /// There must have been one.
     NoManifest,
+    /// The window cuts a day of which there are only the totals.
+    Archived {
+        /// The last moment of which that holds.
+        until: Timestamp,
+    },
     /// The settings are not those of whom the journal belongs to.
     NotOurs {
         what: String,
@@ -104,6 +110,11 @@ impl fmt::Display for JournalError {
                 "journal: {} is missing, which names the files that must be there: restore it \
                  before starting, or start with what `galo journal salvage` makes of the others",
                 manifest::FILE_NAME
+            ),
+            JournalError::Archived { until } => write!(
+                f,
+                "journal: what was settled up to {until} is archived: a window that begins or ends \
+                 within that time must do so at midnight (UTC)"
             ),
             JournalError::NotOurs { what } => write!(f, "the journal is not to be used: {what}"),
         }

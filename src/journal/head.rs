@@ -3,14 +3,15 @@
 //! ```text
 //! offset  size  what
 //!      0     8  magic: which of the five kinds of file
-//!      8     4  version of the layout, 5 (4 to 1 are read too, see below)
+//!      8     4  version of the layout, 6 (5 to 1 are read too, see below)
 //!     12     4  number of the segment, the same as in the name
 //!     16    28  for each kind its own:
 //!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
 //!               books:   4 flags (1: nothing in files of lower numbers counts, 2: accounts
-//!                        belong to it), 4 CRC-32C of the index (`volume.rs`), 8 lines, 4 number of
-//!                        the first segment it is of, 4 blocks, 4 number of the notes that count
-//!                        (or 0)
+//!                        belong to it, 4: they are abridged), 4 CRC-32C of the index
+//!                        (`volume.rs`) or the body (`abridged.rs`), 8 lines, 4 number of the
+//!                        first segment it is of, 4 blocks or days, 4 number of the notes that
+//!                        count (or 0)
 //!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 8 number of the first segment they
 //!                        are of (or 0: the one of the file's number), 4 zero
 //!               accounts: 4 zero, 4 CRC-32C of the body, 8 accounts, 8 bytes of the body, 4 zero
@@ -23,7 +24,7 @@
 //! settlements (requested at 8, cents 8), with the CRC of the body, the settlements at the default
 //! processor 8 and at the fallback 8 in the head; and the detail of a Settled or Carried had no
 //! attempts. Version 1 had no notes. Before version 5 there was no manifest (`manifest.rs`), and a
-//! program of before would not keep it.
+//! program of before would not keep it. Before version 6 no books were abridged.
 //!
 //! Magic, version and the CRC stay in their places in every version, so that a file of another
 //! version is told apart from a damaged one.
@@ -40,7 +41,7 @@ pub const FILE_HEAD_BYTES: usize = CRC_AT + size_of::<u32>();
 const _: () = assert!(FILE_HEAD_BYTES == 48 && FILE_HEAD_BYTES.is_multiple_of(8));
 
 /// Of what is written.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// From here on books are volumes (`volume.rs`).
 pub const VERSION_OF_VOLUMES: u32 = 3;
 /// From here on there is a manifest beside such a file (`manifest.rs`).
@@ -217,11 +218,11 @@ mod tests {
             head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
             decode(Kind::Segment, 5, &head)
         };
-        for unknown in [0, 6] {
+        for unknown in [0, 7] {
             let refused = of(unknown).unwrap_err();
             let JournalError::UnknownVersion { version, .. } = refused else { panic!("{refused}") };
             assert_eq!(version, u32::from(unknown));
         }
-        assert!([1, 2, 3, 4, 5].map(of).iter().all(Result::is_ok));
+        assert!([1, 2, 3, 4, 5, 6].map(of).iter().all(Result::is_ok));
     }
 }

@@ -61,10 +61,19 @@ pub struct Keeping {
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     pub span: Span,
-    /// Of a layout before that of volumes.
-    pub is_old: bool,
+    pub form: Form,
     /// It was found damaged: it stays as it is.
     pub is_damaged: bool,
+}
+
+/// What books may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Of a layout before that of volumes.
+    Old,
+    Volume,
+    /// Totals alone (`abridged.rs`).
+    Abridged,
 }
 
 /// A file of ids: of which segments, and how many.
@@ -114,7 +123,7 @@ impl Writer {
         // Without space for the next segment these are given up as well.
         let kept = if self.is_next_ready() { self.options.full_segments_kept } else { 0 };
         if census.in_use.saturating_sub(keeping.oldest) <= kept {
-            return self.merge(&mut keeping) || prepared;
+            return self.merge(&mut keeping) || self.archive(&mut keeping) || prepared;
         }
         if census.held > 0 {
             let late = census.in_use - keeping.oldest > CARRY_AFTER_SEGMENTS;
@@ -122,7 +131,8 @@ impl Writer {
                 self.carry_over(keeping.oldest, CARRIED_MAX);
             }
             let carried = late && self.census(keeping.oldest).held < census.held;
-            return carried || self.merge(&mut keeping) || prepared;
+            let done = carried || self.merge(&mut keeping) || self.archive(&mut keeping);
+            return done || prepared;
         }
         // Nothing in it is outstanding. Whatever ended its payments must not be lost once it is
         // gone, so that is synced first, with `Process` too.
@@ -173,7 +183,7 @@ impl Writer {
         keeping.superseded.push(Kind::Segment.file_name(number));
         keeping.oldest += 1;
         keeping.is_merging_held_up = false;
-        keeping.books.push(Held { span, is_old: false, is_damaged: false });
+        keeping.books.push(Held { span, form: Form::Volume, is_damaged: false });
         let count = books.ids.len();
         keeping.ids.push_back(IdsFile { first: number, last: number, count, is_damaged: false });
         self.remove_old_ids(keeping);

@@ -8,9 +8,10 @@
 
 use super::books;
 use super::head::{self, FILE_HEAD_BYTES, Kind};
-use super::keeper::{Held, IdsFile, Keeping, finish, write_unfinished};
+use super::keeper::{Form, Held, IdsFile, Keeping, finish, write_unfinished};
 use super::segment::UNFINISHED;
-use super::storage::Lack;
+use super::shelf::OnDisk;
+use super::storage::{Lack, StoredFile};
 use super::volume::{Builder, LINES_MAX, Volume, merged};
 use super::writer::{Writer, locked};
 use super::{JournalError, notes};
@@ -18,19 +19,26 @@ use crate::payments::Line;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Files of ids are merged up to so many, which are in memory at once then.
 const IDS_MAX: usize = 65_536;
 
 /// Some of these that follow each other and are to be one, the newest such, if there are any. `size`
-/// says how large each is; `None` if it stays by itself.
-fn group<T>(all: &[T], max: u64, size: impl Fn(&T) -> Option<u64>) -> Option<Range<usize>> {
+/// says how large each is, or `None` if it stays by itself; `fit` whether some may be one.
+fn group<T>(
+    all: &[T],
+    max: u64,
+    size: impl Fn(&T) -> Option<u64>,
+    fit: impl Fn(&[T]) -> bool,
+) -> Option<Range<usize>> {
     (2..=all.len()).rev().find_map(|end| {
         let mut from = end - 1;
         let mut sum = size(&all[from])?;
         while let Some(before) = from.checked_sub(1).and_then(|before| size(&all[before]))
             && notes::absorbs(sum as usize, before as usize)
             && sum + before <= max
+            && fit(&all[from - 1..end])
         {
             sum += before;
             from -= 1;
@@ -47,52 +55,55 @@ impl Writer {
         if !self.is_next_ready() || keeping.is_merging_held_up {
             return false;
         }
-        let old = keeping.books.iter().position(|held| held.is_old && !held.is_damaged);
-        let size = |held: &Held| (!held.is_old && !held.is_damaged).then_some(held.span.lines);
+        let is_whole = |held: &Held, form| held.form == form && !held.is_damaged;
+        let old = keeping.books.iter().position(|held| is_whole(held, Form::Old));
+        let size = |held: &Held| is_whole(held, Form::Volume).then_some(held.span.lines);
+        let on_disk = locked(&self.shelf).on_disk();
+        let fit = |held: &[Held]| self.are_of_one_slice(held, &on_disk);
         // Few files are open meanwhile, however many there were of the older layout.
-        let volumes = group(&keeping.books, LINES_MAX, size).or(old.map(|old| old..old + 1));
+        let volumes = group(&keeping.books, LINES_MAX, size, fit).or(old.map(|old| old..old + 1));
         let count = |ids: &IdsFile| (!ids.is_damaged).then_some(ids.count as u64);
-        let ids = group(keeping.ids.make_contiguous(), IDS_MAX as u64, count);
+        let ids = group(keeping.ids.make_contiguous(), IDS_MAX as u64, count, |_| true);
         let merged = match (volumes, ids) {
             (Some(volumes), _) => self.merge_volumes(keeping, volumes),
             (None, Some(ids)) => self.merge_ids(keeping, ids),
             (None, None) => return false,
         };
-        if let Err(error) = merged {
-            let lack = Lack::of(&error);
-            if lack.is_none() {
+        self.is_merged(keeping, merged)
+    }
+
+    /// Whether it went on, and without space it is held up.
+    pub(super) fn is_merged(&self, keeping: &mut Keeping, merged: io::Result<()>) -> bool {
+        if let Err(error) = &merged {
+            if Lack::of(error).is_none() {
                 self.fail(&format!("files cannot be merged: {error}"));
             }
             // Until there is a reason to try again.
             keeping.is_merging_held_up = true;
-            return false;
         }
-        true
+        merged.is_ok()
+    }
+
+    /// What is to leave after a while is not merged with what comes much later.
+    fn are_of_one_slice(&self, held: &[Held], on_disk: &OnDisk) -> bool {
+        let Some(keep_ms) = self.options.keep_ms else { return true };
+        let volumes = held.iter().filter_map(|held| on_disk.volumes.get(&held.span.last));
+        let bounds = volumes.filter_map(|volume| volume.bounds());
+        let all = bounds.reduce(|(first, last), (from, to)| (first.min(from), last.max(to)));
+        all.is_none_or(|(first, last)| last.0.abs_diff(first.0) <= slice_ms(keep_ms))
     }
 
     fn merge_volumes(&self, keeping: &mut Keeping, group: Range<usize>) -> io::Result<()> {
         let held = &keeping.books[group.clone()];
         let (Some(first), Some(last)) = (held.first(), held.last()) else { return Ok(()) };
         let (first, last) = (first.span.first, last.span.last);
-        let volume = match self.write_merged(first, last, held) {
+        let volume = match self.write_merged(last, held) {
             Ok(volume) => volume,
-            Err(Failed::Damaged { number, error }) => {
-                log::error!("{error}. It stays as it is, and is not merged with others");
-                let damaged = keeping.books.iter_mut().find(|held| held.span.last == number);
-                damaged.into_iter().for_each(|held| held.is_damaged = true);
-                let _ = self.storage.remove(&(Kind::Books.file_name(last) + UNFINISHED));
-                return Ok(());
-            }
-            // A purge: the next step sees to it.
-            Err(Failed::Gone) => return Ok(()),
-            Err(Failed::Io(error)) => {
-                let _ = self.storage.remove(&(Kind::Books.file_name(last) + UNFINISHED));
-                return Err(error);
-            }
+            Err(failed) => return self.give_up(keeping, failed, &Kind::Books.file_name(last)),
         };
         let span = volume.span();
         self.put_on_shelf(keeping, volume);
-        let merged = Held { span, is_old: false, is_damaged: false };
+        let merged = Held { span, form: Form::Volume, is_damaged: false };
         let replaced: Vec<Held> = keeping.books.splice(group, [merged]).collect();
         let others = replaced.iter().map(|held| held.span.last).filter(|it| *it != last);
         keeping.superseded.extend(others.map(|number| Kind::Books.file_name(number)));
@@ -103,11 +114,33 @@ impl Writer {
         Ok(())
     }
 
-    fn write_merged(&self, first: u32, last: u32, from: &[Held]) -> Result<Volume, Failed> {
-        let storage = &*self.storage;
+    /// Of what became nothing, this file is unfinished.
+    pub(super) fn give_up(
+        &self,
+        keeping: &mut Keeping,
+        failed: Failed,
+        name: &str,
+    ) -> io::Result<()> {
+        if !matches!(failed, Failed::Gone) {
+            let _ = self.storage.remove(&format!("{name}{UNFINISHED}"));
+        }
+        match failed {
+            Failed::Damaged { number, error } => {
+                log::error!("{error}. It stays as it is, and is not merged with others");
+                let damaged = keeping.books.iter_mut().find(|held| held.span.last == number);
+                damaged.into_iter().for_each(|held| held.is_damaged = true);
+                Ok(())
+            }
+            // A purge: the next step sees to it.
+            Failed::Gone => Ok(()),
+            Failed::Io(error) => Err(error),
+        }
+    }
+
+    fn write_merged(&self, last: u32, from: &[Held]) -> Result<Volume, Failed> {
         let shelf = locked(&self.shelf).volumes();
         let mut old = BTreeMap::new();
-        for Held { span, .. } in from.iter().filter(|held| held.is_old) {
+        for Held { span, .. } in from.iter().filter(|held| held.form == Form::Old) {
             old.insert(span.last, self.old_lines(span.last)?);
         }
         let numbers: Vec<u32> = from.iter().map(|held| held.span.last).collect();
@@ -119,7 +152,33 @@ impl Writer {
                 (None, None) => return Err(Failed::Gone),
             });
         }
-        let file = storage.create(&(Kind::Books.file_name(last) + UNFINISHED))?;
+        let flags = |number: u32| match shelf.get(&number) {
+            Some(volume) => Ok(volume.flags()),
+            None => self.flags_of(number),
+        };
+        let flags = books::Flags { stands_alone: flags(numbers[0])?.stands_alone, ..flags(last)? };
+        let lines = merged(sources)
+            .map(|line| line.map_err(|(source, error)| Failed::of(numbers[source], error)));
+        let name = Kind::Books.file_name(last);
+        let (file, head) = self.write_volume(&name, from, flags, lines)?;
+        let volume = Volume::of_file(last, file).map_err(|error| Failed::of(last, error))?;
+        self.replace(Kind::Books, last, &head)?;
+        Ok(volume)
+    }
+
+    /// Writes these lines as one volume in the place of those, under an unfinished name. Returns the file, which is
+    /// on the disk, and its head.
+    pub(super) fn write_volume(
+        &self,
+        name: &str,
+        from: &[Held],
+        flags: books::Flags,
+        lines: impl Iterator<Item = Result<Line, Failed>>,
+    ) -> Result<(Arc<dyn StoredFile>, [u8; FILE_HEAD_BYTES]), Failed> {
+        let (Some(first), Some(last)) = (from.first(), from.last()) else {
+            return Err(Failed::Gone);
+        };
+        let file = self.storage.create(&format!("{name}{UNFINISHED}"))?;
         let mut offset = FILE_HEAD_BYTES as u64;
         let write = |bytes: &[u8]| {
             file.write_at(bytes, offset)?;
@@ -130,22 +189,14 @@ impl Writer {
             Ok(())
         };
         let count = from.iter().map(|held| held.span.lines).sum();
-        let mut builder = Builder::new(first, last, count, write);
-        for line in merged(sources) {
-            let line = line.map_err(|(source, error)| Failed::of(numbers[source], error))?;
-            builder.push(&line)?;
+        let mut builder = Builder::new(first.span.first, last.span.last, count, write);
+        for line in lines {
+            builder.push(&line?)?;
         }
-        let flags = |number: u32| match shelf.get(&number) {
-            Some(volume) => Ok(volume.flags()),
-            None => self.flags_of(number),
-        };
-        let stands_alone = flags(numbers[0])?.stands_alone;
-        let head = builder.finish(books::Flags { stands_alone, ..flags(last)? })?;
+        let head = builder.finish(flags)?;
         file.write_at(&head, 0)?;
         file.sync()?;
-        let volume = Volume::of_file(last, file).map_err(|error| Failed::of(last, error))?;
-        self.replace(Kind::Books, last, &head)?;
-        Ok(volume)
+        Ok((file, head))
     }
 
     fn old_lines(&self, number: u32) -> Result<Vec<Line>, Failed> {
@@ -153,7 +204,7 @@ impl Writer {
         books::old_lines(number, &bytes).map_err(|error| Failed::of(number, error))
     }
 
-    fn flags_of(&self, number: u32) -> Result<books::Flags, Failed> {
+    pub(super) fn flags_of(&self, number: u32) -> Result<books::Flags, Failed> {
         let head = self.read_books(number, FILE_HEAD_BYTES)?;
         books::flags(number, &head).map_err(|error| Failed::of(number, error))
     }
@@ -203,7 +254,7 @@ impl Writer {
 
     /// Gives its name to a file that is on the disk and has this head, in the place of the one that
     /// has it.
-    fn replace(&self, kind: Kind, number: u32, head: &[u8]) -> io::Result<()> {
+    pub(super) fn replace(&self, kind: Kind, number: u32, head: &[u8]) -> io::Result<()> {
         let checksum = head::checksum_of(head);
         let mut is_new = false;
         let named = locked(&self.manifest).change(|named| {
@@ -220,8 +271,13 @@ impl Writer {
 
 type Lines<'a> = Box<dyn Iterator<Item = Result<Line, JournalError>> + 'a>;
 
+/// What is to be kept for so long leaves in pieces of at most so long.
+pub(super) fn slice_ms(keep_ms: i64) -> u64 {
+    keep_ms.unsigned_abs() / 8
+}
+
 /// Why volumes were not merged.
-enum Failed {
+pub(super) enum Failed {
     /// This one cannot be read.
     Damaged {
         number: u32,
@@ -234,7 +290,7 @@ enum Failed {
 
 impl Failed {
     /// Why this one could not be read. A disk that cannot be read in one place is no reason to stop.
-    fn of(number: u32, error: JournalError) -> Failed {
+    pub(super) fn of(number: u32, error: JournalError) -> Failed {
         match error {
             JournalError::Io { error, .. } if Lack::of(&error).is_some() => Failed::Io(error),
             error => Failed::Damaged { number, error },
@@ -254,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_newest_are_merged_while_they_are_about_as_large() {
-        let group = |sizes: &[u64], max| group(sizes, max, |size| Some(*size));
+        let group = |sizes: &[u64], max| group(sizes, max, |size| Some(*size), |_| true);
         assert_eq!(group(&[], 100), None);
         assert_eq!(group(&[5], 100), None);
         assert_eq!(group(&[5, 2], 100), None);
@@ -274,7 +330,8 @@ mod tests {
             let most = 1 + random.below(50) as u64;
             for number in 1..=1_000_u32 {
                 sizes.push(random.below(most as usize + 1) as u64);
-                while let Some(group) = super::group(&sizes, 1 << 40, |size| Some(*size)) {
+                let any = |size: &u64| Some(*size);
+                while let Some(group) = super::group(&sizes, 1 << 40, any, |_| true) {
                     let sum = sizes[group.clone()].iter().sum();
                     sizes.splice(group, [sum]);
                 }

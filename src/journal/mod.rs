@@ -20,7 +20,7 @@
 //! Segments of a fixed size, allocated ahead, hold records in the order of the appends. A segment
 //! whose payments are all over is rewritten as `books`, a volume of its settlements in the order of
 //! their time (`volume.rs`), and `ids`; volumes that follow each other are merged now and then
-//! (`merge.rs`). So the directory grows by some 38 bytes a settlement, from which the exact totals of
+//! (`merge.rs`), and old ones may leave (`archive.rs`). So the directory grows by some 38 bytes a settlement, from which the exact totals of
 //! any window come and where a payment went. What is not rewritten yet is in memory as well
 //! (`shelf.rs`). What
 //! it says of adoptions and rejections goes into `notes`, of which newer files take in older ones
@@ -53,7 +53,9 @@
 //! A journal that failed once is not trusted again: any failed write or sync ends the process with
 //! one line and exit code [`EXIT_FAILED`]. Log lines name files and offsets, never payments.
 
+pub mod abridged;
 pub mod accounts;
+mod archive;
 pub mod books;
 mod check;
 mod copy;
@@ -163,6 +165,8 @@ pub struct Options {
     /// The table of the outstanding payments has room for so many from the start. It doubles when
     /// they become more, which takes a millisecond or two.
     pub outstanding_at_first: usize,
+    /// How long settlements stay in the books at least, in milliseconds (`archive.rs`). `None`: for good.
+    pub keep_ms: Option<i64>,
     /// So many full segments are kept as they are while the disk has space: only they have the keys
     /// of their entries.
     pub full_segments_kept: u32,
@@ -213,6 +217,7 @@ impl Options {
             ids_remembered,
             segment_bytes,
             outstanding_at_first,
+            keep_ms: None,
             full_segments_kept: 0,
             events_kept_bytes: 0,
             fail: fail_process,
@@ -230,6 +235,7 @@ impl Options {
             ids_remembered: 0,
             segment_bytes,
             outstanding_at_first: 0,
+            keep_ms: None,
             full_segments_kept: 1,
             events_kept_bytes: 0,
             fail: fail_process,
@@ -453,13 +459,16 @@ impl Journal {
     /// volume that one of the window's ends lies in, one block.
     ///
     /// # Errors
-    /// If that cannot be read, or is damaged.
+    /// If that cannot be read, or is damaged; [`JournalError::Archived`] if it is not there any more.
     pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
-        let (mut totals, volumes) = locked(&self.shelf).totals(window);
-        for volume in volumes.values() {
-            shelf::add(&mut totals, volume.totals(window)?);
-        }
+        let (mut totals, on_disk) = locked(&self.shelf).totals(window);
+        shelf::add(&mut totals, on_disk.totals(window)?);
         Ok(totals)
+    }
+
+    /// The time of the last settlement that has left the books, if any has (`archive.rs`).
+    pub fn archived_until(&self) -> Option<Timestamp> {
+        locked(&self.shelf).on_disk().abridged?.bounds().map(|(_, last)| last)
     }
 
     /// Where a payment has been settled; of several of one id, the latest. Without a journal only the

@@ -1,6 +1,7 @@
 //! A journal as somebody reads it who only looks: what is settled, in the order of its time, and what
 //! is not. Takes no lock and changes nothing, so one that is in use can be read too.
 
+use super::abridged::Archive;
 use super::follow::Follower;
 use super::head::Kind;
 use super::identity::Identity;
@@ -31,6 +32,8 @@ pub struct Reading {
     volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
     /// What is in no volume, in the order of its time.
     others: Vec<Line>,
+    /// Archives that are not beside the journal any more, and whose lines are not read.
+    pub absent: Vec<Archive>,
     /// Accepted and not over, the oldest first.
     pub open: Vec<(PaymentId, Open)>,
     pub rejected: Vec<Rejection>,
@@ -79,6 +82,15 @@ impl Reading {
         let mut accounts: Vec<_> =
             replay.accounts.iter().map(|(id, history)| (*id, history.clone())).collect();
         accounts.sort_unstable_by_key(|(id, _)| *id);
+        let (mut volumes, mut absent) = (replay.shelf.volumes(), Vec::new());
+        for archive in replay.shelf.on_disk().abridged.iter().flat_map(|it| it.archives()) {
+            match archive.open(storage)? {
+                Some(volume) => {
+                    Arc::make_mut(&mut volumes).insert(archive.number, Arc::new(volume));
+                }
+                None => absent.push(*archive),
+            }
+        }
         let mut segments = Vec::new();
         for number in &replay.listing.segments {
             let name = Kind::Segment.file_name(*number);
@@ -88,8 +100,9 @@ impl Reading {
         Ok(Reading {
             end: replay.end(),
             identity,
-            volumes: replay.shelf.volumes(),
+            volumes,
             others,
+            absent,
             open,
             rejected: replay.books.rejected,
             resolved: replay.books.resolved,
@@ -140,7 +153,8 @@ impl Reading {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Everything settled, in the order of its time. A block of each volume is in memory at once.
+    /// Everything settled, but for what is in [absent](Reading::absent) archives, in the order of its
+    /// time. A block of each volume is in memory at once.
     pub fn settled(&self) -> impl Iterator<Item = Result<Line, JournalError>> + '_ {
         type Lines<'a> = Box<dyn Iterator<Item = Result<Line, JournalError>> + 'a>;
         let volumes = self.volumes.values().map(|volume| Box::new(volume.lines()) as Lines<'_>);

@@ -27,10 +27,11 @@
 //! then the last segment is closed, then all is synced, then leftovers are removed. A crash
 //! between any two of these leaves a directory that means the same.
 
+use super::abridged::{self, Abridged};
 use super::accounts::{Accounts, States};
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::identity::{self, Change, Identity, Owner, Place};
-use super::keeper::{Held, IdsFile, Keeping};
+use super::keeper::{Form, Held, IdsFile, Keeping};
 use super::manifest::{self, Files, Look, Manifest, Named, Stored};
 use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
@@ -159,8 +160,11 @@ impl Listing {
                 Some((Kind::Notes, number)) => notes.insert(number),
                 None => {
                     listing.events.extend(follow::segment_of_events(&name));
-                    let is_ours =
-                        |it: &&str| *it == manifest::FILE_NAME || Kind::of_file_name(it).is_some();
+                    let is_ours = |it: &&str| {
+                        *it == manifest::FILE_NAME
+                            || Kind::of_file_name(it).is_some()
+                            || abridged::is_archive(it)
+                    };
                     let ours = name.strip_suffix(UNFINISHED).filter(is_ours).is_some();
                     listing.leftovers.extend(ours.then_some(name));
                     false
@@ -431,14 +435,27 @@ impl Replay {
         let (name, mut bytes) = (Kind::Books.file_name(number), Vec::new());
         storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
         let span = volume::span(number, &bytes)?;
-        let is_old = books::are_old(&bytes);
-        if is_old {
-            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
-            self.shelf.add_old(number, &books::old_lines(number, &bytes)?);
-        } else {
+        let form = match books::are_old(&bytes) {
+            true => Form::Old,
+            false if books::flags(number, &bytes)?.is_abridged => Form::Abridged,
+            false => Form::Volume,
+        };
+        if form == Form::Volume {
             drop(self.shelf.put(Arc::new(Volume::open(storage, number)?)));
+        } else {
+            storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
         }
-        self.held.push(Held { span, is_old, is_damaged: false });
+        if form == Form::Old {
+            self.shelf.add_old(number, &books::old_lines(number, &bytes)?);
+        }
+        if form == Form::Abridged {
+            if !self.held.is_empty() {
+                let what = "they are abridged, and others before them are not";
+                return Err(JournalError::Corrupt { file: name, offset: 0, what });
+            }
+            drop(self.shelf.abridge(Abridged::read(number, &bytes)?));
+        }
+        self.held.push(Held { span, form, is_damaged: false });
         Ok(())
     }
 
@@ -496,7 +513,7 @@ impl Replay {
 
     /// The books of an older layout.
     pub fn old_books(&self) -> impl Iterator<Item = u32> {
-        self.held.iter().filter(|held| held.is_old).map(|held| held.span.last)
+        self.held.iter().filter(|held| held.form == Form::Old).map(|held| held.span.last)
     }
 
     /// What a change of settings could harm.

@@ -133,7 +133,7 @@ const NOBODY_KNOWS: &str = "nobody knows whether newer files than these have gon
 #[derive(Debug, Default)]
 struct Kept {
     records: usize,
-    settlements: [usize; 2],
+    settlements: [u64; 2],
     accounts: usize,
 }
 
@@ -224,6 +224,8 @@ impl Salvage<'_> {
         };
         let stands_alone = known.is_some_and(|flags| flags.stands_alone)
             || first == plan.lowest && plan.stands_alone;
+        let is_abridged = known.is_some_and(|flags| flags.is_abridged);
+        let is_abridged = is_abridged && matches!(file, File::Whole);
         let mut remains = None;
         if !matches!(file, File::Whole) {
             let found = self.instead_of_books(number, plan, &bytes, file)?;
@@ -235,7 +237,8 @@ impl Salvage<'_> {
         }
         // Those that the last books name count.
         let has_notes = number == plan.last_books && self.notes(number, plan, known)?;
-        let flags = Flags { stands_alone, has_accounts, notes: has_notes.then_some(number) };
+        let notes = has_notes.then_some(number);
+        let flags = Flags { stands_alone, has_accounts, is_abridged, notes };
         for segment in first..=number {
             self.ids(segment, plan, remains.as_ref())?;
         }

@@ -9,10 +9,11 @@
 //! Without a journal everything is summed up in memory, and the newest settlements are kept there.
 
 use super::JournalError;
+use super::abridged::Abridged;
 use super::head::Kind;
 use super::record::{Decoded, Record, Seed};
 use super::storage::{Storage, random};
-use super::volume::{Volume, hash_of};
+use super::volume::{Span, Volume, hash_of};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::event::Event;
@@ -26,8 +27,7 @@ const IN_MEMORY_MAX: usize = 65_536;
 
 /// See the module.
 pub struct Shelf {
-    /// By the number of the last segment of each.
-    volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
+    on_disk: OnDisk,
     recent: BTreeMap<u32, Recent>,
     in_memory: VecDeque<Line>,
     /// What is of lower segments has been purged.
@@ -38,8 +38,32 @@ pub struct Shelf {
 
 impl Default for Shelf {
     fn default() -> Shelf {
-        let (volumes, recent, in_memory) = Default::default();
-        Shelf { volumes, recent, in_memory, first: 0, key: random() }
+        let (on_disk, recent, in_memory) = Default::default();
+        Shelf { on_disk, recent, in_memory, first: 0, key: random() }
+    }
+}
+
+/// What is in books, at one moment.
+#[derive(Clone, Default)]
+pub struct OnDisk {
+    /// By the number of the last segment of each.
+    pub volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
+    /// What has left them, all of it of segments before theirs.
+    pub abridged: Option<Arc<Abridged>>,
+}
+
+impl OnDisk {
+    /// # Errors
+    /// If what is needed of it cannot be read, is damaged, or has been archived.
+    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+        let mut totals = <[Totals; 2]>::default();
+        for volume in self.volumes.values() {
+            add(&mut totals, volume.totals(window)?);
+        }
+        if let Some(abridged) = &self.abridged {
+            add(&mut totals, abridged.totals(window)?);
+        }
+        Ok(totals)
     }
 }
 
@@ -98,13 +122,27 @@ impl Shelf {
             // The keeper was at it when all was forgotten.
             return vec![volume];
         }
-        let replaced = span.first..=span.last;
-        self.recent.retain(|segment, _| !replaced.contains(segment));
-        let volumes = Arc::make_mut(&mut self.volumes);
-        let old: Vec<u32> = volumes.range(replaced).map(|(last, _)| *last).collect();
-        let old = old.iter().filter_map(|last| volumes.remove(last)).collect();
-        volumes.insert(span.last, volume);
+        self.recent.retain(|segment, _| !(span.first..=span.last).contains(segment));
+        let old = self.take_off(span);
+        Arc::make_mut(&mut self.on_disk.volumes).insert(span.last, volume);
         old
+    }
+
+    /// These totals take the place of all volumes of their segments, which are returned, and of the
+    /// totals before.
+    pub fn abridge(&mut self, abridged: Abridged) -> Vec<Arc<Volume>> {
+        let span = abridged.span();
+        if span.last < self.first {
+            return Vec::new();
+        }
+        self.on_disk.abridged = Some(Arc::new(abridged));
+        self.take_off(span)
+    }
+
+    fn take_off(&mut self, Span { first, last, .. }: Span) -> Vec<Arc<Volume>> {
+        let volumes = Arc::make_mut(&mut self.on_disk.volumes);
+        let old: Vec<u32> = volumes.range(first..=last).map(|(last, _)| *last).collect();
+        old.iter().filter_map(|last| volumes.remove(last)).collect()
     }
 
     /// Forgets everything of segments before this one.
@@ -113,16 +151,20 @@ impl Shelf {
     }
 
     pub fn volumes(&self) -> Arc<BTreeMap<u32, Arc<Volume>>> {
-        self.volumes.clone()
+        self.on_disk.volumes.clone()
     }
 
-    /// The totals of what is in no volume, and the volumes.
-    pub fn totals(&self, window: Window) -> ([Totals; 2], Arc<BTreeMap<u32, Arc<Volume>>>) {
+    pub fn on_disk(&self) -> OnDisk {
+        self.on_disk.clone()
+    }
+
+    /// The totals of what is in no books, and the books.
+    pub fn totals(&self, window: Window) -> ([Totals; 2], OnDisk) {
         let mut totals = <[Totals; 2]>::default();
         for recent in self.recent.values() {
             add(&mut totals, recent.summary.totals(window));
         }
-        (totals, self.volumes())
+        (totals, self.on_disk())
     }
 
     /// The totals of everything. Reads from the disk.
@@ -130,10 +172,8 @@ impl Shelf {
     /// # Errors
     /// If what is needed of a volume cannot be read, or is damaged.
     pub fn read_totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
-        let (mut totals, volumes) = self.totals(window);
-        for volume in volumes.values() {
-            add(&mut totals, volume.totals(window)?);
-        }
+        let (mut totals, on_disk) = self.totals(window);
+        add(&mut totals, on_disk.totals(window)?);
         Ok(totals)
     }
 
@@ -155,11 +195,17 @@ impl Shelf {
         with_some.map(|(segment, recent)| (*segment, recent.offsets.clone())).collect()
     }
 
-    /// Everything settled, as it is in the files.
+    /// Everything settled, as it is in the files, the archives too.
     #[cfg(test)]
     pub fn lines(&self, storage: &dyn Storage) -> Vec<Line> {
         let mut lines = recorded(storage, &self.offsets()).unwrap();
-        for volume in self.volumes.values() {
+        let archives = self.on_disk.abridged.iter().flat_map(|it| it.archives());
+        for archive in archives {
+            let volume = archive.open(storage).unwrap().expect("an archive");
+            assert_eq!(volume.total(), archive.totals);
+            lines.extend(volume.lines().map(Result::unwrap));
+        }
+        for volume in self.on_disk.volumes.values() {
             lines.extend(volume.lines().map(Result::unwrap));
         }
         lines
@@ -172,8 +218,10 @@ impl Shelf {
             it.summary.memory_bytes() + words * size_of::<u32>()
         };
         let recent: usize = self.recent.values().map(of_recent).sum();
-        let volumes: usize = self.volumes.values().map(|volume| volume.memory_bytes()).sum();
-        recent + volumes + self.in_memory.capacity() * size_of::<Line>()
+        let OnDisk { volumes, abridged } = &self.on_disk;
+        let volumes: usize = volumes.values().map(|volume| volume.memory_bytes()).sum();
+        let abridged: usize = abridged.iter().map(|it| it.memory_bytes()).sum();
+        recent + volumes + abridged + self.in_memory.capacity() * size_of::<Line>()
     }
 }
 

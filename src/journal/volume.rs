@@ -24,7 +24,7 @@
 //! The invariant: such a file never changes, and its name only ever means the whole.
 
 use super::JournalError;
-use super::books::{Flags, Own};
+use super::books::{self, Flags, Own};
 use super::head::{self, FILE_HEAD_BYTES, Kind};
 use super::storage::{Storage, StoredFile, random};
 use crate::base::clock::Timestamp;
@@ -81,6 +81,8 @@ pub struct Span {
 
 /// See the module.
 pub struct Volume {
+    /// Of the file, for messages.
+    name: String,
     number: u32,
     first: u32,
     flags: Flags,
@@ -132,6 +134,7 @@ impl Sizes {
         let lines = u32::try_from(own.counts[0]).ok()?;
         let (first, blocks) = (own.counts[1] as u32, (own.counts[1] >> 32) as u32);
         let may_be = (1..=number).contains(&first)
+            && !Flags::of(own).is_abridged
             && blocks as usize >= (lines as usize).div_ceil(BLOCK_LINES_MAX)
             && blocks <= lines;
         may_be.then_some(Sizes { lines, blocks, first })
@@ -155,31 +158,31 @@ impl Sizes {
     }
 }
 
-/// Whether these bytes are the head of a volume; else they are books of an older layout, or none.
-pub fn is_volume(head: &[u8]) -> bool {
-    head::version_of(head) >= head::VERSION_OF_VOLUMES
-}
-
 /// The segments that the head of books tells of; books of an older layout are of one.
 ///
 /// # Errors
 /// If the head is not whole.
 pub fn span(number: u32, bytes: &[u8]) -> Result<Span, JournalError> {
     let (own, _) = Own::read(&head::decode(Kind::Books, number, bytes)?);
-    if !is_volume(bytes) {
+    if books::are_old(bytes) {
         let lines = own.counts[0].saturating_add(own.counts[1]);
         return Ok(Span { first: number, last: number, lines });
     }
-    let sizes = Sizes::of(number, &own).ok_or_else(|| corrupt(number, 0, MISCOUNTED))?;
+    if Flags::of(&own).is_abridged {
+        let first = own.counts[1] as u32;
+        return Ok(Span { first, last: number, lines: own.counts[0] });
+    }
+    let miscounted = || corrupt(&Kind::Books.file_name(number), 0, MISCOUNTED);
+    let sizes = Sizes::of(number, &own).ok_or_else(miscounted)?;
     Ok(Span { first: sizes.first, last: number, lines: sizes.lines.into() })
 }
 
 const MISCOUNTED: &str = "a length that differs from what its head says";
 const CHECKSUM: &str = "a checksum that does not match";
 
-fn corrupt(number: u32, offset: u64, what: &'static str) -> JournalError {
+fn corrupt(name: &str, offset: u64, what: &'static str) -> JournalError {
     let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-    JournalError::Corrupt { file: Kind::Books.file_name(number), offset, what }
+    JournalError::Corrupt { file: name.into(), offset, what }
 }
 
 impl Volume {
@@ -198,7 +201,19 @@ impl Volume {
     /// # Errors
     /// As with [`Volume::open`].
     pub fn of_file(number: u32, file: Arc<dyn StoredFile>) -> Result<Volume, JournalError> {
-        Volume::of(number, Source::File(file))
+        Volume::named(Kind::Books.file_name(number), number, file)
+    }
+
+    /// Of a file of another name: an archive.
+    ///
+    /// # Errors
+    /// As with [`Volume::open`].
+    pub fn named(
+        name: String,
+        number: u32,
+        file: Arc<dyn StoredFile>,
+    ) -> Result<Volume, JournalError> {
+        Volume::of(name, number, Source::File(file))
     }
 
     /// Of the bytes of such a file.
@@ -206,19 +221,19 @@ impl Volume {
     /// # Errors
     /// If its head or its index is not whole.
     pub fn of_bytes(number: u32, bytes: Vec<u8>) -> Result<Volume, JournalError> {
-        Volume::of(number, Source::Bytes(bytes))
+        Volume::of(Kind::Books.file_name(number), number, Source::Bytes(bytes))
     }
 
-    fn of(number: u32, source: Source) -> Result<Volume, JournalError> {
-        let name = Kind::Books.file_name(number);
+    fn of(name: String, number: u32, source: Source) -> Result<Volume, JournalError> {
+        let corrupt = |offset, what| corrupt(&name, offset, what);
         let unread = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => corrupt(number, 0, MISCOUNTED),
+            io::ErrorKind::UnexpectedEof => corrupt(0, MISCOUNTED),
             _ => JournalError::io("read", &name, error),
         };
         let mut head = [0; FILE_HEAD_BYTES];
         source.read_at(&mut head, 0).map_err(unread)?;
         let (own, checksum) = Own::read(&head::decode(Kind::Books, number, &head)?);
-        let miscounted = || corrupt(number, 0, MISCOUNTED);
+        let miscounted = || corrupt(0, MISCOUNTED);
         let sizes = Sizes::of(number, &own).ok_or_else(miscounted)?;
         let (index_at, index_bytes) = (sizes.index_at(), sizes.index_bytes());
         if source.length().map_err(unread)? != index_at + index_bytes as u64 {
@@ -227,9 +242,10 @@ impl Volume {
         let mut index = vec![0; index_bytes];
         source.read_at(&mut index, index_at).map_err(unread)?;
         if crc32c::crc32c(&index) != checksum {
-            return Err(corrupt(number, index_at, CHECKSUM));
+            return Err(corrupt(index_at, CHECKSUM));
         }
         let mut volume = Volume {
+            name: name.clone(),
             number,
             first: sizes.first,
             flags: Flags::of(&own),
@@ -245,7 +261,7 @@ impl Volume {
             index[INDEX_HEAD_BYTES..].split_at(sizes.blocks as usize * FENCE_BYTES);
         match volume.read_fences(fences) && volume.read_pages(pages) {
             true => Ok(volume),
-            false => Err(corrupt(number, index_at, "an index that does not fit its blocks")),
+            false => Err(corrupt(index_at, "an index that does not fit its blocks")),
         }
     }
 
@@ -282,6 +298,12 @@ impl Volume {
         let page = |bytes: &[u8]| Page { first: word_at(bytes, 0), checksum: word_at(bytes, 4) };
         self.pages.extend(bytes.chunks_exact(PAGE_BYTES).map(page));
         self.pages.is_sorted_by_key(|page| page.first)
+    }
+
+    /// The times of the first line and of the last, if there are any.
+    pub fn bounds(&self) -> Option<(Timestamp, Timestamp)> {
+        let first = self.fences.first()?;
+        Some((Timestamp(first.first_ms), Timestamp(self.last_ms)))
     }
 
     pub fn span(&self) -> Span {
@@ -382,7 +404,7 @@ impl Volume {
             }
             None => None,
         };
-        line.unwrap_or_else(|| Err(corrupt(self.number, 0, "a place of a line that is not there")))
+        line.unwrap_or_else(|| Err(corrupt(&self.name, 0, "a place of a line that is not there")))
     }
 
     fn page(&self, number: usize, sum: u32, into: &mut Vec<u8>) -> Result<(), JournalError> {
@@ -392,7 +414,7 @@ impl Volume {
         self.read(at, count * PLACE_BYTES, into)?;
         match crc32c::crc32c(into) == sum {
             true => Ok(()),
-            false => Err(corrupt(self.number, at, CHECKSUM)),
+            false => Err(corrupt(&self.name, at, CHECKSUM)),
         }
     }
 
@@ -402,7 +424,7 @@ impl Volume {
 
     /// The lines of a block, which is read and checked.
     fn block<'a>(
-        &self,
+        &'a self,
         block: usize,
         into: &'a mut Vec<u8>,
     ) -> Result<impl Iterator<Item = Result<Line, JournalError>> + use<'a>, JournalError> {
@@ -418,20 +440,21 @@ impl Volume {
             && word_at(into, 8) == count
             && checksum_of(number, block as u32, into) == word_at(into, 12);
         if !is_whole {
-            return Err(corrupt(number, at, CHECKSUM));
+            return Err(corrupt(&self.name, at, CHECKSUM));
         }
         let lines = into[BLOCK_HEAD_BYTES..].chunks_exact(LINE_BYTES);
         Ok(lines.map(move |bytes| {
-            read_line(bytes, first_ms)
-                .ok_or_else(|| corrupt(number, at, "a line that cannot be, with a right checksum"))
+            read_line(bytes, first_ms).ok_or_else(|| {
+                corrupt(&self.name, at, "a line that cannot be, with a right checksum")
+            })
         }))
     }
 
     fn read(&self, at: u64, length: usize, into: &mut Vec<u8>) -> Result<(), JournalError> {
         into.resize(length, 0);
         self.source.read_at(into, at).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => corrupt(self.number, at, MISCOUNTED),
-            _ => JournalError::io("read", Kind::Books.file_name(self.number), error),
+            io::ErrorKind::UnexpectedEof => corrupt(&self.name, at, MISCOUNTED),
+            _ => JournalError::io("read", &self.name, error),
         })
     }
 
@@ -475,7 +498,7 @@ impl Volume {
         }
         if totals != self.total {
             return Err(corrupt(
-                self.number,
+                &self.name,
                 self.sizes().index_at(),
                 "totals that are not its own",
             ));
@@ -767,12 +790,12 @@ mod tests {
     #[test]
     fn the_bytes_of_a_volume_are_these() {
         let lines = [line(0x0102, 1_752_000_000_123, 1990)];
-        let flags = Flags { stands_alone: true, has_accounts: false, notes: Some(8) };
+        let flags = Flags { stands_alone: true, notes: Some(8), ..Flags::default() };
         let bytes = encode(3, 9, flags, &lines);
         let hex = |range: std::ops::Range<usize>| -> String {
             bytes[range].iter().map(|byte| format!("{byte:02x}")).collect()
         };
-        assert_eq!(hex(0..16), "67616c6f3a626b73".to_string() + "05000000" + "09000000");
+        assert_eq!(hex(0..16), "67616c6f3a626b73".to_string() + "06000000" + "09000000");
         assert_eq!(hex(16..20), "01000000", "flags");
         assert_eq!(hex(24..32), "0100000000000000", "lines");
         assert_eq!(hex(32..40), "03000000".to_string() + "01000000", "first segment, blocks");

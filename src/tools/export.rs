@@ -8,6 +8,7 @@
 use crate::base::clock::{Rounding, Timestamp};
 use crate::base::money::{Cents, Fee, Total};
 use crate::instance::signals;
+use crate::journal::abridged::Archive;
 use crate::journal::follow::{Follower, Told};
 use crate::journal::reading::Reading;
 use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
@@ -30,6 +31,9 @@ const PURGED: &str =
 
 /// The names of the columns.
 pub const COLUMNS: &str = "record,id,processor,amount,requested_at,fee,attempts,accepted_at,note";
+
+/// Of a file whose payments are not told, as it is not beside the journal.
+pub const ARCHIVED: &str = "archived";
 
 /// Write all that journals hold, payment by payment, as CSV or JSON lines
 ///
@@ -140,6 +144,9 @@ fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<()
     };
     if args.format == Format::Csv {
         sheet.write(format_args!("{COLUMNS}\n"))?;
+    }
+    for archive in payments.iter().flat_map(|reading| &reading.absent) {
+        sheet.absent(archive)?;
     }
     for line in volume::merged(payments.iter().map(Reading::settled).collect()) {
         let line = line.map_err(|(_, error)| error)?;
@@ -294,6 +301,23 @@ impl<W: Write> Sheet<W> {
             }
             self.out.flush()?;
         }
+    }
+
+    /// What would have been told if the archive were beside the journal.
+    fn absent(&mut self, archive: &Archive) -> Result<(), Failed> {
+        let Archive { from, to, totals, .. } = *archive;
+        let is_before = self.window.from.is_some_and(|it| to < it);
+        if is_before || self.window.to.is_some_and(|it| from > it) {
+            return Ok(());
+        }
+        for (processor, Totals { count, amount }) in Processor::ALL.into_iter().zip(totals) {
+            let mut row = Row::new(ARCHIVED, archive.name());
+            (row.processor, row.amount) = (processor.name(), amount.to_string());
+            row.requested_at = from.to_string();
+            row.note = format!("{count} settlements up to {to}, in a file that is not here");
+            self.row(&row)?;
+        }
+        Ok(())
     }
 
     /// If it is one of those that are asked for.

@@ -8,6 +8,7 @@ mod support;
 
 mod adoptions;
 mod answers;
+mod archives;
 mod backups;
 mod demo;
 mod dependencies;

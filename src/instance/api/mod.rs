@@ -323,7 +323,7 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
                 match node.payments.totals(window) {
                     Ok(Some(totals)) => message(out, frame, &TotalsMessage::new(totals)),
                     Ok(None) => return Then::Call(Call::Totals(window)),
-                    Err(error) => turn_away(out, frame, unreadable(&error).0),
+                    Err(reason) => Untold::from(reason).answer(frame, out),
                 }
             }
             Err(reason) => error(out, frame, 400, None, &reason),
@@ -398,11 +398,11 @@ impl Call {
         match self {
             Call::Summary(window) => match summary(node, window).await {
                 Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
-                Err(PeerError(reason)) => turn_away(out, frame, reason),
+                Err(untold) => untold.answer(frame, out),
             },
             Call::Totals(window) => match own_totals(node, window).await {
                 Ok(totals) => message(out, frame, &TotalsMessage::new(totals)),
-                Err(PeerError(reason)) => turn_away(out, frame, reason),
+                Err(untold) => untold.answer(frame, out),
             },
             Call::Offer(id, amount) => {
                 return answer_payment(node, offer(node, id, amount).await, frame, out);
@@ -448,13 +448,47 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
 }
 
 /// What this instance has settled. Just after a start it may have to wait until that is known.
-async fn own_totals(node: &Node, window: Window) -> Result<[Totals; 2], PeerError> {
+async fn own_totals(node: &Node, window: Window) -> Result<[Totals; 2], Untold> {
     loop {
         match node.payments.totals(window) {
             Ok(Some(totals)) => return Ok(totals),
             Ok(None) => monoio::time::sleep(PAST_LOOK_EVERY).await,
-            Err(error) => return Err(unreadable(&error)),
+            Err(error) => return Err(Untold::from(error)),
         }
+    }
+}
+
+/// Why there are no totals of a window.
+enum Untold {
+    /// It cuts a day of which there are only the totals (`--keep`).
+    Archived,
+    Unable(PeerError),
+}
+
+impl Untold {
+    fn answer(self, frame: Frame, out: &mut Vec<u8>) {
+        match self {
+            Untold::Archived => error(out, frame, 410, None, ARCHIVED),
+            Untold::Unable(PeerError(reason)) => turn_away(out, frame, reason),
+        }
+    }
+}
+
+const ARCHIVED: &str = "What was settled then is archived: a window that begins or ends within that time must do so \
+     at midnight (UTC).";
+
+impl From<JournalError> for Untold {
+    fn from(error: JournalError) -> Untold {
+        match error {
+            JournalError::Archived { .. } => Untold::Archived,
+            error => Untold::Unable(unreadable(&error)),
+        }
+    }
+}
+
+impl From<PeerError> for Untold {
+    fn from(error: PeerError) -> Untold {
+        Untold::Unable(error)
     }
 }
 
@@ -466,13 +500,13 @@ fn unreadable(error: &JournalError) -> PeerError {
 
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
-async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], PeerError> {
+async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], Untold> {
     if window.is_empty() {
         return Ok(Default::default());
     }
     let mut totals = own_totals(node, window).await?;
     if let Some(peer) = node.cluster.peer() {
-        let theirs = peer.totals(window).await?;
+        let theirs = peer.totals(window).await?.ok_or(Untold::Archived)?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
     }
     Ok(totals)

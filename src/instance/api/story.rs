@@ -12,6 +12,10 @@ use crate::payments::story::{Story, StoryMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Where old settlements leave the books.
+const NOT_KEPT: &str =
+    "No such payment has been accepted, or it was settled so long ago that it is archived.";
+
 /// Reads which payment is asked for.
 pub fn handle(path: &[u8], request: &Request<'_>, frame: Frame, out: &mut Vec<u8>) -> Then {
     if path.is_empty() {
@@ -52,6 +56,9 @@ pub async fn answer(node: &Arc<Node>, id: PaymentId, frame: Frame, out: &mut Vec
     }
     match told {
         Some(story) => message(out, frame, &story),
+        None if node.payments.journal.archived_until().is_some() => {
+            error(out, frame, 404, None, NOT_KEPT);
+        }
         None => error(out, frame, 404, None, "No such payment has been accepted."),
     }
 }

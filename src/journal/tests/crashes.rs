@@ -20,6 +20,7 @@ struct Day {
     accounts: usize,
     notes: usize,
     torn: usize,
+    archives: usize,
 }
 
 impl Day {
@@ -35,6 +36,7 @@ impl Day {
             storage: Simulated::default(),
             options: Options {
                 events_kept_bytes: (seed % 3) * 5 * segment_bytes as u64,
+                keep_ms: [None, Some(8), Some(48), None][seed as usize % 4],
                 ..options(segment_bytes)
             },
             traffic,
@@ -46,6 +48,7 @@ impl Day {
             accounts: 0,
             notes: 0,
             torn: 0,
+            archives: 0,
         }
     }
 
@@ -131,6 +134,7 @@ impl Day {
         self.books += files(&self.storage, ".books");
         self.accounts += files(&self.storage, ".accounts");
         self.notes += files(&self.storage, ".notes");
+        self.archives += files(&self.storage, ".archive");
         self.model = found.clone();
         self.history = vec![(writer.appended(), found)];
         writer
@@ -152,16 +156,16 @@ fn spans(storage: &Simulated) -> Vec<Span> {
 /// promised is there, whatever was not is there or not, and never is there something in between.
 #[test]
 fn every_crash_leaves_a_prefix_with_all_that_was_promised() {
-    let mut seen = [0; 5];
+    let mut seen = [0; 6];
     for seed in 0..600 {
-        let Day { crashes, books, accounts, notes, torn, .. } = Day::new(seed).run(12);
-        for (sum, seen) in seen.iter_mut().zip([crashes, books, accounts, notes, torn]) {
+        let Day { crashes, books, accounts, notes, torn, archives, .. } = Day::new(seed).run(12);
+        for (sum, seen) in seen.iter_mut().zip([crashes, books, accounts, notes, torn, archives]) {
             *sum += seen;
         }
     }
-    let [crashes, books, accounts, notes, torn] = seen;
+    let [crashes, books, accounts, notes, torn, archives] = seen;
     let enough = crashes >= 7_200 && books > 1_000 && accounts > 1_000 && torn > 150;
-    assert!(enough && notes > 1_000, "not much of a test: {seen:?}");
+    assert!(enough && notes > 1_000 && archives > 200, "not much of a test: {seen:?}");
 }
 
 /// `SEEDS=1000..50000 cargo test --release many_more_crashes -- --ignored`; one seed: `SEEDS=7..8`.
@@ -179,9 +183,10 @@ fn many_more_crashes() {
 /// removal there is, by a kill and by a loss of power.
 #[test]
 fn a_crash_at_each_single_operation() {
-    for traffic in Traffic::ALL {
+    let keeping = [Traffic::Payments, Traffic::Both, Traffic::ByHand].map(|it| (it, Some(40)));
+    for (traffic, keep_ms) in Traffic::ALL.map(|it| (it, None)).into_iter().chain(keeping) {
         let storage = Simulated::default();
-        busy_day(traffic, &storage).0.unwrap();
+        busy_day(traffic, keep_ms, &storage).0.unwrap();
         let operations = storage.operations();
         let [books, accounts, notes] =
             [".books", ".accounts", ".notes"].map(|it| files(&storage, it));
@@ -189,8 +194,10 @@ fn a_crash_at_each_single_operation() {
         let spans = spans(&storage);
         let merged = spans.iter().map(|span| span.last - span.first).max().unwrap_or(0);
         let rewritten = spans.last().map_or(0, |span| span.last);
+        let archives = files(&storage, ".archive");
         let expected = rewritten > 3
             && match traffic {
+                _ if keep_ms.is_some() => archives > 1,
                 Traffic::Payments => merged > 1 && accounts == 0,
                 Traffic::Entries => books == 1 && accounts == 1,
                 Traffic::Both => merged > 1 && accounts == 1,
@@ -199,12 +206,12 @@ fn a_crash_at_each_single_operation() {
             };
         assert!(
             expected && operations > 150,
-            "{traffic:?}: {operations} operations, {books} {accounts} {notes}"
+            "{traffic:?}: {operations} operations, {books} {accounts} {notes} {archives}"
         );
         for operation in 1..=operations {
             let storage = Simulated::default();
             storage.fault_in(operation, Fault::Crash);
-            let (result, history, promised) = busy_day(traffic, &storage);
+            let (result, history, promised) = busy_day(traffic, keep_ms, &storage);
             result.unwrap_err();
             for (by_power, promised) in [false, true].into_iter().zip(promised) {
                 let storage = storage.copy();
@@ -215,9 +222,11 @@ fn a_crash_at_each_single_operation() {
                 let found = replayed(&storage).unwrap();
                 let sure = history.partition_point(|(position, _)| *position <= promised);
                 let possible = &history[sure - 1..];
-                let context = format!("{traffic:?}, operation {operation}, by power: {by_power}");
+                let context = format!(
+                    "{traffic:?}, kept {keep_ms:?}, operation {operation}, by power: {by_power}"
+                );
                 assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
-                let kept = Options { events_kept_bytes: 3_000, ..options(400) };
+                let kept = Options { events_kept_bytes: 3_000, keep_ms, ..options(400) };
                 let (writer, recovered) = open(&storage, kept).unwrap();
                 assert_eq!(Model::of_recovered(&writer, &recovered), found, "{context}");
                 assert_eq!(replayed(&storage).unwrap(), found, "{context}, opened twice");
@@ -230,11 +239,11 @@ fn a_crash_at_each_single_operation() {
 /// What came of it, the model after each append, and what had been written and synced.
 type BusyDay = (Result<(), String>, Vec<(Position, Model)>, [Position; 2]);
 
-fn busy_day(traffic: Traffic, storage: &Simulated) -> BusyDay {
+fn busy_day(traffic: Traffic, keep_ms: Option<i64>, storage: &Simulated) -> BusyDay {
     let mut history = vec![(Position::NONE, Model::default())];
     // Entries are longer.
     let segment_bytes = if matches!(traffic, Traffic::Payments) { 368 } else { 1024 };
-    let kept = Options { events_kept_bytes: 3_000, ..options(segment_bytes) };
+    let kept = Options { events_kept_bytes: 3_000, keep_ms, ..options(segment_bytes) };
     let writer = match open(storage, kept) {
         Ok((writer, _)) => writer,
         Err(error) => return (Err(error.to_string()), history, [Position::NONE; 2]),
@@ -267,7 +276,8 @@ fn an_error_at_any_operation_stops_it() {
         for (operation, traffic) in (1..200).flat_map(|it| Traffic::ALL.map(|kind| (it, kind))) {
             let storage = Simulated::default();
             storage.fault_in(operation, Fault::Error(code));
-            let kept = Options { events_kept_bytes: 1_000, ..options(400) };
+            let keep_ms = (operation % 2 == 0).then_some(24);
+            let kept = Options { events_kept_bytes: 1_000, keep_ms, ..options(400) };
             let Ok((writer, _)) = open(&storage, kept) else { continue };
             let (mut random, mut clock, mut model) = (Random(3), 0, Model::default());
             let mut history = vec![(Position::NONE, Model::default())];

@@ -2,6 +2,7 @@
 //! to it, it comes back as the model was after some prefix of the appends, and that prefix holds
 //! everything that had been promised.
 
+mod archive;
 mod copy;
 mod crashes;
 mod damage;
@@ -52,6 +53,7 @@ fn options(segment_bytes: usize) -> Options {
         outstanding_at_first,
         full_segments_kept,
         events_kept_bytes: 0,
+        keep_ms: None,
         fail,
     }
 }

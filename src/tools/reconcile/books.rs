@@ -15,7 +15,7 @@ use crate::journal::reading::Reading;
 use crate::payments::resolution::Action;
 use crate::payments::{PaymentId, Processor, Settlement, Totals};
 use crate::tools::compare::{Fate, Known};
-use crate::tools::export::COLUMNS;
+use crate::tools::export::{ARCHIVED, COLUMNS};
 use std::io::Read;
 use std::path::Path;
 
@@ -39,7 +39,11 @@ pub fn read_journal<T>(
     let cancelled = cancelled.map(|it| (it.id, it.amount, Fate::Refused));
     let others = open.chain(rejected).chain(cancelled);
     let others = others.map(|(id, amount, fate)| Ok(Row::Open(Known { id, amount, fate })));
-    each(&mut settled.chain(others))
+    let absent = reading.absent.iter().map(|it| {
+        let file = directory.join(it.name()).display().to_string();
+        Ok(Row::Absent { file, from: it.from, to: it.to })
+    });
+    each(&mut absent.chain(settled).chain(others))
 }
 
 /// What an export tells of payments, one by one. After an error nothing follows.
@@ -104,6 +108,13 @@ impl<R: Read> Exported<R> {
                     check_digest(record)?;
                     self.check_totals(line)?;
                     self.is_whole = true;
+                }
+                word if word == ARCHIVED.as_bytes() => {
+                    let what = format!(
+                        "{} was not beside the journal: export again with it, or with --from",
+                        shown(record.get(1))
+                    );
+                    return Err(Flaw::at(record.line, what));
                 }
                 // The ledger's.
                 b"account" | b"entry" => {}
@@ -312,6 +323,10 @@ mod tests {
             (with(7, TOTALS[0]), "line 7: it tells of"),
             (with(9, "settled,x,default,1,,,,,"), "line 9: \"x\" is no payment id"),
             (with(2, "setled,,,,,,,,"), "line 2: \"setled\" is no record"),
+            (
+                with(2, "archived,0000000001.archive,default,1.00,,,,,"),
+                "line 2: \"0000000001.archive\" was not beside the journal",
+            ),
             (with(3, "rejected,,,1.00,,,,,"), "line 3: \"\" is no payment id"),
             (with(2, "settled,,"), "line 2: 3 columns instead of 9"),
             (with(2, &LINES[0].replace("default", "both").leak()[..]), "line 2: \"both\" is no"),

@@ -4,19 +4,22 @@
 //! kept in 32 bytes each. The invariant: both sides together are never more than
 //! [`PAYMENTS_RECONCILED_MAX`] payments.
 
+use crate::base::clock::Timestamp;
 use crate::base::limits::PAYMENTS_RECONCILED_MAX;
 use crate::base::money::Total;
 use crate::payments::{PaymentId, Processor, Settlement, Totals, Window};
 use crate::tools::compare::{Booking, Fate, Known};
 
 /// What a source tells of one payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// Held by a processor, or settled there. Books of before version 3 of the journal's layout tell
     /// no id.
     Held(Option<PaymentId>, Settlement),
     /// Known here, and settled nowhere yet, or never.
     Open(Known),
+    /// Settlements of this time are in an archive that is not here.
+    Absent { file: String, from: Timestamp, to: Timestamp },
 }
 
 const _: () = assert!(size_of::<Booking>() == 32, "which is what a payment takes on either side");
@@ -69,6 +72,16 @@ impl Side {
                     room.take_place()?;
                     self.open.push(known);
                     continue;
+                }
+                Row::Absent { file, from, to } => {
+                    let is_before = window.from.is_some_and(|it| to < it);
+                    if is_before || window.to.is_some_and(|it| from > it) {
+                        continue;
+                    }
+                    return Err(format!(
+                        "what was settled from {from} to {to} is in {file}, which is not here: put \
+                         it beside the journal, or compare what came later, with --from"
+                    ));
                 }
             };
             if !window.contains(requested_at) {
