@@ -65,7 +65,7 @@ impl Untold {
                 behind_damage(*at).number()
             ),
             Untold::NoRecord { at, is_damaged: true } => format!(
-                "What comes next is damaged (galo journal check). Compare with an export; what comes \
+                "What comes next is damaged (galo journal check). Compare with an export; what is \
                  behind it is told after={}.",
                 behind_damage(*at).number()
             ),
