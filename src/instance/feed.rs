@@ -60,7 +60,7 @@ impl Untold {
                 .into(),
             Untold::NoRecord { at, is_damaged: false } => format!(
                 "The parameter after is no place in this journal. After a restore begin with what \
-                 is there: after=0. If it was one, what comes next is damaged (galo journal check); \
+                 is there: after=0. If it was one, what is next is damaged (galo journal check); \
                  what comes behind that is told after={}.",
                 behind_damage(*at).number()
             ),
