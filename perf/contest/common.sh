@@ -74,6 +74,20 @@ k6_load() {
         "$HERE/contest.js"
 }
 
+# show_progress WHAT SECONDS: on a terminal; end_progress before anything else is said.
+progress=
+show_progress() {
+    [[ -t 2 ]] || return 0
+    python3 "$HERE/../lib/progress.py" "$1" "$2" &
+    progress=$!
+}
+end_progress() {
+    [[ -n "$progress" ]] || return 0
+    kill "$progress" 2>/dev/null || true
+    wait "$progress" || true
+    progress=
+}
+
 # print_load STATUS: what k6 said, with its exit status. It warns once per failed request; the sheet
 # counts them and galo judges them.
 print_load() {

@@ -78,6 +78,7 @@ kill_hard() {
 clean_up() {
     local status=$? name index
     trap - EXIT
+    end_progress
     # The last started stops first: the load, the entry, the instances, then the processors.
     for ((index = ${#names[@]} - 1; index >= 0; index--)); do
         name="${names[index]}"
@@ -126,7 +127,9 @@ wait_until() {
 # begin: finds the binary; from here on there is something to clean up.
 begin() {
     if [[ -z "${GALO:-}" ]]; then
-        cargo build --release --quiet --manifest-path "$HERE/../../Cargo.toml"
+        local quiet=(--quiet)
+        [[ ! -t 2 ]] || quiet=()
+        cargo build --release "${quiet[@]}" --manifest-path "$HERE/../../Cargo.toml"
         GALO="$HERE/../../target/release/galo"
     fi
     trap clean_up EXIT
@@ -145,7 +148,9 @@ run_load() {
     children_cpu_seconds >"$directory/cpu-before"
     # In the background and waited for, so that a signal to this script is answered at once.
     launch k6 "$@"
+    show_progress load $((${duration_s:-0} / ${time_divisor:-1}))
     wait "${pids[k6]}" || load_status=$?
+    end_progress
     unset 'pids[k6]'
     load_seconds=$((SECONDS - load_started))
     children_cpu_seconds >"$directory/cpu-after"

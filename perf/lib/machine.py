@@ -48,16 +48,21 @@ def build_galo():
             sys.exit(f"GALO={galo_binary}: there is no such program")
     else:
         print("building, if need be", file=sys.stderr)
-        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+        cargo("build", "--release", cwd=ROOT)
 
 
 def build_yardsticks(*binaries):
     """Without `ordinary` none of its hundred dependencies is built."""
-    command = ["cargo", "build", "--release", "--quiet"]
+    folder = f"{ROOT}/perf/yardsticks"
     if "ordinary" in binaries:
-        subprocess.run([*command, "--bin", "ordinary"], cwd=f"{ROOT}/perf/yardsticks", check=True)
-    command.append("--no-default-features")
-    subprocess.run(command, cwd=f"{ROOT}/perf/yardsticks", check=True)
+        cargo("build", "--release", "--bin", "ordinary", cwd=folder)
+    cargo("build", "--release", "--no-default-features", cwd=folder)
+
+
+def cargo(*arguments, **options):
+    """Cargo shows by itself how far it is, to people; whoever else reads gets its errors alone."""
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    subprocess.run(["cargo", *arguments, *quiet], check=True, **options)
 
 
 # --- programs -------------------------------------------------------------------------------------

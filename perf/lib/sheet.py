@@ -5,7 +5,7 @@ import math
 import os
 import statistics
 
-from lib import picture
+from lib import picture, progress
 
 
 def number(value, unit=""):
@@ -31,6 +31,7 @@ class Sheet:
 
     def say(self, text=""):
         self.lines.append(text)
+        progress.erase()
         print(text, flush=True)
 
     def part(self, name, what):

@@ -50,18 +50,22 @@ pub const BUFFERS_SIZE_MAX: usize = 32 * 1024 * 1024;
 pub const READS_MAX: u32 = 2;
 /// How often those who follow the events are told what is new.
 pub const EVENTS_EVERY: Duration = Duration::from_millis(250);
-/// So many are told at once, and so long the event loop is left to others before the next ones: one
-/// who has to catch up hears 20,000 events a second at most.
+/// So many are told at once, and so long, times the open streams, the event loop is left to others
+/// before the next ones: all who have to catch up hear 20,000 events a second at most, together.
 pub const EVENTS_AT_ONCE: usize = 100;
 pub const EVENTS_PAUSE: Duration = Duration::from_millis(5);
+/// Streams of events at once: a quarter of the admin door's connections, so that those who follow
+/// never shut out who looks.
+pub const EVENTS_STREAMS_MAX: u64 = 16;
 /// After so long without an event they are sent a sign of life.
 pub const EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
 /// So much of the journal is kept for those who follow it, if nothing else is said: 2.3 million
 /// settlements, or an hour of what the contest sends at its fastest.
 pub const EVENTS_KEPT_BYTES: u64 = 256 << 20;
-/// So many events are pushed to a webhook in one request, some 150 KB.
-pub const WEBHOOK_EVENTS_MAX: usize = 500;
-/// How long the receiver of a webhook may take to connect, to take a request and to answer it.
+/// So many events are pushed to a webhook in one request, some 70 KB: many servers take no body beyond
+/// 100 KB if nothing else is said to them.
+pub const WEBHOOK_EVENTS_MAX: usize = 300;
+/// How long the receiver of a webhook may take in all to connect, to take a request and to answer it.
 pub const WEBHOOK_PATIENCE: Duration = Duration::from_secs(15);
 /// A webhook's request that was not taken is sent again after this, then after twice as long …
 pub const WEBHOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -9,3 +9,4 @@ pub mod json;
 pub mod limits;
 pub mod log;
 pub mod money;
+pub mod progress;

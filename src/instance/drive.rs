@@ -11,6 +11,7 @@ use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Node};
 use crate::instance::peering::Peering;
 use crate::instance::resolve::resolve;
+use crate::instance::stats::DOUBT_AGES;
 use crate::instance::turn;
 use crate::journal::Position;
 use crate::net::client::{Failure, Link};
@@ -33,6 +34,9 @@ use std::time::Duration;
 
 /// A lane unused for longer closes its connection and ends.
 const LANE_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How often open attempts are counted by their age.
+const DOUBTS_COUNTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Odd answers of one processor are told so often.
 const ODD_ANSWERS_EVERY: Duration = Duration::from_secs(1);
@@ -375,6 +379,7 @@ impl Engine {
 
     /// Looks for stalls and due times while anything is under way; sleeps when nothing is.
     async fn watch(self: Rc<Self>) {
+        let mut counted_at = clock::moment();
         loop {
             poll_fn(|context| {
                 if !self.dispatcher.borrow().is_idle() {
@@ -385,8 +390,22 @@ impl Engine {
             })
             .await;
             monoio::time::sleep(WATCH_EVERY).await;
-            self.dispatcher.borrow_mut().watch(clock::moment());
+            let now = clock::moment();
+            self.dispatcher.borrow_mut().watch(now);
             self.pump();
+            let dispatcher = self.dispatcher.borrow();
+            if dispatcher.is_idle() || now.since(counted_at) >= DOUBTS_COUNTED_EVERY {
+                counted_at = now;
+                self.count_doubts(&dispatcher);
+            }
+        }
+    }
+
+    /// Goes through all that are open, and so not at each step.
+    fn count_doubts(&self, dispatcher: &Dispatcher) {
+        let counts = dispatcher.open_longer_than(DOUBT_AGES, clock::now());
+        for (shown, count) in self.node.stats.in_doubt_longer.iter().zip(counts) {
+            shown.store(count as u64, Ordering::Relaxed);
         }
     }
 

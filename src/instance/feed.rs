@@ -27,6 +27,8 @@ pub enum Start {
 /// One who is told.
 pub struct Feed {
     follower: Follower,
+    /// Whether an event may be expected where it is; else it was only named by somebody.
+    is_known: bool,
 }
 
 /// Why nothing is told.
@@ -35,8 +37,13 @@ pub enum Untold {
     NoJournal,
     /// What comes after that place is not kept any more.
     Gone,
-    /// No event ends there.
+    /// The journal does not reach so far.
     NoPlace,
+    /// No record begins there. If one ought to, it is damaged.
+    NoRecord {
+        at: Position,
+        is_damaged: bool,
+    },
     Unreadable(JournalError),
 }
 
@@ -51,9 +58,25 @@ impl Untold {
             Untold::NoPlace => "The parameter after is no place in this journal. After a restore \
                                 begin with what is there: after=0."
                 .into(),
+            Untold::NoRecord { at, is_damaged: false } => format!(
+                "The parameter after is no place in this journal. After a restore begin with what \
+                 is there: after=0. If it was one, what is next is damaged (galo journal check); \
+                 what comes behind that is told after={}.",
+                behind_damage(*at).number()
+            ),
+            Untold::NoRecord { at, is_damaged: true } => format!(
+                "What comes next is damaged (galo journal check). Compare with an export; what is \
+                 behind it is told after={}.",
+                behind_damage(*at).number()
+            ),
             Untold::Unreadable(_) => "The journal cannot be read: the log says why.".into(),
         }
     }
+}
+
+/// Where records are read again: how long a damaged one is nobody knows.
+pub fn behind_damage(at: Position) -> Position {
+    follow::beginning(at.segment().saturating_add(1))
 }
 
 impl From<JournalError> for Untold {
@@ -127,14 +150,13 @@ impl Feed {
         let place = match from {
             Start::Oldest => None,
             Start::End => Some(end),
-            // The beginning of the segment after is what comes after the end of one.
-            Start::After(place) if place > follow::beginning(end.segment() + 1) => {
-                return Err(Untold::NoPlace);
-            }
+            Start::After(place) if place > end => return Err(Untold::NoPlace),
             Start::After(place) => Some(place.max(follow::beginning(place.segment()))),
         };
         let follower = journal.follow(place)?.ok_or(Untold::NoJournal)?;
-        Ok(Feed { follower })
+        let place = follower.place();
+        let is_known = place == end || place == follow::beginning(place.segment());
+        Ok(Feed { follower, is_known })
     }
 
     /// Behind everything that was told.
@@ -157,16 +179,28 @@ impl Feed {
             events.push(describe(node, place, &told));
             Ok(())
         };
+        let mut untold = None;
         for _ in 0..STEPS_MAX {
-            match self.follower.step(until, &mut each) {
-                Ok(true) => {}
-                Ok(false) if self.follower.place() < until => return Err(Untold::NoPlace),
+            let before = self.follower.place();
+            let step = self.follower.step(until, &mut each);
+            let at = self.follower.place();
+            self.is_known |= at > before;
+            match step {
+                Ok(true) => continue,
+                Ok(false) if at < until => {
+                    untold = Some(Untold::NoRecord { at, is_damaged: self.is_known });
+                }
                 Ok(false) => return Ok((events, false)),
-                Err(Stop::Full) => break,
-                Err(Stop::Failed(error)) => return Err(error.into()),
+                Err(Stop::Full) => {}
+                Err(Stop::Failed(error)) => untold = Some(error.into()),
             }
+            break;
         }
-        Ok((events, true))
+        // What was read before comes first; the reason comes again.
+        match untold {
+            Some(untold) if events.is_empty() => Err(untold),
+            _ => Ok((events, true)),
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 use crate::base::clock::{self, Moment};
 use crate::base::limits::{
     ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BUFFERS_KEPT, EVENTS_AT_ONCE, EVENTS_EVERY, EVENTS_PAUSE,
-    EVENTS_SIGN_EVERY, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX, RESPONSES_SIZE_MAX,
-    TURNED_AWAY_MAX, WRITE_TIMEOUT,
+    EVENTS_SIGN_EVERY, EVENTS_STREAMS_MAX, LINGER, READ_BUFFER_SIZE, READ_SIZE_MAX,
+    RESPONSES_SIZE_MAX, TURNED_AWAY_MAX, WRITE_TIMEOUT,
 };
 use crate::instance::api::{self, Door, Frame, Then, events};
 use crate::instance::feed::Feed;
@@ -22,9 +22,11 @@ use crate::net::http::response::{self, Response};
 use crate::net::timeouts::Alarm;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Split, Splitable};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 /// With so many answers a turn, or more, payments are not handed over at each turn.
@@ -191,35 +193,62 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Tells events until the client has gone, or the process ends.
-    async fn stream(&mut self, node: &Arc<Node>, mut feed: Feed) {
-        events::stream_head(&mut self.out);
+    /// Tells events, unless too many others are told already.
+    async fn stream(&mut self, node: &Arc<Node>, feed: Feed) {
+        let others = node.stats.streams.fetch_add(1, Ordering::Relaxed);
+        if others < EVENTS_STREAMS_MAX {
+            if self.tell(node, feed).await {
+                self.farewell().await;
+            }
+        } else {
+            let frame = Frame { connection: Connection::Close, head_only: false };
+            api::turn_away(&mut self.out, frame, "There are too many streams of events.");
+            self.farewell().await;
+        }
+        node.stats.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tells events until the client has gone, or the process ends: then he is there still.
+    async fn tell(&mut self, node: &Arc<Node>, mut feed: Feed) -> bool {
+        let Client { reader, writer, alarm, out, held, .. } = self;
+        events::stream_head(out);
         let mut heard_at = clock::moment();
+        // He has nothing more to say, so whatever comes of this is his end.
+        let mut gone = pin!(reader.read(vec![0; 1]));
         while matches!(node.phase(), Phase::Starting | Phase::Serving) {
             let pause = match feed.read(node, EVENTS_AT_ONCE) {
                 Ok((events, is_more)) => {
-                    events::frames(&events, &mut self.out);
-                    if is_more { EVENTS_PAUSE } else { EVENTS_EVERY }
+                    events::frames(&events, out);
+                    let streams = node.stats.streams.load(Ordering::Relaxed) as u32;
+                    if is_more { EVENTS_PAUSE * streams } else { EVENTS_EVERY }
                 }
                 Err(untold) => {
-                    events::last_frame(&untold, &mut self.out);
+                    events::last_frame(&untold, out);
                     break;
                 }
             };
             let now = clock::moment();
-            if !self.out.is_empty() {
+            if !out.is_empty() {
                 heard_at = now;
             } else if now.since(heard_at) >= EVENTS_SIGN_EVERY {
-                // Or nobody would notice that the client has gone.
-                self.out.extend_from_slice(b":\n\n");
+                // Or nobody would notice that the client's machine has gone.
+                out.extend_from_slice(b":\n\n");
                 heard_at = now;
             }
-            if !self.flush().await {
-                return;
+            let size = out.capacity().saturating_sub(BUFFERS_KEPT);
+            if !flush(writer, alarm, out, held, size).await {
+                return false;
             }
-            monoio::time::sleep(pause).await;
+            let mut over = pin!(monoio::time::sleep(pause));
+            let has_gone = poll_fn(|context| match gone.as_mut().poll(context) {
+                Poll::Ready(_) => Poll::Ready(true),
+                Poll::Pending => over.as_mut().poll(context).map(|()| false),
+            });
+            if has_gone.await {
+                return false;
+            }
         }
-        self.farewell().await;
+        true
     }
 
     /// Answers every whole request among the received bytes.
@@ -382,14 +411,8 @@ impl<S: Stream> Client<S> {
 
     /// Writes all answers. False if the client does not take them.
     async fn flush(&mut self) -> bool {
-        if self.out.is_empty() {
-            return true;
-        }
-        let deadline = clock::moment() + WRITE_TIMEOUT;
-        if !self.held.hold(self.size(), deadline, &self.alarm) {
-            return false;
-        }
-        write_rest(&mut self.writer, &self.alarm, &mut self.out, 0).await
+        let size = self.size();
+        flush(&mut self.writer, &self.alarm, &mut self.out, &mut self.held, size).await
     }
 
     async fn farewell(&mut self) {
@@ -412,6 +435,22 @@ impl<S: Stream> Client<S> {
             }
         }
     }
+}
+
+/// Writes all that is in `out`, of a connection whose buffers hold so much. False if the client does
+/// not take it.
+async fn flush<S: AsyncWriteRent>(
+    writer: &mut OwnedWriteHalf<S>,
+    alarm: &Alarm,
+    out: &mut Vec<u8>,
+    held: &mut Held,
+    size: usize,
+) -> bool {
+    if out.is_empty() {
+        return true;
+    }
+    let deadline = clock::moment() + WRITE_TIMEOUT;
+    held.hold(size, deadline, alarm) && write_rest(writer, alarm, out, 0).await
 }
 
 /// Writes what is in `out` behind the first `written` bytes. False if the client does not take it.

@@ -9,6 +9,16 @@ use crate::payments::Processor;
 use crate::payments::observed::Trouble;
 use crate::payments::resolution::Action;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long an attempt's outcome may be unknown: as ever, after an answer that was lost, until its
+/// processor is back, and until people ought to look.
+pub const DOUBT_AGES: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+];
 
 /// Plain counters, all relaxed: each is exact, but two read together may be a moment apart.
 ///
@@ -45,6 +55,8 @@ pub struct Stats {
     /// Of these, accepted in place of the peer and kept for it.
     pub guests: AtomicU64,
     pub in_doubt: AtomicU64,
+    /// Open attempts that are older than each of [`DOUBT_AGES`].
+    pub in_doubt_longer: [AtomicU64; DOUBT_AGES.len()],
     pub in_flight: AtomicU64,
     /// 1 while nothing is paid since a journal has been put back.
     pub held_back: AtomicU64,
@@ -72,8 +84,10 @@ pub struct Stats {
     /// Events the receiver of the webhook has taken, and requests that it has not.
     pub webhook_events: AtomicU64,
     pub webhook_failures: AtomicU64,
-    /// 1 while it does not take them.
+    /// 1 while it does not take them, or they cannot be read for it.
     pub webhook_failing: AtomicU64,
+    /// Streams of events that are open.
+    pub streams: AtomicU64,
 }
 
 impl Stats {
@@ -81,6 +95,7 @@ impl Stats {
     pub fn write(&self, around: &Surroundings<'_>) -> String {
         let mut out = String::with_capacity(16 * 1024);
         self.write_payments(&mut out, around);
+        self.write_doubts(&mut out);
         self.write_processors(&mut out, around);
         self.write_ledger(&mut out);
         let help = "Time from a whole request to its answer.";
@@ -190,6 +205,16 @@ impl Stats {
         write_counters(out, "galo_resolved_total", help, &resolved);
     }
 
+    fn write_doubts(&self, out: &mut String) {
+        let ages = DOUBT_AGES.map(|age| format!("{}s", age.as_secs()));
+        let ages = ages.each_ref().map(|age| [("older_than", &age[..])]);
+        let counts = self.in_doubt_longer.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let series: [(&[(&str, &str)], u64); DOUBT_AGES.len()] =
+            std::array::from_fn(|index| (&ages[index][..], counts[index]));
+        let help = "Payments whose attempt has been without a known outcome for longer than that.";
+        write_gauges(out, "galo_payments_in_doubt", help, &series);
+    }
+
     fn write_webhook(&self, out: &mut String) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let help = "Events that the receiver has taken.";
@@ -202,7 +227,7 @@ impl Stats {
         let help = "Requests that it has not taken.";
         let failures = load(&self.webhook_failures);
         write_counters(out, "galo_webhook_failures_total", help, &[(&[], failures)]);
-        let help = "Whether it did not take the last one, which is sent again.";
+        let help = "Whether events do not get to it at the moment, and are sent again.";
         write_gauges(out, "galo_webhook_failing", help, &[(&[], load(&self.webhook_failing))]);
     }
 

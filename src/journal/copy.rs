@@ -59,7 +59,8 @@ pub fn run(from: &Path, to: &Path) -> Result<String, String> {
         _ => error.to_string(),
     };
     let read_only = |path: &Path| {
-        Directory::read_only(path).map_err(|error| JournalError::io("open", path, error))
+        let opened = Directory::read_only(path).map(|it| it.showing("copying"));
+        opened.map_err(|error| JournalError::io("open", path, error))
     };
     let source = read_only(from).map_err(failed)?;
     let ledger = from.join(LEDGER_DIRECTORY);

@@ -4,7 +4,8 @@
 //! A file that is open stays readable when it is rewritten and removed. So one who follows holds the
 //! segment that is written to, and goes on to the next when this one has ended; a start closes the
 //! last segment and begins another, and is followed like that too. Segments that are rewritten may be
-//! kept for those who come later, under another name ([`events_name`]): for nothing else.
+//! kept for those who come later, under another name ([`events_name`]): for nothing else. When their
+//! space is needed they are emptied, and whoever reads one then is told that it has gone.
 //!
 //! The invariant: the place is behind an intact record, and every record before it has been told once.
 
@@ -65,11 +66,23 @@ pub fn segment_of_events(name: &str) -> Option<u32> {
 /// # Errors
 /// If the directory cannot be listed.
 pub fn oldest(storage: &dyn Storage) -> io::Result<Option<Position>> {
+    let is_there = |name: &str| storage.open_to_read(name).is_ok();
+    Ok(oldest_of(&storage.names()?, is_there).map(beginning))
+}
+
+/// A list may have neither the old nor the new name of a file that is renamed meanwhile, so what lies
+/// before the oldest of it is looked for by name.
+fn oldest_of(names: &[String], is_there: impl Fn(&str) -> bool) -> Option<u32> {
     let segment = |name: &String| match Kind::of_file_name(name) {
         Some((Kind::Segment, number)) => Some(number),
         _ => segment_of_events(name),
     };
-    Ok(storage.names()?.iter().filter_map(segment).min().map(beginning))
+    let mut oldest = names.iter().filter_map(segment).min()?;
+    let is_segment = |it| is_there(&Kind::Segment.file_name(it)) || is_there(&events_name(it));
+    while oldest > FIRST_NUMBER && is_segment(oldest - 1) {
+        oldest -= 1;
+    }
+    Some(oldest)
 }
 
 /// See the module.
@@ -194,7 +207,12 @@ impl Follower {
         let (number, begin) = (self.place.segment(), self.place.offset());
         let name = Kind::Segment.file_name(number);
         let unread = |error| JournalError::io("read", &name, error);
-        let length = file.length().map_err(unread)?.saturating_sub(begin as u64);
+        let whole = file.length().map_err(unread)?;
+        if whole == 0 {
+            // It had a head: its space was needed (`keeper.rs`).
+            return Err(JournalError::Gone { file: name }.into());
+        }
+        let length = whole.saturating_sub(begin as u64);
         self.bytes.resize(length.min(CHUNK_BYTES as u64) as usize, 0);
         match file.read_at(&mut self.bytes, begin as u64) {
             // Cut to what is in it, just now.
@@ -230,4 +248,19 @@ impl Follower {
 /// Where the records of a segment begin.
 pub fn beginning(number: u32) -> Position {
     Position::new(number.max(FIRST_NUMBER), FILE_HEAD_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_found_though_it_is_being_renamed_while_the_directory_is_listed() {
+        let listed = [Kind::Segment.file_name(5), events_name(6), Kind::Books.file_name(2)];
+        let there = [events_name(4), Kind::Segment.file_name(3), events_name(1)];
+        assert_eq!(oldest_of(&listed, |name| there.iter().any(|it| it == name)), Some(3));
+        assert_eq!(oldest_of(&listed, |_| false), Some(5));
+        assert_eq!(oldest_of(&listed, |_| true), Some(FIRST_NUMBER));
+        assert_eq!(oldest_of(&listed[2..], |_| true), None);
+    }
 }

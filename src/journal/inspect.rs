@@ -12,6 +12,7 @@ use super::record::Record;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::{JournalError, LEDGER_DIRECTORY, check, copy, identity, manifest, notes, salvage};
+use crate::base::progress::Above;
 use crate::ledger::{AccountId, History};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ enum Action {
 /// # Errors
 /// If what is given cannot be used, in one line.
 pub fn run(args: &JournalArgs) -> Result<ExitCode, String> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(Above(io::stdout().lock()));
     let (path, sound) = match &args.action {
         Action::Check { path, other } => {
             path.is_dir().then(|| expect_journal(path)).transpose()?;
@@ -107,7 +108,7 @@ pub fn expect_journal(path: &Path) -> Result<(), String> {
 /// The directory, and which of its files are meant.
 pub(super) fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
     if path.metadata()?.is_dir() {
-        let directory = Directory::read_only(path)?;
+        let directory = Directory::read_only(path)?.showing("reading");
         let mut names = directory.names()?;
         names.retain(|name| Kind::of_file_name(name).is_some());
         names.sort_unstable();
@@ -119,7 +120,7 @@ pub(super) fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
         let what = "not named like a file of a journal (0000000001.journal, .books, .ids, .accounts or .notes)";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
-    Ok((Directory::read_only(parent)?, vec![name.into()]))
+    Ok((Directory::read_only(parent)?.showing("reading"), vec![name.into()]))
 }
 
 /// Whether every file could be read to its end.

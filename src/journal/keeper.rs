@@ -237,10 +237,18 @@ impl Writer {
         }
     }
 
-    /// False if there are none.
+    /// False if there are none. Whoever still has it open does not keep its space, however slow he
+    /// is: the journal may need it.
     fn remove_oldest_events(&self, keeping: &mut Keeping) -> bool {
-        let oldest = keeping.events.pop_front();
-        oldest.inspect(|(number, _)| self.remove(&follow::events_name(*number))).is_some()
+        let Some((number, _)) = keeping.events.pop_front() else { return false };
+        let name = follow::events_name(number);
+        let file = self.storage.open(&name);
+        self.remove(&name);
+        if let Ok(file) = file {
+            // Else it is given back when the last reader closes it.
+            let _ = file.truncate(0);
+        }
+        true
     }
 
     /// What it replaces is dropped by the keeper, when nobody else reads it any more: closing a file

@@ -570,9 +570,12 @@ impl Journal {
     pub fn follow(&self, from: Option<Position>) -> Result<Option<Follower>, JournalError> {
         let Some(open) = &self.open else { return Ok(None) };
         let storage = &open.writer.storage;
-        let oldest = follow::oldest(&**storage);
-        let oldest = oldest.map_err(|error| JournalError::io("list", "the directory", error))?;
-        let place = from.or(oldest).unwrap_or(follow::beginning(0));
+        let place = match from {
+            Some(place) => Some(place),
+            None => follow::oldest(&**storage)
+                .map_err(|error| JournalError::io("list", "the directory", error))?,
+        };
+        let place = place.unwrap_or(follow::beginning(0));
         Ok(Some(Follower::new(storage.clone(), place, None)))
     }
 

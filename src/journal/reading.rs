@@ -49,7 +49,7 @@ impl Reading {
     pub fn new(path: &Path) -> Result<Reading, JournalError> {
         let mut before = None;
         for _ in 0..TRIES_MAX {
-            let storage = Directory::read_only(path);
+            let storage = Directory::read_only(path).map(|it| it.showing("reading"));
             let storage = storage.map_err(|error| JournalError::io("open", path, error))?;
             let error = match Reading::of(&storage) {
                 Ok(reading) => return Ok(reading),

@@ -800,12 +800,17 @@ fn keep_events(
         storage.rename(&name, &kept).map_err(failed("rename", &name))?;
         events.insert(*number);
     }
-    let length = |number: u32| {
+    let mut kept = VecDeque::new();
+    for number in events {
         let name = follow::events_name(number);
         let length = storage.open_to_read(&name).and_then(|file| file.length());
-        length.map(|length| (number, length)).map_err(failed("look at", &name))
-    };
-    events.into_iter().map(length).collect()
+        match length.map_err(failed("look at", &name))? {
+            // It was given up, and its name came back with a loss of power.
+            0 => storage.remove(&name).map_err(failed("remove", &name))?,
+            length => kept.push_back((number, length)),
+        }
+    }
+    Ok(kept)
 }
 
 /// Makes the files say what was read from them. Returns the number of the next segment, and the

@@ -63,12 +63,13 @@ pub fn run(from: &Path, to: &Path, out: &mut impl Write) -> Result<bool, String>
     let unfinished = Unfinished::new(from, to)?;
     let failed = |error: JournalError| error.to_string();
     let unwritten = |error: io::Error| format!("the report cannot be written: {error}");
-    let source = Directory::held(from).map_err(failed)?;
+    let held = |path: &Path| Directory::held(path).map(|it| it.showing("reading"));
+    let source = held(from).map_err(failed)?;
     let target = Directory::lock(unfinished.path()).map_err(failed)?;
     let mut is_whole = salvage(&source, &target, "", out).map_err(failed)?;
     let ledger = from.join(LEDGER_DIRECTORY);
     if ledger.is_dir() {
-        let source = Directory::held(&ledger).map_err(failed)?;
+        let source = held(&ledger).map_err(failed)?;
         let path = unfinished.path().join(LEDGER_DIRECTORY);
         let target = Directory::lock(&path).map_err(failed)?;
         is_whole &= salvage(&source, &target, "ledger/", out).map_err(failed)?;

@@ -8,6 +8,7 @@
 use super::JournalError;
 use super::identity::Place;
 use crate::base::clock::Micros;
+use crate::base::progress::Progress;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -64,6 +65,8 @@ pub struct Directory {
     handle: File,
     /// Held as long as this lives; freed by the kernel if the process dies.
     _lock: Option<File>,
+    /// Counts the bytes that are read, where somebody waits for it.
+    progress: Option<Progress>,
 }
 
 /// What there is none of now. Nothing is lost by that, and it may pass.
@@ -150,7 +153,7 @@ impl Directory {
         File::open(parent)
             .and_then(|parent| parent.sync_all())
             .map_err(failed("sync the parent of"))?;
-        Ok(Directory { path: path.into(), handle, _lock: Some(lock) })
+        Ok(Directory { path: path.into(), handle, _lock: Some(lock), progress: None })
     }
 
     /// For looking only, with every other process kept out: nothing in it is changed or made. One
@@ -169,12 +172,22 @@ impl Directory {
             take(lock, path)?;
         }
         let handle = File::open(path).map_err(|error| JournalError::io("open", path, error))?;
-        Ok(Directory { path: path.into(), handle, _lock: lock })
+        Ok(Directory { path: path.into(), handle, _lock: lock, progress: None })
     }
 
     /// For looking only: neither locked nor made.
     pub fn read_only(path: &Path) -> io::Result<Directory> {
-        Ok(Directory { path: path.into(), handle: File::open(path)?, _lock: None })
+        Ok(Directory { path: path.into(), handle: File::open(path)?, _lock: None, progress: None })
+    }
+
+    /// Shows on a terminal how many bytes have been read of it.
+    pub fn showing(self, what: &str) -> Directory {
+        let what = format!("{what} {}, bytes", self.path.display());
+        Directory { progress: Some(Progress::of(&what, 0)), ..self }
+    }
+
+    fn advance(&self, bytes: usize) {
+        self.progress.iter().for_each(|progress| progress.advance(bytes as u64));
     }
 }
 
@@ -208,7 +221,7 @@ impl Storage for Directory {
         let file = File::open(self.path.join(name))?;
         let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(limit);
         into.reserve_exact(length);
-        file.take(limit as u64).read_to_end(into).map(drop)
+        file.take(limit as u64).read_to_end(into).map(|length| self.advance(length))
     }
 
     fn read_records(&self, name: &str, into: &mut Vec<u8>) -> io::Result<()> {
@@ -219,6 +232,7 @@ impl Storage for Directory {
             let before = into.len();
             file.by_ref().take(CHUNK_BYTES as u64).read_to_end(into)?;
             let chunk = &into[before..];
+            self.advance(chunk.len());
             match chunk.len() {
                 0 => break,
                 length if is_zero(chunk) => {

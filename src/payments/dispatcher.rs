@@ -396,6 +396,33 @@ impl Dispatcher {
         all.into_iter().map(Agenda::len).sum()
     }
 
+    /// How many attempts have been open for longer than each of these, since the time that they have
+    /// at their processor: those in doubt, those asked about just now, and those in flight. Goes
+    /// through all of them.
+    pub fn open_longer_than<const N: usize>(
+        &self,
+        ages: [Duration; N],
+        at: Timestamp,
+    ) -> [usize; N] {
+        let doubts = self.doubts().flat_map(Agenda::iter).map(|(_, open)| Some(open.requested_at));
+        let unverified = self.unverified.iter().flat_map(Agenda::iter);
+        let unverified = unverified.map(|it| it.open.map(|open| open.requested_at));
+        let flights = self.flights.iter().flatten().filter(|flight| !flight.purged);
+        let flights = flights.map(|flight| match (flight.open, flight.look) {
+            (Some(open), _) => Some(open.requested_at),
+            (None, None) => Some(flight.requested_at),
+            (None, Some(_)) => None,
+        });
+        let mut counts = [0; N];
+        for since in doubts.chain(unverified).chain(flights).flatten() {
+            let open_ms = i128::from(at.0) - i128::from(since.0);
+            for (count, age) in counts.iter_mut().zip(ages) {
+                *count += usize::from(open_ms > age.as_millis() as i128);
+            }
+        }
+        counts
+    }
+
     fn doubts(&self) -> impl Iterator<Item = &Agenda<Doubt>> {
         self.doubts.iter().chain(&self.absent).chain(&self.declined).chain(&self.again)
     }

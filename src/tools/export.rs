@@ -7,6 +7,7 @@
 
 use crate::base::clock::{Rounding, Timestamp};
 use crate::base::money::{Cents, Fee, Total};
+use crate::base::progress::{Above, Progress};
 use crate::instance::signals;
 use crate::journal::abridged::Archive;
 use crate::journal::follow::{Follower, Told};
@@ -86,7 +87,7 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 /// # Errors
 /// If a journal cannot be read, or the output not be written: then it has no digest.
 pub fn run(args: &ExportArgs) -> Result<ExitCode, String> {
-    let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let out = BufWriter::with_capacity(1 << 16, Above(io::stdout().lock()));
     let (tell, asked) = mpsc::channel();
     if args.follow {
         // Nobody waits for it any more: it is ending.
@@ -148,11 +149,14 @@ fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<()
     for archive in payments.iter().flat_map(|reading| &reading.absent) {
         sheet.absent(archive)?;
     }
+    let progress = Progress::of("writing, payments", 0);
     for line in volume::merged(payments.iter().map(Reading::settled).collect()) {
         let line = line.map_err(|(_, error)| error)?;
         let resolution = line.id.and_then(|id| payments.iter().find_map(|it| it.resolved.get(&id)));
         sheet.counted(&line, resolution.map(|it| &**it))?;
+        progress.advance(1);
     }
+    drop(progress);
     for reading in &payments {
         reading.rejected.iter().try_for_each(|rejection| sheet.rejected(rejection))?;
         for resolution in cancelled(reading) {

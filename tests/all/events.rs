@@ -11,6 +11,7 @@ use serde_json::Value;
 use sha2::Sha256;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -125,6 +126,9 @@ fn pages_go_on_from_any_place_over_kills_and_rewriting() {
     for (target, status) in [
         (format!("/events?after={}", next + 8), 400),
         (format!("/events?after={}", end + (9 << 32)), 400),
+        (format!("/events?after={}", end + 8), 400),
+        (format!("/events?after={}", u64::MAX), 400),
+        (format!("/events?after={end}&after={end}"), 400),
         ("/events?after=x".into(), 400),
         ("/events?limit=0".into(), 400),
     ] {
@@ -259,6 +263,29 @@ fn a_stream_tells_what_comes_and_goes_on_where_it_was_cut() {
     assert_eq!(again, told[2..]);
 }
 
+/// Those who follow do not shut out who looks.
+#[test]
+fn there_are_only_so_many_streams() {
+    const STREAMS_MAX: usize = 16;
+    let (processors, scratch) = (Processor::both(), Scratch::new());
+    let (_instance, admin) = start(&processors, &scratch, &[]);
+    let status = || {
+        let mut stream = TcpStream::connect(admin.0).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let headers = format!("Authorization: Bearer {TOKEN}\r\nAccept: text/event-stream\r\n");
+        stream.write_all(request("GET", "/events", &headers, "").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        (line[9..12].to_owned(), stream)
+    };
+    let open: Vec<_> = (0..STREAMS_MAX).map(|_| status()).collect();
+    assert!(open.iter().all(|(status, _)| status == "200"));
+    assert_eq!(status().0, "503");
+    assert_eq!(admin.get("/status.json").status, 200);
+    drop(open);
+    wait_until("there is room again", || status().0 == "200");
+}
+
 /// Takes what is pushed to it, or not.
 struct Receiver {
     address: SocketAddr,
@@ -266,6 +293,8 @@ struct Receiver {
     status: Arc<AtomicU16>,
     /// What it has taken, and how often it was asked.
     taken: Arc<Mutex<(Vec<Value>, usize)>>,
+    /// The ids of the requests that it has taken.
+    request_ids: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
@@ -274,11 +303,13 @@ impl Receiver {
         let address = listener.local_addr().unwrap();
         let (status, taken) = (Arc::new(AtomicU16::new(204)), Arc::<Mutex<(Vec<_>, _)>>::default());
         let (says, takes) = (status.clone(), taken.clone());
+        let request_ids = Arc::<Mutex<Vec<_>>>::default();
+        let takes_ids = request_ids.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 // Whoever sends may be killed meanwhile.
-                let Some(body) = signed_body(&mut stream) else { continue };
+                let Some((id, body)) = signed_body(&mut stream) else { continue };
                 let status = says.load(Ordering::SeqCst);
                 let mut taken = takes.lock().unwrap();
                 taken.1 += 1;
@@ -286,6 +317,7 @@ impl Receiver {
                     continue;
                 }
                 if status < 300 {
+                    takes_ids.lock().unwrap().push(id);
                     taken.0.extend(body["events"].as_array().unwrap().iter().cloned());
                 }
                 drop(taken);
@@ -293,7 +325,7 @@ impl Receiver {
                 let _ = write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n");
             }
         });
-        Receiver { address, status, taken }
+        Receiver { address, status, taken, request_ids }
     }
 
     fn events(&self) -> Vec<Value> {
@@ -306,7 +338,7 @@ impl Receiver {
 }
 
 /// Reads a request, if all of it comes, and looks whether it is signed.
-fn signed_body(stream: &mut TcpStream) -> Option<Value> {
+fn signed_body(stream: &mut TcpStream) -> Option<(String, Value)> {
     let mut reader = BufReader::new(stream);
     let mut headers = std::collections::HashMap::new();
     loop {
@@ -332,17 +364,168 @@ fn signed_body(stream: &mut TcpStream) -> Option<Value> {
     mac.update(&body);
     let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
     assert_eq!(headers["webhook-signature"], signature);
-    Some(serde_json::from_slice(&body).unwrap())
+    Some((headers["webhook-id"].clone(), serde_json::from_slice(&body).unwrap()))
+}
+
+/// An instance that pushes to this receiver.
+fn start_pushing(
+    processors: &[Processor; 2],
+    scratch: &Scratch,
+    receiver: &Receiver,
+    more: &[&str],
+) -> (Instance, Admin) {
+    let secret = scratch.join("secret");
+    std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    let url = format!("http://{}/in?from=galo", receiver.address);
+    let args = ["--webhook", &url, "--webhook-secret-file", &secret];
+    start(processors, scratch, &[&args[..], more].concat())
+}
+
+fn types(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["type"].as_str().unwrap()).collect()
+}
+
+/// Of events of all kinds, those of payments.
+fn paid(events: Vec<Value>) -> Vec<String> {
+    let mut ids =
+        sorted(ids(&events.into_iter().filter(|it| it["payment"].is_object()).collect::<Vec<_>>()));
+    ids.dedup();
+    ids
+}
+
+fn names_in(directory: &str) -> Vec<String> {
+    let files = std::fs::read_dir(directory).unwrap().flatten();
+    files.map(|it| it.file_name().into_string().unwrap()).collect()
+}
+
+/// Each under an id of its own: a receiver that knows ids again would take the second gap for the
+/// first.
+#[test]
+fn a_webhook_hears_of_each_gap() {
+    let (processors, scratch, receiver) = (Processor::both(), Scratch::new(), Receiver::start());
+    let (mut instance, _) =
+        start_pushing(&processors, &scratch, &receiver, &["--events-kept", "0"]);
+    let data = scratch.join("1");
+    pay(&instance, 0..2);
+    wait_until("two are taken", || paid(receiver.events()) == expected(0..2));
+    let segment_of_cursor = || {
+        let text = std::fs::read_to_string(format!("{data}/cursor")).unwrap();
+        let place: u64 = text.lines().last().unwrap()["after=".len()..].parse().unwrap();
+        format!("{data}/{:010}.journal", place >> 32)
+    };
+    for round in 1..3 {
+        // Where it is, is in use.
+        wait_until("it is there", || Path::new(&segment_of_cursor()).exists());
+        let segment = segment_of_cursor();
+        receiver.status.store(500, Ordering::SeqCst);
+        pay(&instance, round * 10..round * 10 + 2);
+        // The first process may have it open still when it goes.
+        for _ in 0..2 {
+            instance.kill();
+            instance.start_again();
+            wait_until("it is rewritten", || !Path::new(&segment).exists());
+        }
+        receiver.status.store(204, Ordering::SeqCst);
+        let gaps = || types(&receiver.events()).iter().filter(|it| **it == "missed").count();
+        wait_until("it is told of the gap", || gaps() == round as usize);
+    }
+    let mut ids: Vec<_> = receiver
+        .request_ids
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|id| id.contains("missed"))
+        .cloned()
+        .collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+}
+
+/// What is told is told up to the damage, then that something is missing, and then what is behind it:
+/// once, and not again and again.
+#[test]
+fn damage_in_what_is_kept_is_told_once() {
+    let (processors, scratch, receiver) = (Processor::both(), Scratch::new(), Receiver::start());
+    let (mut instance, admin) = start_pushing(&processors, &scratch, &receiver, &[]);
+    let data = scratch.join("1");
+    pay(&instance, 0..4);
+    wait_until("four are told", || admin.all_after(0, 9).0.len() == 4);
+    let third = admin.all_after(0, 9).0[2]["n"].as_u64().unwrap();
+    instance.kill();
+    instance.start_again();
+    pay(&instance, 4..6);
+    let kept = || names_in(&data).into_iter().find(|name| name.ends_with(".events"));
+    wait_until("a segment is rewritten", || kept().is_some());
+    instance.kill();
+    let path = format!("{data}/{}", kept().unwrap());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[(third & u64::from(u32::MAX)) as usize - 1] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    // As it is for one who was away: he begins before it.
+    std::fs::remove_file(format!("{data}/cursor")).unwrap();
+    receiver.taken.lock().unwrap().0.clear();
+    instance.start_again();
+    pay(&instance, 6..7);
+    wait_until("it goes on behind it", || types(&receiver.events()).len() == 2 + 1 + 3);
+    let events = receiver.events();
+    assert_eq!(types(&events)[..3], ["settled", "settled", "missed"]);
+    assert_eq!(sorted(ids(&events[3..])), expected(4..7));
+    let place = events[2]["n"].as_u64().unwrap();
+    pay(&instance, 7..8);
+    wait_until("and on", || receiver.events().len() == 7);
+    let first = admin.page("/events?after=0&limit=2");
+    let next = admin.get(&format!("/events?after={}&limit=2", first["next"]));
+    assert!(next.status == 400 && next.body.contains(&format!("after={place}.")), "{next:?}");
+    assert_eq!(
+        types(admin.page(&format!("/events?after={place}"))["events"].as_array().unwrap()),
+        ["settled"; 4]
+    );
+}
+
+/// A copy has no events of before its segments, and nobody knows what the receiver has heard.
+#[test]
+fn after_a_restore_a_webhook_is_told_that_something_may_be_missing() {
+    let (processors, scratch, receiver) = (Processor::both(), Scratch::new(), Receiver::start());
+    let (mut instance, _) = start_pushing(&processors, &scratch, &receiver, &[]);
+    let (data, restored) = (scratch.join("1"), scratch.join("restored"));
+    pay(&instance, 0..2);
+    wait_until("two are taken", || receiver.events().len() == 2);
+    instance.kill();
+    let copied = Command::new(env!("CARGO_BIN_EXE_galo"))
+        .args(["journal", "copy", &data, &restored])
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    std::fs::rename(&data, scratch.join("lost")).unwrap();
+    std::fs::rename(&restored, &data).unwrap();
+    receiver.taken.lock().unwrap().0.clear();
+    instance.start_again();
+    wait_until("it hears of it again", || {
+        types(&receiver.events()) == ["missed", "settled", "settled"]
+    });
+}
+
+/// How far the receiver is is written down when that is possible again, though nothing new comes.
+#[test]
+fn a_cursor_that_could_not_be_written_is_written_later() {
+    let (processors, scratch, receiver) = (Processor::both(), Scratch::new(), Receiver::start());
+    let (instance, admin) = start_pushing(&processors, &scratch, &receiver, &[]);
+    let (cursor, in_the_way) = (scratch.join("1/cursor"), scratch.join("1/cursor.tmp"));
+    wait_until("there is one", || Path::new(&cursor).exists());
+    std::fs::create_dir(&in_the_way).unwrap();
+    pay(&instance, 0..1);
+    wait_until("it cannot be written", || {
+        instance.galo.stderr().contains("cannot be written down")
+    });
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let end = format!("after={}\n", admin.page("/events?after=end")["next"]);
+    wait_until("it is", || std::fs::read_to_string(&cursor).unwrap().ends_with(&end));
 }
 
 #[test]
 fn a_webhook_hears_of_every_settlement_whatever_fails() {
     let (processors, scratch, receiver) = (Processor::both(), Scratch::new(), Receiver::start());
-    let secret = scratch.join("secret");
-    std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
-    let url = format!("http://{}/in?from=galo", receiver.address);
-    let more = ["--webhook", &url, "--webhook-secret-file", &secret];
-    let (mut instance, _) = start(&processors, &scratch, &more);
+    let (mut instance, _) = start_pushing(&processors, &scratch, &receiver, &[]);
     pay(&instance, 0..5);
     wait_until("five are taken", || ids(&receiver.events()).len() == 5);
     for (status, numbers) in [(500, 5..10), (0, 10..15), (410, 15..20)] {

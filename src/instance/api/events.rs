@@ -25,8 +25,8 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
     let is_stream = request.method == Method::Get
         && accepts.windows(STREAM.len()).any(|it| it.eq_ignore_ascii_case(STREAM));
     // A browser that has lost the connection says what it has heard last.
-    let last = is_stream.then(|| request.header("last-event-id").and_then(place)).flatten();
-    let from = last.map_or(from, Start::After);
+    let last = is_stream.then(|| request.header("last-event-id").and_then(start)).flatten();
+    let from = last.unwrap_or(from);
     let ask = || {
         let mut feed = Feed::new(node, from)?;
         let (events, _) = feed.read(node, if is_stream { 0 } else { limit })?;
@@ -57,35 +57,43 @@ fn status_of(untold: &Untold) -> u16 {
     match untold {
         Untold::NoJournal => 501,
         Untold::Gone => 410,
-        Untold::NoPlace => 400,
+        Untold::NoPlace | Untold::NoRecord { is_damaged: false, .. } => 400,
+        Untold::NoRecord { is_damaged: true, .. } => 410,
         Untold::Unreadable(_) => 503,
     }
 }
 
-fn place(value: &[u8]) -> Option<Position> {
-    std::str::from_utf8(value).ok()?.parse().ok().map(Position::from_number)
+/// Of digits alone: `parse` would take a sign, too.
+fn start(value: &[u8]) -> Option<Start> {
+    let is_number = value.iter().all(u8::is_ascii_digit);
+    match std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()? {
+        0 => Some(Start::Oldest),
+        number => Some(Start::After(Position::from_number(number))),
+    }
 }
 
 fn read(query: Option<&[u8]>) -> Result<(Start, usize), String> {
-    let (mut from, mut limit) = (Start::Oldest, PAGE);
+    let (mut from, mut limit) = (None, None);
     for pair in query.unwrap_or_default().split(|byte| *byte == b'&').filter(|it| !it.is_empty()) {
         let split = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
         let (name, value) = (&pair[..split], pair.get(split + 1..).unwrap_or_default());
-        match (name, value) {
-            (b"after", b"0") => from = Start::Oldest,
-            (b"after", b"end") => from = Start::End,
-            (b"after", value) => match place(value) {
-                Some(place) => from = Start::After(place),
+        let is_second = match (name, value) {
+            (b"after", b"end") => from.replace(Start::End).is_some(),
+            (b"after", value) => match start(value) {
+                Some(start) => from.replace(start).is_some(),
                 None => return Err("The parameter after is neither a number nor end.".into()),
             },
             (b"limit", value) => match std::str::from_utf8(value).map(str::parse) {
-                Ok(Ok(count @ 1..=PAGE_MAX)) => limit = count,
+                Ok(Ok(count @ 1..=PAGE_MAX)) => limit.replace(count).is_some(),
                 _ => return Err(format!("The parameter limit is not from 1 to {PAGE_MAX}.")),
             },
             _ => return Err(format!("There is no {} here.", String::from_utf8_lossy(name))),
+        };
+        if is_second {
+            return Err(format!("There are two {}.", String::from_utf8_lossy(name)));
         }
     }
-    Ok((from, limit))
+    Ok((from.unwrap_or(Start::Oldest), limit.unwrap_or(PAGE)))
 }
 
 /// The head of the answer that does not end. A comment comes first, so that it goes through proxies.
@@ -125,6 +133,8 @@ mod tests {
             (b"after=0", (Start::Oldest, 100)),
             (b"after=end&limit=1", (Start::End, 1)),
             (b"limit=1000&after=7", (after, 1000)),
+            (b"after=18446744073709551615", (Start::After(Position::LAST), 100)),
+            (b"after=00", (Start::Oldest, 100)),
         ] {
             assert_eq!(read(Some(query)).unwrap(), wanted);
         }
@@ -132,6 +142,9 @@ mod tests {
             &b"after=-1"[..],
             b"after=",
             b"after=18446744073709551616",
+            b"after=+7",
+            b"after=7&after=7",
+            b"limit=7&after=7&limit=8",
             b"limit=0",
             b"limit=1001",
             b"limit",

@@ -113,6 +113,37 @@ fn what_is_not_whole_yet_is_told_when_it_is_and_so_is_a_purge() {
     assert_eq!(told, []);
 }
 
+/// Or a receiver that has been away would keep space that the journal needs.
+#[test]
+fn events_that_are_given_up_take_no_space_though_somebody_reads_them() {
+    let storage = Simulated::default();
+    let kept = Options { events_kept_bytes: 2 * 1024, ..options(1024) };
+    let writer = open(&storage, kept).unwrap().0;
+    let fill = |from: u128| {
+        (from..from + 20).for_each(|id| settle(&writer, id));
+        writer.flush();
+        while writer.keep() {}
+    };
+    fill(0);
+    let oldest = follow::oldest(&storage).unwrap().unwrap();
+    let name = follow::events_name(oldest.segment());
+    let open_still = storage.open_to_read(&name).unwrap();
+    let mut follower = Follower::new(Arc::new(storage.clone()), oldest, None);
+    let mut told = 0;
+    let until = Position::new(oldest.segment(), 200);
+    let mut each = |_: Position, _: Told| {
+        told += 1;
+        Ok::<(), JournalError>(())
+    };
+    follower.step(until, &mut each).unwrap();
+    assert!(open_still.length().unwrap() > 0);
+    fill(100);
+    assert!(!storage.names().unwrap().contains(&name));
+    assert_eq!(open_still.length().unwrap(), 0);
+    let gone = follower.step(Position::LAST, &mut each).unwrap_err();
+    assert!(matches!(gone, JournalError::Gone { .. }) && told > 0, "{gone}");
+}
+
 /// Everything from the oldest that is there on, as far as it is on the disk.
 fn events(storage: &Simulated, until: Position) -> Result<(Position, Vec<u128>), JournalError> {
     let oldest = follow::oldest(storage).unwrap().unwrap();

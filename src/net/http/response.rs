@@ -247,15 +247,33 @@ pub fn parse<'a>(bytes: &'a [u8], at_eof: bool, scratch: &'a mut Vec<u8>) -> Par
     }
 }
 
+/// The status of the answer at the start of `bytes`, as soon as its head is whole: for those to whom
+/// nothing else of it counts, not even whether the rest comes.
+///
+/// # Errors
+/// If it is not an answer.
+pub fn status(bytes: &[u8]) -> Result<Option<u16>, AnswerFault> {
+    match read_final_head(bytes) {
+        Ok(head) => Ok(Some(head.status)),
+        Err(Stop::Partial(_)) => Ok(None),
+        Err(Stop::Invalid(fault)) => Err(fault),
+    }
+}
+
+fn read_final_head(bytes: &[u8]) -> Result<Head, Stop<AnswerFault>> {
+    let mut head = read_head(bytes, 0)?;
+    while head.status < 200 {
+        head = read_head(bytes, head.end)?;
+    }
+    Ok(head)
+}
+
 fn read<'a>(
     bytes: &'a [u8],
     at_eof: bool,
     scratch: &'a mut Vec<u8>,
 ) -> Result<(Answer<'a>, usize), Stop<AnswerFault>> {
-    let mut head = read_head(bytes, 0)?;
-    while head.status < 200 {
-        head = read_head(bytes, head.end)?;
-    }
+    let head = read_final_head(bytes)?;
     let has_body = head.status != 204 && head.status != 304;
     let (body, consumed) = match head.length {
         _ if !has_body => (&bytes[..0], head.end),

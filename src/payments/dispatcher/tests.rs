@@ -279,6 +279,31 @@ fn that_a_processor_does_not_hold_an_earlier_attempt_is_not_known_for_good() {
     }
 }
 
+/// Wherever they wait and while they are asked about; not those that nobody has sent anywhere.
+#[test]
+fn open_attempts_are_counted_by_their_age() {
+    let mut bench = Bench::with_payments(3);
+    let ages = |bench: &Bench| {
+        let ages = [1, 10, 60].map(Duration::from_secs);
+        bench.dispatcher.open_longer_than(ages, bench.at())
+    };
+    let starts = [bench.next(), bench.next()].map(Option::unwrap);
+    assert_eq!(ages(&bench), [0, 0, 0]);
+    bench.ms += 1_001;
+    assert_eq!(ages(&bench), [2, 0, 0]);
+    bench.finish(starts[0], Outcome::Unknown);
+    bench.ms += 9_000;
+    assert_eq!(ages(&bench), [2, 2, 0], "in flight, and in doubt");
+    bench.finish(starts[1], recorded(starts[1]));
+    assert_eq!(ages(&bench), [1, 1, 0]);
+    bench.ms += 60_000;
+    let look = std::iter::from_fn(|| bench.next()).find(|it| it.question == Question::Look);
+    assert!(look.is_some());
+    assert_eq!(ages(&bench)[1..], [1, 1], "asked about");
+    bench.dispatcher.purge();
+    assert_eq!(ages(&bench), [0, 0, 0]);
+}
+
 #[test]
 fn doubts_are_asked_about_with_growing_pauses() {
     let mut bench = Bench::with_payments(1);

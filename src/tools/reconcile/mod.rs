@@ -8,14 +8,12 @@
 //! | `books.rs` | galo's own books: of journals, or as a file |
 //! | `side.rs` | one side of the comparison, in memory |
 //! | `report.rs` | what differs, for people and for machines |
-//! | `progress.rs` | how far it is |
 //!
 //! What is a difference is said by `compare.rs` beside this folder, for the judge as well. It only
 //! reads; whatever happens, nothing is changed anywhere.
 
 pub mod amounts;
 pub mod books;
-mod progress;
 pub mod report;
 pub mod side;
 pub mod statement;
@@ -27,10 +25,10 @@ use super::ask::{self, Server};
 use super::compare::{Booking, Rules};
 use super::text::say;
 use crate::base::clock::{Rounding, Timestamp};
+use crate::base::progress::Progress;
 use crate::net::client::Url;
 use crate::payments::{Processor, Settlement, Window};
 use books::Exported;
-use progress::Progress;
 use report::Report;
 use side::{Room, Row, Side};
 use statement::{Format, Statement};

@@ -1,49 +1,56 @@
 //! How far it is, on stderr and only for people: nothing is written unless that is a terminal.
+//!
+//! The invariant: one line, the last on the terminal, which goes before anything else is written
+//! there through [`Above`] and when what it tells of has ended.
 
-use crate::base::clock::{self, Moment};
-use crate::tools::text::grouped;
-use std::cell::Cell;
+use crate::base::clock;
+use crate::base::money::grouped;
 use std::io::{self, IsTerminal, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 const BAR_WIDTH: u64 = 24;
 
+/// Whether there is a line on the terminal now.
+static IS_SHOWN: AtomicBool = AtomicBool::new(false);
+
 /// A line that is written over, until it is dropped.
+#[derive(Debug)]
 pub struct Progress {
-    is_shown: bool,
+    is_terminal: bool,
     what: String,
     /// Zero if nobody knows.
     whole: u64,
-    done: Cell<u64>,
-    shown_at: Cell<Option<Moment>>,
+    done: AtomicU64,
+    /// When it was written last, in µs of the clock for durations; 0 for never.
+    shown_at: AtomicU64,
 }
 
 impl Progress {
     /// `whole` is in bytes or whatever is done piece by piece; zero, if it is not known.
     pub fn of(what: &str, whole: u64) -> Progress {
-        let is_shown = io::stderr().is_terminal();
         let progress = Progress {
-            is_shown,
+            is_terminal: io::stderr().is_terminal(),
             what: what.chars().take(40).flat_map(char::escape_debug).collect(),
             whole,
-            done: Cell::new(0),
-            shown_at: Cell::new(None),
+            done: AtomicU64::new(0),
+            shown_at: AtomicU64::new(0),
         };
         progress.advance(0);
         progress
     }
 
     pub fn advance(&self, by: u64) {
-        self.done.set(self.done.get().saturating_add(by));
-        if !self.is_shown {
+        let done = self.done.fetch_add(by, Relaxed).saturating_add(by);
+        if !self.is_terminal {
             return;
         }
-        let now = clock::moment();
-        if self.shown_at.get().is_none_or(|before| now.since(before) >= SHOW_EVERY) {
-            self.shown_at.set(Some(now));
-            let _ =
-                write!(io::stderr(), "\r\x1b[K{}", line(&self.what, self.done.get(), self.whole));
+        let (now, before) = (clock::moment(), self.shown_at.load(Relaxed));
+        if before == 0 || now.0.saturating_sub(before) >= SHOW_EVERY.as_micros() as u64 {
+            self.shown_at.store(now.0, Relaxed);
+            IS_SHOWN.store(true, Relaxed);
+            let _ = write!(io::stderr(), "\r\x1b[K{}", line(&self.what, done, self.whole));
         }
     }
 
@@ -55,9 +62,27 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.is_shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
+        erase();
+    }
+}
+
+fn erase() {
+    if IS_SHOWN.swap(false, Relaxed) {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+}
+
+/// What goes to the same terminal, in whole lines, stays above the line.
+pub struct Above<W>(pub W);
+
+impl<W: Write> Write for Above<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        erase();
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -105,6 +130,6 @@ mod tests {
         let progress = Progress::of("reading", 3);
         let mut read = Vec::new();
         progress.reading(&b"abc"[..]).read_to_end(&mut read).unwrap();
-        assert_eq!((&read[..], progress.done.get()), (&b"abc"[..], 3));
+        assert_eq!((&read[..], progress.done.load(Relaxed)), (&b"abc"[..], 3));
     }
 }
