@@ -10,6 +10,7 @@ use super::inspect::{files_at, with_ledger};
 use super::manifest::Look;
 use super::record::Record;
 use super::recover::{Replay, read_identity};
+use super::retained::{self, Retained};
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::volume::{self, Span};
@@ -253,6 +254,36 @@ fn entries_of(accounts: &Accounts) -> u128 {
     accounts.values().map(|history| u128::from(history.sequence)).sum()
 }
 
+/// How many segments are kept besides, and which of those for exports cannot be read.
+fn tell_retained(directory: &Directory, replay: &Replay, out: &mut impl Write) -> io::Result<bool> {
+    let (mut events, mut entries, mut is_whole) = (0, 0, true);
+    let mut bytes = Vec::new();
+    for (number, of) in &replay.listing.retained {
+        if *of == Retained::Events {
+            events += 1;
+            continue;
+        }
+        entries += 1;
+        let name = of.file_name(*number);
+        match directory.read(&name, usize::MAX, &mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                if let Err(error) = retained::walk(&name, *number, &bytes, |_, _| Ok(())) {
+                    is_whole = false;
+                    writeln!(out, "{error}")?;
+                }
+            }
+        }
+    }
+    for (count, what) in [(events, "those who follow"), (entries, "exports")] {
+        if count > 0 {
+            writeln!(out, "kept for {what}, and no part of it: {count} segments")?;
+        }
+    }
+    Ok(is_whole)
+}
+
 /// What all files mean together, as a start would read them.
 fn check_whole(
     directory: &Directory,
@@ -291,12 +322,10 @@ fn check_whole(
     for name in replay.listing.leftovers.iter().cloned().chain(rewritten) {
         writeln!(out, "{name}: a leftover, the next start removes it")?;
     }
-    let events = replay.listing.events.len();
-    if events > 0 {
-        writeln!(out, "kept for those who follow, and no part of it: {events} segments")?;
-    }
+    let is_all_kept = tell_retained(directory, &replay, out)?;
     match &replay.torn {
-        None => writeln!(out, "sound")?,
+        None if is_all_kept => writeln!(out, "sound")?,
+        None => writeln!(out, "sound, but for what is kept for exports")?,
         Some(torn) => writeln!(
             out,
             "torn: {} at offset {} ({}): the next start cuts off {} bytes with {} intact records, \
@@ -313,7 +342,7 @@ fn check_whole(
             looked.settled.extend(volume.lines().flatten().filter_map(|line| line.id));
         }
     }
-    Ok(true)
+    Ok(is_all_kept)
 }
 
 /// The payments that these segments tell to be settled.

@@ -30,6 +30,12 @@ pub enum JournalError {
         offset: usize,
         what: &'static str,
     },
+    /// Of a segment that is kept though it has been rewritten.
+    Unneeded {
+        file: String,
+        offset: usize,
+        what: &'static str,
+    },
     Missing {
         file: String,
     },
@@ -85,6 +91,12 @@ impl fmt::Display for JournalError {
                 "journal: {file} is damaged at offset {offset}: {what}. Nothing was changed. Keep \
                  a copy of the directory, look with `galo journal check` and `dump`, and restore \
                  the file, or start with what `galo journal salvage` makes of it"
+            ),
+            JournalError::Unneeded { file, offset, what } => write!(
+                f,
+                "journal: {file} is damaged at offset {offset}: {what}. It is kept for exports \
+                 alone, and no start needs it: restore it, or move it away, and the export says \
+                 what is missing"
             ),
             JournalError::Missing { file } => {
                 write!(f, "journal: {file} is missing between others: restore it before starting")

@@ -4,12 +4,13 @@
 //! A file that is open stays readable when it is rewritten and removed. So one who follows holds the
 //! segment that is written to, and goes on to the next when this one has ended; a start closes the
 //! last segment and begins another, and is followed like that too. Segments that are rewritten may be
-//! kept for those who come later, under another name ([`events_name`]): for nothing else.
+//! kept for those who come later, under another name (`retained.rs`): for nothing else.
 //!
 //! The invariant: the place is behind an intact record, and every record before it has been told once.
 
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::record::{Decoded, Record, Seed};
+use super::retained::Retained;
 use super::storage::{Storage, StoredFile};
 use super::{JournalError, Position};
 use crate::payments::event::Event;
@@ -47,19 +48,6 @@ impl Told {
     }
 }
 
-const EVENTS: &str = ".events";
-
-/// How a segment is called that is kept, though it has been rewritten, for those who follow.
-pub fn events_name(segment: u32) -> String {
-    format!("{segment:010}{EVENTS}")
-}
-
-/// The reverse of [`events_name`].
-pub fn segment_of_events(name: &str) -> Option<u32> {
-    let number = name.strip_suffix(EVENTS)?.parse().ok()?;
-    (events_name(number) == name).then_some(number)
-}
-
 /// Where those begin who want all that is there.
 ///
 /// # Errors
@@ -67,7 +55,7 @@ pub fn segment_of_events(name: &str) -> Option<u32> {
 pub fn oldest(storage: &dyn Storage) -> io::Result<Option<Position>> {
     let segment = |name: &String| match Kind::of_file_name(name) {
         Some((Kind::Segment, number)) => Some(number),
-        _ => segment_of_events(name),
+        _ => Retained::Events.number_of(name),
     };
     Ok(storage.names()?.iter().filter_map(segment).min().map(beginning))
 }
@@ -166,7 +154,7 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(JournalError::io("open", name, error)),
         };
-        let open = || Ok(open_one(&name)?.or(open_one(&events_name(number))?));
+        let open = || Ok(open_one(&name)?.or(open_one(&Retained::Events.file_name(number))?));
         if let Some(file) = open()? {
             return Ok(Some(file));
         }

@@ -34,6 +34,7 @@ use super::keeper::{Held, IdsFile, Keeping};
 use super::manifest::{self, Files, Look, Manifest, Named, Stored};
 use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
+use super::retained::{self, Retained};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::shelf::Shelf;
 use super::storage::{Lack, Storage, random};
@@ -105,8 +106,8 @@ pub struct Listing {
     pub leftovers: Vec<String>,
     /// Segments that have been rewritten, and are to go.
     pub rewritten: BTreeSet<u32>,
-    /// Segments that are kept for those who follow, and are no part of the journal.
-    pub events: BTreeSet<u32>,
+    /// Segments that are kept, and are no part of the journal.
+    pub retained: BTreeSet<(u32, Retained)>,
     /// The manifest, which a directory of before it has none of.
     pub manifest: Option<Stored>,
 }
@@ -158,7 +159,7 @@ impl Listing {
                 Some((Kind::Accounts, number)) => accounts.insert(number),
                 Some((Kind::Notes, number)) => notes.insert(number),
                 None => {
-                    listing.events.extend(follow::segment_of_events(&name));
+                    listing.retained.extend(Retained::of_file_name(&name));
                     let is_ours =
                         |it: &&str| *it == manifest::FILE_NAME || Kind::of_file_name(it).is_some();
                     let ours = name.strip_suffix(UNFINISHED).filter(is_ours).is_some();
@@ -298,9 +299,10 @@ impl Listing {
         let kept = self.segments.split_off(&first);
         let void = std::mem::replace(&mut self.segments, kept);
         self.leftovers.extend(void.into_iter().map(|number| Kind::Segment.file_name(number)));
-        let kept = self.events.split_off(&first);
-        let void = std::mem::replace(&mut self.events, kept);
-        self.leftovers.extend(void.into_iter().map(follow::events_name));
+        let is_void = |(number, of): &(u32, Retained)| *number < first && *of == Retained::Events;
+        let (void, kept): (BTreeSet<_>, _) = self.retained.iter().copied().partition(is_void);
+        self.retained = kept;
+        self.leftovers.extend(void.into_iter().map(|(number, of)| of.file_name(number)));
         for (kind, spans) in [(Kind::Books, &mut self.books), (Kind::Ids, &mut self.ids)] {
             let kept = spans.split_off(&first);
             let void = std::mem::replace(spans, kept);
@@ -656,7 +658,8 @@ impl Found {
         // However small a queue was asked for: there must be room for what waits in it.
         options.make_room_for(replay.payments.len());
         let (number, mut manifest) = repair(&*storage, &replay)?;
-        let events = keep_events(&*storage, &replay.listing, options.events_kept_bytes)?;
+        let Listing { retained, rewritten, .. } = &replay.listing;
+        let retained = retained::keep(&*storage, retained, rewritten, options.retention)?;
         let mut ids = VecDeque::new();
         let mut bytes = Vec::new();
         for (first, last) in replay.listing.ids_newest_first() {
@@ -676,7 +679,7 @@ impl Found {
             accounts,
             notes,
             replaced: Vec::new(),
-            events,
+            retained,
             superseded: Vec::new(),
             fresh: Files::new(),
             is_merging_held_up: false,
@@ -765,30 +768,6 @@ fn store_identity(storage: &dyn Storage, mut identity: Identity) -> Result<(), J
 fn without_repetitions<T>(all: &mut Vec<T>, id: impl Fn(&T) -> PaymentId) {
     let mut seen = HashSet::new();
     all.retain(|one| seen.insert(id(one)));
-}
-
-/// Removes segments that have been rewritten, or keeps them for those who follow.
-fn keep_events(
-    storage: &dyn Storage,
-    listing: &Listing,
-    kept_bytes: u64,
-) -> Result<VecDeque<(u32, u64)>, JournalError> {
-    let mut events = listing.events.clone();
-    for number in &listing.rewritten {
-        let (name, kept) = (Kind::Segment.file_name(*number), follow::events_name(*number));
-        if kept_bytes == 0 {
-            storage.remove(&name).map_err(failed("remove", &name))?;
-            continue;
-        }
-        storage.rename(&name, &kept).map_err(failed("rename", &name))?;
-        events.insert(*number);
-    }
-    let length = |number: u32| {
-        let name = follow::events_name(number);
-        let length = storage.open_to_read(&name).and_then(|file| file.length());
-        length.map(|length| (number, length)).map_err(failed("look at", &name))
-    };
-    events.into_iter().map(length).collect()
 }
 
 /// Makes the files say what was read from them. Returns the number of the next segment, and the

@@ -12,6 +12,7 @@ mod backups;
 mod demo;
 mod dependencies;
 mod documents;
+mod entries;
 mod events;
 mod faults;
 mod follow;

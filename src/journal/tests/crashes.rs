@@ -34,7 +34,10 @@ impl Day {
             random,
             storage: Simulated::default(),
             options: Options {
-                events_kept_bytes: (seed % 3) * 5 * segment_bytes as u64,
+                retention: Retention {
+                    of: [Retained::Events, Retained::Entries][seed as usize / 3 % 2],
+                    bytes: Some((seed % 3) * 5 * segment_bytes as u64),
+                },
                 ..options(segment_bytes)
             },
             traffic,
@@ -217,7 +220,7 @@ fn a_crash_at_each_single_operation() {
                 let possible = &history[sure - 1..];
                 let context = format!("{traffic:?}, operation {operation}, by power: {by_power}");
                 assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
-                let kept = Options { events_kept_bytes: 3_000, ..options(400) };
+                let kept = Options { retention: Retention::of_events(3_000), ..options(400) };
                 let (writer, recovered) = open(&storage, kept).unwrap();
                 assert_eq!(Model::of_recovered(&writer, &recovered), found, "{context}");
                 assert_eq!(replayed(&storage).unwrap(), found, "{context}, opened twice");
@@ -234,7 +237,7 @@ fn busy_day(traffic: Traffic, storage: &Simulated) -> BusyDay {
     let mut history = vec![(Position::NONE, Model::default())];
     // Entries are longer.
     let segment_bytes = if matches!(traffic, Traffic::Payments) { 368 } else { 1024 };
-    let kept = Options { events_kept_bytes: 3_000, ..options(segment_bytes) };
+    let kept = Options { retention: Retention::of_events(3_000), ..options(segment_bytes) };
     let writer = match open(storage, kept) {
         Ok((writer, _)) => writer,
         Err(error) => return (Err(error.to_string()), history, [Position::NONE; 2]),
@@ -267,7 +270,7 @@ fn an_error_at_any_operation_stops_it() {
         for (operation, traffic) in (1..200).flat_map(|it| Traffic::ALL.map(|kind| (it, kind))) {
             let storage = Simulated::default();
             storage.fault_in(operation, Fault::Error(code));
-            let kept = Options { events_kept_bytes: 1_000, ..options(400) };
+            let kept = Options { retention: Retention::of_events(1_000), ..options(400) };
             let Ok((writer, _)) = open(&storage, kept) else { continue };
             let (mut random, mut clock, mut model) = (Random(3), 0, Model::default());
             let mut history = vec![(Position::NONE, Model::default())];

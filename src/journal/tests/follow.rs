@@ -143,7 +143,8 @@ fn what_is_kept_is_told_in_order_and_never_otherwise_than_before() {
         let storage = Simulated::default();
         let mut random = Random(seed + 1);
         let segments = [0, 3, 1_000][seed as usize % 3];
-        let options = || Options { events_kept_bytes: segments * 1024, ..options(1024) };
+        let options =
+            || Options { retention: Retention::of_events(segments * 1024), ..options(1024) };
         let mut writer = open(&storage, options()).unwrap().0;
         let (mut all, mut next): (Vec<u128>, u128) = (Vec::new(), 0);
         let mut told: Vec<u128> = Vec::new();
@@ -195,7 +196,7 @@ fn what_is_kept_is_told_in_order_and_never_otherwise_than_before() {
                 .names()
                 .unwrap()
                 .iter()
-                .filter(|name| follow::segment_of_events(name).is_some())
+                .filter(|name| Retained::Events.number_of(name).is_some())
                 .map(|name| storage.bytes(name).len() as u64)
                 .sum();
             assert!(bytes <= (segments + 1) * 1024, "seed {seed}: {bytes}");

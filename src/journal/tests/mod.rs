@@ -5,6 +5,7 @@
 mod copy;
 mod crashes;
 mod damage;
+mod entries;
 mod figures;
 mod follow;
 mod ledger;
@@ -20,6 +21,7 @@ pub use real::temporary;
 
 use super::outstanding::Outstanding;
 use super::recover::{self, Recovered, Replay};
+use super::retained::{Retained, Retention};
 use super::shelf::Shelf;
 use super::simulated::{Random, Simulated};
 use super::storage::Storage;
@@ -51,7 +53,7 @@ fn options(segment_bytes: usize) -> Options {
         segment_bytes,
         outstanding_at_first,
         full_segments_kept,
-        events_kept_bytes: 0,
+        retention: Retention::of_events(0),
         fail,
     }
 }
