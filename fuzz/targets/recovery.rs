@@ -219,12 +219,15 @@ fn damage(files: &mut Files, source: &mut Source) {
 }
 
 fn check_named(error: &JournalError) {
-    use JournalError::{Corrupt, Missing, NoManifest, UnknownKind, UnknownVersion, Vanished};
+    use JournalError::{
+        Corrupt, Missing, NoManifest, OtherNames, UnknownKind, UnknownVersion, Vanished,
+    };
     let is_named = matches!(
         error,
         Corrupt { .. }
             | Missing { .. }
             | NoManifest
+            | OtherNames { .. }
             | UnknownKind { .. }
             | UnknownVersion { .. }
             | Vanished { .. }

@@ -113,9 +113,11 @@ fn tell_identity(
         Ok(Some(identity)) => {
             let owner = &identity.owner;
             let pairing = if owner.is_paired { "one of a pair" } else { "alone" };
-            let [default, fallback] = &owner.processors;
             write!(out, "journal {:032x}: of instance {}, ", identity.id, owner.instance)?;
-            write!(out, "{pairing}, default {default}, fallback {fallback}")?;
+            write!(out, "{pairing}")?;
+            for (name, url) in identity.names.iter().zip(&owner.processors) {
+                write!(out, ", {name} {url}")?;
+            }
             let copied = identity.copied_at.map(|at| format!(", found to be a copy at {at}"));
             writeln!(out, "{}", copied.unwrap_or_default())?;
             looked.identity = Some(identity);
@@ -417,13 +419,13 @@ fn name_payments(mut ids: Vec<PaymentId>, what: &str, findings: &mut Vec<String>
 mod tests {
     use super::*;
     use crate::base::instance::Instance;
-    use crate::journal::identity::{Owner, Place};
+    use crate::journal::identity::Owner;
 
     fn looked(instance: u8, open: &[u128], settled: &[u128]) -> Looked {
         let processors = ["http://a:1".into(), "http://b:1".into()];
         let owner = Owner { instance: Instance(instance), is_paired: true, processors };
         let id = u128::from(instance);
-        let identity = Identity { id, owner, place: Place::default(), copied_at: None };
+        let identity = Identity::new(id, owner);
         let ids = |ids: &[u128]| ids.iter().map(|id| PaymentId(*id)).collect();
         Looked {
             name: format!("data/{instance}"),

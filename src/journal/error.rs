@@ -1,5 +1,6 @@
 //! What can be wrong with a journal, each in one line that says what to do.
 
+use super::names::Names;
 use super::{head, manifest};
 use std::fmt;
 use std::io;
@@ -24,6 +25,11 @@ pub enum JournalError {
         file: String,
         offset: usize,
         kind: u8,
+    },
+    /// Its numbers of processors mean others.
+    OtherNames {
+        file: String,
+        names: String,
     },
     Corrupt {
         file: String,
@@ -85,6 +91,12 @@ impl fmt::Display for JournalError {
                 f,
                 "journal: {file} has an intact record of unknown kind {kind} at offset {offset}: \
                  start the version of galo that wrote it"
+            ),
+            JournalError::OtherNames { file, names } => write!(
+                f,
+                "journal: {file} names processors by {names}, and this program knows {}: start the \
+                 version of galo that wrote it",
+                Names::first()
             ),
             JournalError::Corrupt { file, offset, what } => write!(
                 f,

@@ -68,6 +68,7 @@ pub mod inspect;
 mod keeper;
 pub mod manifest;
 mod merge;
+pub mod names;
 mod notes;
 mod outstanding;
 pub mod reading;

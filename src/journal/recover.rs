@@ -29,7 +29,7 @@
 
 use super::accounts::{Accounts, States};
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
-use super::identity::{self, Change, Identity, Owner, Place};
+use super::identity::{self, Change, Identity, Owner};
 use super::keeper::{Held, IdsFile, Keeping};
 use super::manifest::{self, Files, Look, Manifest, Named, Stored};
 use super::outstanding::{Open, Outstanding};
@@ -137,6 +137,16 @@ fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Journal
     move |error| JournalError::io(action, name, error)
 }
 
+/// A damaged head is reported when the whole file is read. One that is not for this version says so
+/// first: what it says of other files is not known.
+fn unless_damaged<T>(read: Result<T, JournalError>) -> Result<Option<T>, JournalError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(JournalError::Corrupt { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Listing {
     /// What is in the directory and counts: everything from the last purge on, or from the last
     /// books that stand alone.
@@ -211,12 +221,11 @@ impl Listing {
                 continue;
             }
             storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
-            // A damaged head is reported when the whole file is read.
             let first = match kind {
                 Kind::Books => volume::span(number, &head).map(|span| span.first),
                 _ => books::first_of_ids(number, &head),
             };
-            taken_from = first.unwrap_or(number);
+            taken_from = unless_damaged(first)?.unwrap_or(number);
             spans.insert(number, taken_from);
         }
         Ok(spans)
@@ -283,10 +292,11 @@ impl Listing {
             let name = kind.file_name(number);
             let limit = FILE_HEAD_BYTES + HEAD_BYTES;
             storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
-            // A damaged head is reported when the whole file is read.
             let is_first = match kind {
-                Kind::Books => books::flags(number, &bytes).is_ok_and(|flags| flags.stands_alone),
-                _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
+                Kind::Books => unless_damaged(books::flags(number, &bytes))?
+                    .is_some_and(|flags| flags.stands_alone),
+                _ => unless_damaged(Contents::new(number, &bytes))?
+                    .is_some_and(|it| it.begins_with_purge()),
             };
             if is_first {
                 return Ok(Some(first.unwrap_or(number)));
@@ -625,8 +635,7 @@ impl Found {
         now: Timestamp,
     ) -> Result<Vec<String>, JournalError> {
         let Some(stored) = &self.stored else {
-            let (id, place) = (random(), Place::default());
-            self.identity = Some(Identity { id, owner: owner.clone(), place, copied_at: None });
+            self.identity = Some(Identity::new(random(), owner.clone()));
             return Ok(Vec::new());
         };
         let told = identity::judge(&stored.owner, owner, self.replay.held(), meant)
@@ -635,7 +644,7 @@ impl Found {
         let place = place.map_err(failed("look at", identity::FILE_NAME))?;
         self.is_copy = place != stored.place;
         let copied_at = if self.is_copy { Some(now) } else { stored.copied_at };
-        self.identity = Some(Identity { owner: owner.clone(), copied_at, ..stored.clone() });
+        self.identity = Some(Identity { copied_at, ..stored.clone().of_owner(owner.clone()) });
         Ok(told)
     }
 

@@ -219,7 +219,7 @@ fn damaged_accounts_are_refused() {
     let checksum = crc32c::crc32c(&newer[..44]);
     newer[44..48].copy_from_slice(&checksum.to_le_bytes());
     let newer = refused(newer);
-    assert!(matches!(newer, JournalError::UnknownVersion { version: 6, .. }), "{newer}");
+    assert!(matches!(newer, JournalError::UnknownVersion { version: 7, .. }), "{newer}");
     storage.set_bytes(&name, bytes);
     assert_eq!(replayed(storage).unwrap(), story.model);
     storage.remove(&name).unwrap();

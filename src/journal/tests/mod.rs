@@ -16,6 +16,7 @@ mod owner;
 mod real;
 mod room;
 mod salvage;
+mod version_5;
 
 pub use real::temporary;
 
