@@ -25,8 +25,11 @@ fn export(data: &str) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// Account, number and description of each entry, and what is said of the accounts.
-fn read(export: &str) -> (Vec<(u64, u64, String)>, BTreeMap<u64, String>) {
+/// Account, number and description.
+type Entry = (u64, u64, String);
+
+/// Each entry, and what is said of the accounts.
+fn read(export: &str) -> (Vec<Entry>, BTreeMap<u64, String>) {
     let (mut entries, mut accounts) = (Vec::new(), BTreeMap::new());
     for line in export.lines() {
         let cells: Vec<&str> = line.splitn(9, ',').collect();
@@ -50,7 +53,7 @@ fn every_entry_of_many_segments_is_exported_once_over_kills() {
     let scratch = Scratch::new();
     let data = scratch.join("data");
     let mut instance = Instance::alone(&["--data", &data, "--entries-kept", "1GiB"]);
-    let mut expected: Vec<(u64, u64, String)> = Vec::new();
+    let mut expected: Vec<Entry> = Vec::new();
     for turn in 0..TURNS {
         let mut client = instance.client();
         for index in 0..ENTRIES_A_TURN {
