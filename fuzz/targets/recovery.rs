@@ -8,6 +8,7 @@ use galo::base::money::Cents;
 use galo::journal::head::{self, Kind};
 use galo::journal::manifest;
 use galo::journal::record::{Record, Seed};
+use galo::journal::retained::Retention;
 use galo::journal::storage::Storage;
 use galo::journal::{Durability, Found, JournalError, Options, Recovered};
 use galo::ledger::History;
@@ -74,7 +75,7 @@ fn options() -> Options {
         segment_bytes: 1024,
         outstanding_at_first: 0,
         full_segments_kept: 0,
-        events_kept_bytes: 0,
+        retention: Retention::of_events(0),
         keep_ms: None,
         fail: |what| panic!("{what}"),
     }
@@ -219,12 +220,15 @@ fn damage(files: &mut Files, source: &mut Source) {
 }
 
 fn check_named(error: &JournalError) {
-    use JournalError::{Corrupt, Missing, NoManifest, UnknownKind, UnknownVersion, Vanished};
+    use JournalError::{
+        Corrupt, Missing, NoManifest, OtherNames, UnknownKind, UnknownVersion, Vanished,
+    };
     let is_named = matches!(
         error,
         Corrupt { .. }
             | Missing { .. }
             | NoManifest
+            | OtherNames { .. }
             | UnknownKind { .. }
             | UnknownVersion { .. }
             | Vanished { .. }

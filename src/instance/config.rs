@@ -139,6 +139,11 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_EVENTS_KEPT", value_parser = read_bytes)]
     pub events_kept: Option<u64>,
 
+    /// So much of the ledger's entries is kept for `galo export`, beside the accounts: bytes, or with
+    /// KiB, MiB, GiB. Without it nothing comes to what is kept, and nothing of it goes
+    #[arg(long, env = "GALO_ENTRIES_KEPT", value_parser = read_bytes, requires = "data")]
+    pub entries_kept: Option<u64>,
+
     /// Where every settlement, rejection and resolution of this instance is POSTed to: an http:// URL,
     /// with a path
     #[arg(long, env = "GALO_WEBHOOK", requires_all = ["webhook_secret_file", "data"])]
@@ -263,6 +268,8 @@ pub struct Config {
     pub events_kept_bytes: u64,
     /// How long settlements stay in the books at least. `None`: for good.
     pub keep: Option<Duration>,
+    /// `None`: nothing comes to what is kept, and nothing of it goes.
+    pub entries_kept_bytes: Option<u64>,
     /// Where events are pushed to, and what they are signed with.
     pub webhook: Option<(Receiver, Secret)>,
     pub allow_purge: bool,
@@ -335,6 +342,7 @@ impl Config {
             entry_tokens: entry_tokens.map(Arc::new),
             events_kept_bytes: args.events_kept.unwrap_or(kept),
             keep: args.keep,
+            entries_kept_bytes: args.entries_kept,
             webhook,
             allow_purge: args.allow_purge,
             accept_change: args.accept_change,

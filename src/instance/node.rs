@@ -17,6 +17,7 @@ use crate::instance::stuck::Seen;
 use crate::instance::surroundings::{Disk, Surroundings};
 use crate::instance::whereabouts::Whereabouts;
 use crate::journal::identity::Owner;
+use crate::journal::retained::{Retained, Retention};
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
@@ -344,7 +345,9 @@ fn take_guests(recovered: &mut Recovered) -> membership::Recovered {
 fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
     let (mut journal, mut past) = (Journal::none(), Past::default());
     if let Some((directory, durability)) = &config.journal {
+        let retention = Retention { of: Retained::Entries, bytes: config.entries_kept_bytes };
         let options = Options::of_ledger(*durability, config.accounts.len());
+        let options = Options { retention, ..options };
         let found = Journal::find(&directory.join(journal::LEDGER_DIRECTORY), options);
         let opened = found.and_then(Journal::start);
         let (opened, recovered) = opened.map_err(|error| error.to_string())?;
@@ -361,8 +364,8 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let Some((directory, durability)) = &config.journal else { return Ok(None) };
     let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
     let ms = |keep: Duration| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    let (events_kept_bytes, keep_ms) = (config.events_kept_bytes, config.keep.map(ms));
-    let options = Options { events_kept_bytes, keep_ms, ..options };
+    let retention = Retention::of_events(config.events_kept_bytes);
+    let options = Options { retention, keep_ms: config.keep.map(ms), ..options };
     let mut found = Journal::find(directory, options)?;
     let owner = Owner {
         instance: config.instance,

@@ -10,6 +10,7 @@ use super::inspect::{files_at, with_ledger};
 use super::manifest::Look;
 use super::record::Record;
 use super::recover::{Replay, read_identity};
+use super::retained::{self, Retained};
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::volume::{self, Span};
@@ -112,9 +113,11 @@ fn tell_identity(
         Ok(Some(identity)) => {
             let owner = &identity.owner;
             let pairing = if owner.is_paired { "one of a pair" } else { "alone" };
-            let [default, fallback] = &owner.processors;
             write!(out, "journal {:032x}: of instance {}, ", identity.id, owner.instance)?;
-            write!(out, "{pairing}, default {default}, fallback {fallback}")?;
+            write!(out, "{pairing}")?;
+            for (name, url) in identity.names.iter().zip(&owner.processors) {
+                write!(out, ", {name} {url}")?;
+            }
             let copied = identity.copied_at.map(|at| format!(", found to be a copy at {at}"));
             writeln!(out, "{}", copied.unwrap_or_default())?;
             looked.identity = Some(identity);
@@ -257,6 +260,36 @@ fn entries_of(accounts: &Accounts) -> u128 {
     accounts.values().map(|history| u128::from(history.sequence)).sum()
 }
 
+/// How many segments are kept besides, and which of those for exports cannot be read.
+fn tell_retained(directory: &Directory, replay: &Replay, out: &mut impl Write) -> io::Result<bool> {
+    let (mut events, mut entries, mut is_whole) = (0, 0, true);
+    let mut bytes = Vec::new();
+    for (number, of) in &replay.listing.retained {
+        if *of == Retained::Events {
+            events += 1;
+            continue;
+        }
+        entries += 1;
+        let name = of.file_name(*number);
+        match directory.read(&name, usize::MAX, &mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                if let Err(error) = retained::walk(&name, *number, &bytes, |_, _| Ok(())) {
+                    is_whole = false;
+                    writeln!(out, "{error}")?;
+                }
+            }
+        }
+    }
+    for (count, what) in [(events, "those who follow"), (entries, "exports")] {
+        if count > 0 {
+            writeln!(out, "kept for {what}, and no part of it: {count} segments")?;
+        }
+    }
+    Ok(is_whole)
+}
+
 /// What all files mean together, as a start would read them.
 fn check_whole(
     directory: &Directory,
@@ -295,12 +328,10 @@ fn check_whole(
     for name in replay.listing.leftovers.iter().cloned().chain(rewritten) {
         writeln!(out, "{name}: a leftover, the next start removes it")?;
     }
-    let events = replay.listing.events.len();
-    if events > 0 {
-        writeln!(out, "kept for those who follow, and no part of it: {events} segments")?;
-    }
+    let is_all_kept = tell_retained(directory, &replay, out)?;
     match &replay.torn {
-        None => writeln!(out, "sound")?,
+        None if is_all_kept => writeln!(out, "sound")?,
+        None => writeln!(out, "sound, but for what is kept for exports")?,
         Some(torn) => writeln!(
             out,
             "torn: {} at offset {} ({}): the next start cuts off {} bytes with {} intact records, \
@@ -317,7 +348,7 @@ fn check_whole(
             looked.settled.extend(volume.lines().flatten().filter_map(|line| line.id));
         }
     }
-    Ok(true)
+    Ok(is_all_kept)
 }
 
 /// The payments that these segments tell to be settled.
@@ -392,13 +423,13 @@ fn name_payments(mut ids: Vec<PaymentId>, what: &str, findings: &mut Vec<String>
 mod tests {
     use super::*;
     use crate::base::instance::Instance;
-    use crate::journal::identity::{Owner, Place};
+    use crate::journal::identity::Owner;
 
     fn looked(instance: u8, open: &[u128], settled: &[u128]) -> Looked {
         let processors = ["http://a:1".into(), "http://b:1".into()];
         let owner = Owner { instance: Instance(instance), is_paired: true, processors };
         let id = u128::from(instance);
-        let identity = Identity { id, owner, place: Place::default(), copied_at: None };
+        let identity = Identity::new(id, owner);
         let ids = |ids: &[u128]| ids.iter().map(|id| PaymentId(*id)).collect();
         Looked {
             name: format!("data/{instance}"),

@@ -19,7 +19,9 @@
 //! a segment that was read to its end: a later pass is as short as what is new.
 //!
 //! The manifest is read before the list. What it names is in the list, or has been superseded since,
-//! and the pass begins again. The copy gets a manifest of its own, of what is in it.
+//! and the pass begins again. The copy gets a manifest of its own, of what is in it. Last come the ledger's
+//! entries that are kept for exports (`retained.rs`): those that have been kept since are in a segment of
+//! the copy.
 //!
 //! A write may be under way while a segment is read, and its later part be seen before its earlier
 //! one. What lies before it was written earlier, and is read. So a segment whose records end badly
@@ -37,8 +39,9 @@ use super::recover;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::unfinished::Unfinished;
-use super::{JournalError, LEDGER_DIRECTORY, notes};
+use super::{JournalError, LEDGER_DIRECTORY, notes, retained};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
@@ -79,21 +82,29 @@ pub fn run(from: &Path, to: &Path) -> Result<String, String> {
     copy_identity(&source, &target).map_err(failed)?;
     drop(target);
     unfinished.finish()?;
-    let Copied { files, bytes } = copied;
-    Ok(format!("{}: a copy of {}, {files} files, {bytes} bytes", to.display(), from.display()))
+    let Copied { files, bytes, damaged } = copied;
+    let mut done =
+        format!("{}: a copy of {}, {files} files, {bytes} bytes", to.display(), from.display());
+    for name in damaged {
+        let _ = write!(done, "\n{LEDGER_DIRECTORY}/{name} is damaged, and was copied as it is");
+    }
+    Ok(done)
 }
 
 /// How much was copied. Of segments only what has been written to them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Copied {
-    files: usize,
-    bytes: usize,
+    pub(super) files: usize,
+    pub(super) bytes: usize,
+    /// Segments that are kept for exports, and are damaged: copied as they are.
+    damaged: Vec<String>,
 }
 
 impl std::ops::AddAssign for Copied {
     fn add_assign(&mut self, other: Copied) {
         self.files += other.files;
         self.bytes += other.bytes;
+        self.damaged.extend(other.damaged);
     }
 }
 
@@ -137,7 +148,12 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
             recover::check_complete(to)
         });
         match complete {
-            Ok(_) => return Ok(Copied { files: files_now.len(), bytes: copy.bytes }),
+            Ok(_) => {
+                let (files, bytes) = (files_now.len(), copy.bytes);
+                let mut copied = Copied { files, bytes, damaged: Vec::new() };
+                copied.damaged = retained::copy(from, to, &files_now, &mut copied)?;
+                return Ok(copied);
+            }
             Err(error) if incomplete.as_ref() == Some(&files_now) => return Err(error),
             // Both lists may have lacked the same by chance: a third would not.
             Err(_) => incomplete = Some(files_now),

@@ -1,5 +1,6 @@
 //! What can be wrong with a journal, each in one line that says what to do.
 
+use super::names::Names;
 use super::{head, manifest};
 use crate::base::clock::Timestamp;
 use std::fmt;
@@ -26,7 +27,18 @@ pub enum JournalError {
         offset: usize,
         kind: u8,
     },
+    /// Its numbers of processors mean others.
+    OtherNames {
+        file: String,
+        names: String,
+    },
     Corrupt {
+        file: String,
+        offset: usize,
+        what: &'static str,
+    },
+    /// Of a segment that is kept though it has been rewritten.
+    Unneeded {
         file: String,
         offset: usize,
         what: &'static str,
@@ -86,11 +98,23 @@ impl fmt::Display for JournalError {
                 "journal: {file} has an intact record of unknown kind {kind} at offset {offset}: \
                  start the version of galo that wrote it"
             ),
+            JournalError::OtherNames { file, names } => write!(
+                f,
+                "journal: {file} names processors by {names}, and this program knows {}: start the \
+                 version of galo that wrote it",
+                Names::first()
+            ),
             JournalError::Corrupt { file, offset, what } => write!(
                 f,
                 "journal: {file} is damaged at offset {offset}: {what}. Nothing was changed. Keep \
                  a copy of the directory, look with `galo journal check` and `dump`, and restore \
                  the file, or start with what `galo journal salvage` makes of it"
+            ),
+            JournalError::Unneeded { file, offset, what } => write!(
+                f,
+                "journal: {file} is damaged at offset {offset}: {what}. It is kept for exports \
+                 alone, and no start needs it: restore it, or move it away, and the export says \
+                 what is missing"
             ),
             JournalError::Missing { file } => {
                 write!(f, "journal: {file} is missing between others: restore it before starting")

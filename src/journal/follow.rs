@@ -4,13 +4,14 @@
 //! A file that is open stays readable when it is rewritten and removed. So one who follows holds the
 //! segment that is written to, and goes on to the next when this one has ended; a start closes the
 //! last segment and begins another, and is followed like that too. Segments that are rewritten may be
-//! kept for those who come later, under another name ([`events_name`]): for nothing else. When their
+//! kept for those who come later, under another name (`retained.rs`): for nothing else. When their
 //! space is needed they are emptied, and whoever reads one then is told that it has gone.
 //!
 //! The invariant: the place is behind an intact record, and every record before it has been told once.
 
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::record::{Decoded, Record, Seed};
+use super::retained::Retained;
 use super::storage::{Storage, StoredFile};
 use super::{JournalError, Position};
 use crate::payments::event::Event;
@@ -48,19 +49,6 @@ impl Told {
     }
 }
 
-const EVENTS: &str = ".events";
-
-/// How a segment is called that is kept, though it has been rewritten, for those who follow.
-pub fn events_name(segment: u32) -> String {
-    format!("{segment:010}{EVENTS}")
-}
-
-/// The reverse of [`events_name`].
-pub fn segment_of_events(name: &str) -> Option<u32> {
-    let number = name.strip_suffix(EVENTS)?.parse().ok()?;
-    (events_name(number) == name).then_some(number)
-}
-
 /// Where those begin who want all that is there.
 ///
 /// # Errors
@@ -75,10 +63,11 @@ pub fn oldest(storage: &dyn Storage) -> io::Result<Option<Position>> {
 fn oldest_of(names: &[String], is_there: impl Fn(&str) -> bool) -> Option<u32> {
     let segment = |name: &String| match Kind::of_file_name(name) {
         Some((Kind::Segment, number)) => Some(number),
-        _ => segment_of_events(name),
+        _ => Retained::Events.number_of(name),
     };
     let mut oldest = names.iter().filter_map(segment).min()?;
-    let is_segment = |it| is_there(&Kind::Segment.file_name(it)) || is_there(&events_name(it));
+    let is_segment =
+        |it| is_there(&Kind::Segment.file_name(it)) || is_there(&Retained::Events.file_name(it));
     while oldest > FIRST_NUMBER && is_segment(oldest - 1) {
         oldest -= 1;
     }
@@ -179,7 +168,7 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(JournalError::io("open", name, error)),
         };
-        let open = || Ok(open_one(&name)?.or(open_one(&events_name(number))?));
+        let open = || Ok(open_one(&name)?.or(open_one(&Retained::Events.file_name(number))?));
         if let Some(file) = open()? {
             return Ok(Some(file));
         }
@@ -256,8 +245,13 @@ mod tests {
 
     #[test]
     fn the_oldest_is_found_though_it_is_being_renamed_while_the_directory_is_listed() {
-        let listed = [Kind::Segment.file_name(5), events_name(6), Kind::Books.file_name(2)];
-        let there = [events_name(4), Kind::Segment.file_name(3), events_name(1)];
+        let listed =
+            [Kind::Segment.file_name(5), Retained::Events.file_name(6), Kind::Books.file_name(2)];
+        let there = [
+            Retained::Events.file_name(4),
+            Kind::Segment.file_name(3),
+            Retained::Events.file_name(1),
+        ];
         assert_eq!(oldest_of(&listed, |name| there.iter().any(|it| it == name)), Some(3));
         assert_eq!(oldest_of(&listed, |_| false), Some(5));
         assert_eq!(oldest_of(&listed, |_| true), Some(FIRST_NUMBER));

@@ -6,17 +6,18 @@
 //!      8     4  version of the layout, 6 (5 to 1 are read too, see below)
 //!     12     4  number of the segment, the same as in the name
 //!     16    28  for each kind its own:
-//!               segment: 16 the boot it was written in (see `recover.rs`), 12 zero
-//!               books:   4 flags (1: nothing in files of lower numbers counts, 2: accounts
-//!                        belong to it, 4: they are abridged), 4 CRC-32C of the index
-//!                        (`volume.rs`) or the body (`abridged.rs`), 8 lines, 4 number of the
-//!                        first segment it is of, 4 blocks or days, 4 number of the notes that
+//!               segment: 16 the boot it was written in (see `recover.rs`), 3 which table of names
+//!                        (`names.rs`), 9 zero
+//!               books:   1 flags (1: nothing in files of lower numbers counts, 2: accounts
+//!                        belong to it, 4: they are abridged), 3 which table of names, 4 CRC-32C of
+//!                        the index (`volume.rs`) or the body (`abridged.rs`), 8 lines, 4 number of
+//!                        the first segment it is of, 4 blocks or days, 4 number of the notes that
 //!                        count (or 0)
 //!               ids:     4 zero, 4 CRC-32C of the body, 8 ids, 8 number of the first segment they
 //!                        are of (or 0: the one of the file's number), 4 zero
 //!               accounts: 4 zero, 4 CRC-32C of the body, 8 accounts, 8 bytes of the body, 4 zero
-//!               notes:   4 zero, 4 CRC-32C of the body, 8 records, 8 bytes of the body, 4 number
-//!                        of the notes before them that count as well (or 0)
+//!               notes:   1 zero, 3 which table of names, 4 CRC-32C of the body, 8 records, 8 bytes of
+//!                        the body, 4 number of the notes before them that count as well (or 0)
 //!     44     4  CRC-32C of everything above
 //! ```
 //!
@@ -24,12 +25,15 @@
 //! settlements (requested at 8, cents 8), with the CRC of the body, the settlements at the default
 //! processor 8 and at the fallback 8 in the head; and the detail of a Settled or Carried had no
 //! attempts. Version 1 had no notes. Before version 5 there was no manifest (`manifest.rs`), and a
-//! program of before would not keep it. Before version 6 no books were abridged.
+//! program of before would not keep it. Before version 6 a head had no table of names: it is the
+//! first; and no books were abridged.
 //!
 //! Magic, version and the CRC stay in their places in every version, so that a file of another
 //! version is told apart from a damaged one.
 
 use super::JournalError;
+use super::names::{REFERENCE_BYTES, Reference};
+use std::ops::Range;
 
 const VERSION_AT: usize = 8;
 const NUMBER_AT: usize = VERSION_AT + size_of::<u32>();
@@ -46,6 +50,8 @@ pub const VERSION: u32 = 6;
 pub const VERSION_OF_VOLUMES: u32 = 3;
 /// From here on there is a manifest beside such a file (`manifest.rs`).
 pub const VERSION_OF_MANIFEST: u32 = 5;
+/// From here on files say which table of names they are written under (`names.rs`).
+pub const VERSION_OF_NAMES: u32 = 6;
 /// The oldest that is read.
 const VERSION_MIN: u32 = 1;
 /// The first segment of a journal.
@@ -89,6 +95,16 @@ impl Kind {
         }
     }
 
+    /// Where in the head it says which table of names it is written under, if it names processors.
+    fn reference(self) -> Option<Range<usize>> {
+        let at = match self {
+            Kind::Segment => OWN_AT + 16,
+            Kind::Books | Kind::Notes => OWN_AT + 1,
+            Kind::Ids | Kind::Accounts => return None,
+        };
+        Some(at..at + REFERENCE_BYTES)
+    }
+
     fn extension(self) -> &'static str {
         match self {
             Kind::Segment => ".journal",
@@ -111,12 +127,16 @@ impl Kind {
     }
 }
 
+/// A head. What its own part has where the table of names is told, is replaced.
 pub fn encode(kind: Kind, number: u32, own: [u8; OWN_BYTES]) -> [u8; FILE_HEAD_BYTES] {
     let mut bytes = [0; FILE_HEAD_BYTES];
     bytes[..VERSION_AT].copy_from_slice(&kind.magic());
     bytes[VERSION_AT..NUMBER_AT].copy_from_slice(&VERSION.to_le_bytes());
     bytes[NUMBER_AT..OWN_AT].copy_from_slice(&number.to_le_bytes());
     bytes[OWN_AT..CRC_AT].copy_from_slice(&own);
+    if let Some(reference) = kind.reference() {
+        bytes[reference].copy_from_slice(&Reference::known().encode());
+    }
     let checksum = crc32c::crc32c(&bytes[..CRC_AT]);
     bytes[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
     bytes
@@ -125,6 +145,23 @@ pub fn encode(kind: Kind, number: u32, own: [u8; OWN_BYTES]) -> [u8; FILE_HEAD_B
 /// As if it had been written by that version: for tests.
 pub fn set_version(bytes: &mut [u8], version: u32) {
     bytes[VERSION_AT..NUMBER_AT].copy_from_slice(&version.to_le_bytes());
+    if let Some(reference) = kind_of(bytes).and_then(Kind::reference)
+        && version < VERSION_OF_NAMES
+    {
+        bytes[reference].fill(0);
+    }
+    seal(bytes);
+}
+
+/// As if it had been written under that table: for tests.
+pub fn set_reference(bytes: &mut [u8], to: Reference) {
+    if let Some(reference) = kind_of(bytes).and_then(Kind::reference) {
+        bytes[reference].copy_from_slice(&to.encode());
+    }
+    seal(bytes);
+}
+
+fn seal(bytes: &mut [u8]) {
     let checksum = crc32c::crc32c(&bytes[..CRC_AT]);
     bytes[CRC_AT..FILE_HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
 }
@@ -146,10 +183,11 @@ pub fn checksum_of(bytes: &[u8]) -> u32 {
     bytes.copied().map_or(0, u32::from_le_bytes)
 }
 
-/// The part of the head that each kind has for its own.
+/// The part of the head that each kind has for its own, without the table of names.
 ///
 /// # Errors
-/// If the file is not of this kind, number and version, or is damaged.
+/// If the file is not of this kind, number and version, is damaged, or was written under a table of names
+/// that is not known.
 pub fn decode(kind: Kind, number: u32, bytes: &[u8]) -> Result<[u8; OWN_BYTES], JournalError> {
     let file = || kind.file_name(number);
     let corrupt = |what| Err(JournalError::Corrupt { file: file(), offset: 0, what });
@@ -169,9 +207,26 @@ pub fn decode(kind: Kind, number: u32, bytes: &[u8]) -> Result<[u8; OWN_BYTES], 
     if word(NUMBER_AT) != number {
         return corrupt("the head of another file");
     }
+    let mut head = *head;
+    if let Some(at) = kind.reference() {
+        check_names(&head, at.clone()).map_err(|reference| {
+            let names = format!("another table, of {}", reference.count);
+            JournalError::OtherNames { file: file(), names }
+        })?;
+        head[at].fill(0);
+    }
     let mut own = [0; OWN_BYTES];
     own.copy_from_slice(&head[OWN_AT..CRC_AT]);
     Ok(own)
+}
+
+/// The numbers of processors in a file must mean what they mean here.
+fn check_names(head: &[u8; FILE_HEAD_BYTES], at: Range<usize>) -> Result<(), Reference> {
+    let mut bytes = [0; REFERENCE_BYTES];
+    bytes.copy_from_slice(&head[at]);
+    let reference = Reference::decode(bytes);
+    let is_known = version_of(head) < VERSION_OF_NAMES || reference == Reference::known();
+    if is_known { Ok(()) } else { Err(reference) }
 }
 
 #[cfg(test)]
@@ -194,8 +249,10 @@ mod tests {
 
     #[test]
     fn a_head_is_whole_or_refused_by_name() {
-        let head = encode(Kind::Books, 5, [9; OWN_BYTES]);
-        assert_eq!(decode(Kind::Books, 5, &head).unwrap(), [9; OWN_BYTES]);
+        let mut own = [9; OWN_BYTES];
+        own[1..1 + REFERENCE_BYTES].fill(0);
+        let head = encode(Kind::Books, 5, own);
+        assert_eq!(decode(Kind::Books, 5, &head).unwrap(), own);
         assert!(decode(Kind::Books, 6, &head).is_err());
         assert!(decode(Kind::Ids, 5, &head).is_err());
         for length in 0..head.len() {
@@ -206,6 +263,36 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let refused = decode(Kind::Books, 5, &flipped);
             assert!(matches!(refused, Err(JournalError::Corrupt { .. })), "bit {bit}");
+        }
+    }
+
+    /// Where processors are named, and nowhere else.
+    #[test]
+    fn another_table_of_names_is_refused_in_one_line() {
+        let known = Reference::known();
+        for kind in Kind::ALL {
+            let head = encode(kind, 5, [0; OWN_BYTES]);
+            let names_some = matches!(kind, Kind::Segment | Kind::Books | Kind::Notes);
+            assert_eq!(decode(kind, 5, &head).unwrap(), [0; OWN_BYTES], "{kind:?}");
+            for other in [
+                Reference { count: 3, ..known },
+                Reference { digest: known.digest ^ 1, ..known },
+                Reference { count: 0, digest: 0 },
+            ] {
+                let mut head = head;
+                set_reference(&mut head, other);
+                let read = decode(kind, 5, &head).map_err(|error| error.to_string());
+                assert_eq!(read.is_err(), names_some, "{kind:?}: {read:?}");
+                if let Err(line) = read {
+                    assert!(
+                        line.contains("knows default, fallback") && !line.contains('\n'),
+                        "{line}"
+                    );
+                }
+                // It had none of before version 6.
+                set_version(&mut head, VERSION_OF_NAMES - 1);
+                assert_eq!(decode(kind, 5, &head).unwrap(), [0; OWN_BYTES]);
+            }
         }
     }
 

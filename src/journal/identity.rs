@@ -4,17 +4,20 @@
 //! The file is made at the first start, replaced whole when anything in it changes, and reads:
 //!
 //! ```text
-//! version=1
+//! version=6            of the layout (`head.rs`)
 //! id=…                 32 hex digits, random: which journal this is, in every copy of it
 //! instance=1           --instance
 //! pairing=paired       or alone: whether there was a --peer
-//! default=…            --default-url
-//! fallback=…           --fallback-url
+//! processor=0 default … the table of names (`names.rs`): each number from 0 on, its name, and its URL,
+//! processor=1 fallback …  --default-url and --fallback-url
 //! place=…-…-…          16 hex digits each: the inode of this file, that of its directory, and when
 //!                      this file was made (µs since 1970, 0 if the file system does not tell)
 //! copied_at=…          ms since 1970: when the journal was last found to be a copy; if it ever was
 //! crc=…                8 hex digits, CRC-32C of all lines before
 //! ```
+//!
+//! Before version 6 it was called version 1, and had `default=…` and `fallback=…` instead of the table.
+//! The first start replaces it.
 //!
 //! A copy made by cp, tar or rsync into another directory has other inodes. Their device is not
 //! looked at: its number changes when a container or a machine is started anew. What is laid over
@@ -23,6 +26,7 @@
 //! wherever it is put.
 
 use super::JournalError;
+use super::names::Names;
 use crate::base::clock::{Micros, Moment, Timestamp, Until};
 use crate::base::instance::Instance;
 use crate::payments::Processor;
@@ -30,7 +34,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 pub const FILE_NAME: &str = "identity";
-const VERSION: u32 = 1;
+const VERSION: u32 = 6;
+/// Of before the table of names.
+const VERSION_BEFORE_NAMES: u32 = 1;
 
 /// For so long after a copy was found even new payments are looked for before they are paid: the
 /// original may have accepted, and paid, what this one knows nothing of.
@@ -65,7 +71,11 @@ pub struct Place {
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// Of the file that was read.
+    pub version: u32,
     pub id: u128,
+    /// The names of the processors whose URLs the owner has.
+    pub names: Names,
     pub owner: Owner,
     pub place: Place,
     pub copied_at: Option<Timestamp>,
@@ -95,6 +105,17 @@ pub struct Held {
 }
 
 impl Identity {
+    /// Of a new journal, which is nowhere yet.
+    pub fn new(id: u128, owner: Owner) -> Identity {
+        let (place, names) = (Place::default(), Names::first());
+        Identity { version: VERSION, id, names, owner, place, copied_at: None }
+    }
+
+    /// As it is written from now on, by that owner.
+    pub fn of_owner(self, owner: Owner) -> Identity {
+        Identity { version: VERSION, owner, ..self }
+    }
+
     /// The same journal in another directory: the next start finds that it is a copy, wherever its
     /// files are by then, because no file is where this one says.
     pub fn to_be_known_as_copy(self) -> Identity {
@@ -110,14 +131,21 @@ impl Identity {
             let mut pairs = text.lines().filter_map(|line| line.split_once('='));
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
         };
-        let url = |name| value(name).unwrap_or_else(|| UNKNOWN.into());
+        let listed = |name: &str| {
+            let of_it = |line: &str| {
+                let (it, url) = processor_of(line)?.1;
+                (it == name).then(|| url.to_string())
+            };
+            text.lines().find_map(of_it)
+        };
+        let url = |name| listed(name).or(value(name)).unwrap_or_else(|| UNKNOWN.into());
         let owner = Owner {
             instance: Instance(value("instance").and_then(|it| it.parse().ok()).unwrap_or(0)),
             is_paired: value("pairing").is_none_or(|it| it != "alone"),
             processors: [url("default"), url("fallback")],
         };
         let id = value("id").and_then(|it| u128::from_str_radix(&it, 16).ok()).unwrap_or(new_id);
-        Identity { id, owner, place: Place::default(), copied_at: None }
+        Identity::new(id, owner)
     }
 
     /// It was found to be a copy, now or once.
@@ -126,15 +154,16 @@ impl Identity {
     }
 
     pub fn encode(&self) -> String {
-        let Identity { id, owner, place, copied_at } = self;
-        let Owner { instance, is_paired, processors: [default, fallback] } = owner;
+        let Identity { version: _, id, names, owner, place, copied_at } = self;
+        let Owner { instance, is_paired, processors } = owner;
         let pairing = if *is_paired { "paired" } else { "alone" };
         let Place { file, directory, made_at } = place;
-        let mut text = format!(
-            "version={VERSION}\nid={id:032x}\ninstance={}\npairing={pairing}\ndefault={default}\n\
-             fallback={fallback}\nplace={file:016x}-{directory:016x}-{:016x}\n",
-            instance.0, made_at.0
-        );
+        let mut text =
+            format!("version={VERSION}\nid={id:032x}\ninstance={instance}\npairing={pairing}\n");
+        for (number, (name, url)) in names.iter().zip(processors).enumerate() {
+            let _ = writeln!(text, "processor={number} {name} {url}");
+        }
+        let _ = writeln!(text, "place={file:016x}-{directory:016x}-{:016x}", made_at.0);
         if let Some(at) = copied_at {
             let _ = writeln!(text, "copied_at={}", at.0);
         }
@@ -144,7 +173,7 @@ impl Identity {
     }
 
     /// # Errors
-    /// If it is damaged or of another version.
+    /// If it is damaged, of another version, or names other processors than this version knows.
     pub fn decode(bytes: &[u8]) -> Result<Identity, JournalError> {
         let file = || FILE_NAME.to_string();
         let corrupt = |what| JournalError::Corrupt { file: file(), offset: 0, what };
@@ -159,10 +188,18 @@ impl Identity {
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
         };
         let version = value("version").and_then(|it| it.parse().ok());
-        if let Some(version) = version
-            && version != VERSION
-        {
-            return Err(JournalError::UnknownVersion { file: file(), version });
+        let table = match version {
+            None => None,
+            Some(VERSION) => table_of(lines),
+            Some(VERSION_BEFORE_NAMES) => {
+                let urls = value("default").zip(value("fallback"));
+                urls.map(|(default, fallback)| (Names::first(), vec![default, fallback]))
+            }
+            Some(version) => return Err(JournalError::UnknownVersion { file: file(), version }),
+        };
+        let (names, urls) = table.ok_or_else(|| corrupt("no table of processors"))?;
+        if names != Names::first() {
+            return Err(JournalError::OtherNames { file: file(), names: names.to_string() });
         }
         let read = || {
             let place = value("place")?;
@@ -177,13 +214,33 @@ impl Identity {
             let owner = Owner {
                 instance: Instance(value("instance")?.parse().ok()?),
                 is_paired: value("pairing")? == "paired",
-                processors: [value("default")?, value("fallback")?],
+                processors: urls.try_into().ok()?,
             };
             let id = u128::from_str_radix(&value("id")?, 16).ok()?;
-            Some(Identity { id, owner, place, copied_at })
+            Some(Identity { version: version?, id, names, owner, place, copied_at })
         };
         read().ok_or_else(|| corrupt("a line is missing or no number"))
     }
+}
+
+/// The number, the name and the URL that a line of the table has, if it is one.
+fn processor_of(line: &str) -> Option<(usize, (&str, &str))> {
+    let (number, rest) = line.strip_prefix("processor=")?.split_once(' ')?;
+    Some((number.parse().ok()?, rest.split_once(' ')?))
+}
+
+/// The names, and the URLs.
+fn table_of(lines: &str) -> Option<(Names, Vec<String>)> {
+    let (mut names, mut urls) = (Vec::new(), Vec::new());
+    for line in lines.lines().filter(|line| line.starts_with("processor=")) {
+        let (number, (name, url)) = processor_of(line)?;
+        if number != names.len() {
+            return None;
+        }
+        names.push(name.to_string());
+        urls.push(url.to_string());
+    }
+    Some((Names::new(names)?, urls))
 }
 
 /// Whether a journal of that owner may be used by this one. If so, what has changed and is worth a
@@ -257,7 +314,7 @@ mod tests {
 
     fn identity() -> Identity {
         let place = Place { file: 7, directory: u64::MAX, made_at: Micros(1_752_000_000_000_001) };
-        Identity { id: 1 << 127 | 5, owner: owner(), place, copied_at: None }
+        Identity { place, ..Identity::new(1 << 127 | 5, owner()) }
     }
 
     /// At a machine's first start its clock may be anything, and is set a moment later.
@@ -298,7 +355,7 @@ mod tests {
             }
         }
         let text = identity().encode();
-        assert!(text.starts_with("version=1\nid=80000000000000000000000000000005\ninstance=1\n"));
+        assert!(text.starts_with("version=6\nid=80000000000000000000000000000005\ninstance=1\n"));
     }
 
     #[test]
@@ -333,12 +390,59 @@ mod tests {
         }
     }
 
+    /// With the checksum of what it says now.
+    fn sealed(text: &str) -> String {
+        let lines = &text[..text.rfind("crc=").unwrap()];
+        format!("{lines}crc={:08x}\n", crc32c::crc32c(lines.as_bytes()))
+    }
+
+    /// What a version of before has written is read, and written anew with the table.
+    #[test]
+    fn one_of_before_the_table_is_read() {
+        let table = "processor=0 default http://a:1\nprocessor=1 fallback http://b:1\n";
+        let text = identity().encode();
+        assert!(text.contains(table), "{text}");
+        let old = text.replace(table, "default=http://a:1\nfallback=http://b:1\n");
+        let old = Identity::decode(sealed(&old.replace("version=6", "version=1")).as_bytes());
+        let old = old.unwrap();
+        assert_eq!(old.version, 1);
+        assert_eq!(old.clone().of_owner(owner()), identity());
+        assert_eq!(old.encode(), text);
+    }
+
+    /// In one line, whichever names, and in whichever order.
+    #[test]
+    fn a_table_that_is_not_known_is_refused() {
+        let with = |table: &str| {
+            let text = identity().encode();
+            let (before, rest) = text.split_once("processor=0").unwrap();
+            let (_, rest) = rest.split_once("place=").unwrap();
+            let text = format!("{before}{table}place={rest}");
+            Identity::decode(sealed(&text).as_bytes()).unwrap_err()
+        };
+        for (table, names) in [
+            ("processor=0 fallback x\nprocessor=1 default y\n", "fallback, default"),
+            ("processor=0 default x\n", "default"),
+            (
+                "processor=0 default x\nprocessor=1 fallback y\nprocessor=2 third z\n",
+                "default, fallback, third",
+            ),
+        ] {
+            let refused = with(table);
+            let line = refused.to_string();
+            assert!(matches!(refused, JournalError::OtherNames { .. }), "{line}");
+            assert!(line.contains(&format!("by {names}, and")) && !line.contains('\n'), "{line}");
+        }
+        for damaged in ["", "processor=1 default x\n", "processor=0 default\n", "processor=0\n"] {
+            let refused = with(damaged);
+            assert!(matches!(refused, JournalError::Corrupt { .. }), "{damaged}: {refused}");
+        }
+    }
+
     #[test]
     fn another_version_is_named() {
-        let text = identity().encode().replace("version=1", "version=2");
-        let lines = &text[..text.rfind("crc=").unwrap()];
-        let text = format!("{lines}crc={:08x}\n", crc32c::crc32c(lines.as_bytes()));
-        let refused = Identity::decode(text.as_bytes()).unwrap_err();
+        let text = identity().encode().replace("version=6", "version=2");
+        let refused = Identity::decode(sealed(&text).as_bytes()).unwrap_err();
         assert!(matches!(refused, JournalError::UnknownVersion { version: 2, .. }), "{refused}");
     }
 

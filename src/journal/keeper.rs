@@ -10,11 +10,12 @@ use super::accounts::States;
 use super::books::Remains;
 use super::head::Kind;
 use super::manifest::{self, Files};
+use super::retained::{self, Retained};
 use super::segment::{Contents, Ending, UNFINISHED};
 use super::storage::{Lack, Storage, StoredFile};
 use super::volume::{Span, Volume};
 use super::writer::{Writer, locked};
-use super::{JournalError, accounts, follow, notes};
+use super::{JournalError, accounts, notes};
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use std::collections::VecDeque;
@@ -43,8 +44,8 @@ pub struct Keeping {
     pub notes: Vec<(u32, usize)>,
     /// Volumes that are not on the shelf any more, as long as somebody may read them.
     pub replaced: Vec<Arc<Volume>>,
-    /// Segments that are kept for those who follow, oldest first, each with its bytes.
-    pub events: VecDeque<(u32, u64)>,
+    /// Segments that are kept though they have been rewritten, oldest first.
+    pub retained: VecDeque<retained::Held>,
     /// Files that others have taken the place of, to be removed when the manifest names those.
     pub superseded: Vec<String>,
     /// Files that are not named yet, or have taken the place of one of the same name.
@@ -103,13 +104,13 @@ impl Writer {
     pub fn keep(&self) -> bool {
         let mut keeping = locked(&self.keeping);
         keeping.replaced.retain(|volume| Arc::strong_count(volume) > 1);
-        self.remove_old_events(&mut keeping);
+        self.remove_old_retained(&mut keeping);
         if !keeping.superseded.is_empty() || locked(&self.manifest).is_behind() {
             self.remove_superseded(&mut keeping);
         }
         let prepared = self.prepare_next();
         let lack = (!self.is_next_ready()).then(|| self.lack());
-        if lack == Some(Lack::Space) && self.remove_oldest_events(&mut keeping) {
+        if lack == Some(Lack::Space) && self.remove_oldest_retained(&mut keeping) {
             return true;
         }
         tell(&mut keeping.lacks[0], lack, "the next segment");
@@ -176,7 +177,7 @@ impl Writer {
         });
         tell(&mut keeping.lacks[1], lack, "books");
         let Ok(volume) = written else {
-            return lack == Some(Lack::Space) && self.remove_oldest_events(keeping);
+            return lack == Some(Lack::Space) && self.remove_oldest_retained(keeping);
         };
         let span = volume.span();
         self.put_on_shelf(keeping, volume);
@@ -214,34 +215,36 @@ impl Writer {
     }
 
     /// A segment that is rewritten is no part of the journal any more. It may be kept all the same, as
-    /// it is, for those who follow.
+    /// it is.
     fn retire(&self, keeping: &mut Keeping, number: u32) {
-        let (name, kept) = (Kind::Segment.file_name(number), follow::events_name(number));
-        if self.options.events_kept_bytes == 0 {
+        let (name, of) = (Kind::Segment.file_name(number), self.options.retention.of);
+        if !self.options.retention.keeps() {
             return self.remove(&name);
         }
+        let kept = of.file_name(number);
         let length = self.storage.open_to_read(&name).and_then(|file| file.length());
         match length.and_then(|length| self.storage.rename(&name, &kept).map(|()| length)) {
-            Ok(length) => keeping.events.push_back((number, length)),
+            Ok(bytes) => keeping.retained.push_back(retained::Held { number, of, bytes }),
             Err(error) => self.fail(&format!("{name} cannot be renamed: {error}")),
         }
     }
 
-    fn remove_old_events(&self, keeping: &mut Keeping) {
-        let mut bytes: u64 = keeping.events.iter().map(|(_, length)| length).sum();
-        while bytes > self.options.events_kept_bytes
-            && let Some((_, length)) = keeping.events.front()
+    fn remove_old_retained(&self, keeping: &mut Keeping) {
+        let Some(bytes_max) = self.options.retention.bytes else { return };
+        let mut bytes: u64 = keeping.retained.iter().map(|held| held.bytes).sum();
+        while bytes > bytes_max
+            && let Some(held) = keeping.retained.front()
         {
-            bytes -= length;
-            self.remove_oldest_events(keeping);
+            bytes -= held.bytes;
+            self.remove_oldest_retained(keeping);
         }
     }
 
     /// False if there are none. Whoever still has it open does not keep its space, however slow he
     /// is: the journal may need it.
-    fn remove_oldest_events(&self, keeping: &mut Keeping) -> bool {
-        let Some((number, _)) = keeping.events.pop_front() else { return false };
-        let name = follow::events_name(number);
+    fn remove_oldest_retained(&self, keeping: &mut Keeping) -> bool {
+        let Some(held) = keeping.retained.pop_front() else { return false };
+        let name = held.file_name();
         let file = self.storage.open(&name);
         self.remove(&name);
         if let Ok(file) = file {
@@ -376,7 +379,7 @@ impl Writer {
         };
         for name in names {
             let number = Kind::of_file_name(&name).map(|(_, number)| number);
-            if number.or(follow::segment_of_events(&name)).is_some_and(|number| number < purged) {
+            if number.or(Retained::Events.number_of(&name)).is_some_and(|number| number < purged) {
                 keeping.superseded.push(name);
             }
         }
@@ -388,7 +391,7 @@ impl Writer {
         keeping.is_merging_held_up = false;
         keeping.accounts = None;
         keeping.notes.clear();
-        keeping.events.retain(|(number, _)| *number >= purged);
+        keeping.retained.retain(|it| it.of == Retained::Entries || it.number >= purged);
         keeping.only_accounts = true;
     }
 

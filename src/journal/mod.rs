@@ -30,7 +30,7 @@
 //! A ledger has a journal of its own, in a directory inside that of the payments: the same files,
 //! with entries of accounts in the segments instead of payments. A full one is rewritten as
 //! `accounts`, the state of every account at its end, which takes the place of those before. So
-//! that directory does not grow with time.
+//! that directory does not grow with time, unless the segments are to be kept (`retained.rs`).
 //!
 //! Which of these files must be there is written down in `manifest` (`manifest.rs`), so that a start
 //! notices if any has gone.
@@ -59,6 +59,7 @@ mod archive;
 pub mod books;
 mod check;
 mod copy;
+pub mod entries;
 mod entry;
 mod error;
 pub mod follow;
@@ -69,12 +70,14 @@ pub mod inspect;
 mod keeper;
 pub mod manifest;
 mod merge;
+pub mod names;
 mod notes;
 mod outstanding;
 pub mod reading;
 pub mod record;
 mod recover;
 mod resolved;
+pub mod retained;
 mod salvage;
 mod segment;
 mod shelf;
@@ -102,6 +105,7 @@ use crate::ledger::Entry;
 use crate::payments::event::Event;
 use crate::payments::story::Story;
 use crate::payments::{Attempt, Line, PaymentId, Totals, Window};
+use retained::{Retained, Retention};
 use shelf::Shelf;
 use std::io;
 use std::path::Path;
@@ -170,9 +174,8 @@ pub struct Options {
     /// So many full segments are kept as they are while the disk has space: only they have the keys
     /// of their entries.
     pub full_segments_kept: u32,
-    /// So many bytes of segments that were rewritten are kept, the newest, for those who follow
-    /// (`follow.rs`); fewer where the disk is full.
-    pub events_kept_bytes: u64,
+    /// What is kept of segments that were rewritten.
+    pub retention: Retention,
     /// What happens when the journal cannot be trusted any more. Must not return.
     pub fail: fn(&str) -> !,
 }
@@ -219,7 +222,7 @@ impl Options {
             outstanding_at_first,
             keep_ms: None,
             full_segments_kept: 0,
-            events_kept_bytes: 0,
+            retention: Retention::of_events(0),
             fail: fail_process,
         }
     }
@@ -237,7 +240,7 @@ impl Options {
             outstanding_at_first: 0,
             keep_ms: None,
             full_segments_kept: 1,
-            events_kept_bytes: 0,
+            retention: Retention { of: Retained::Entries, bytes: None },
             fail: fail_process,
         }
     }

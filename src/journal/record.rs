@@ -11,9 +11,9 @@
 //!      0     4  CRC-32C of everything behind it, seeded with the segment and the offset
 //!      4     2  length of the whole record in bytes
 //!      6     1  kind
-//!      7     1  detail: the processor (0 default, 1 fallback; for Carried 1, 2, or 0 for none); for
-//!               Settled and Carried times 16 besides, how often the payment was attempted (0 not
-//!               known, 15 so often or more)
+//!      7     1  detail: the processor's number in the table of names (`names.rs`; for Carried one more,
+//!               or 0 for none); for Settled and Carried times 16 besides, how often the payment was
+//!               attempted (0 not known, 15 so often or more)
 //!      8     …  payload, fixed per kind:
 //!
 //! kind  name        length  payload
@@ -28,12 +28,13 @@
 //!    9  End              8  -
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
 //!   11  Adopted         32  id 16, amount in cents 8
-//!   12  Rejected        40  id 16, amount in cents 8, per processor the status of its last refusal
-//!                           2 + 2 (0: not asked, 200: it holds the id under another amount),
-//!                           accepted at in seconds since 1970 4 (0: not known)
+//!   12  Rejected        40  id 16, amount in cents 8, for each processor in the table the status of
+//!                           its last refusal 2 (0: not asked, 200: it holds the id under another
+//!                           amount), accepted at in seconds since 1970 4 (0: not known) at the next
+//!                           multiple of four; the detail is for how many (0 of before version 6: two)
 //!   13  Told            24  id 16
 //!   14  Resolved   64…384  see `resolved.rs`; the detail is 0 retry, 1 settled, 2 not booked,
-//!                           3 cancelled, 4 elsewhere; 16 besides if the fallback is named
+//!                           3 cancelled, 4 elsewhere; besides 16 × the processor that is named
 //!   64  Entry       72…112  see `entry.rs`; the detail is 0 for a credit, 1 for a debit
 //! 65…127 kept for the ledger
 //! ```
@@ -92,6 +93,11 @@ const _: () = assert!(SYNCED_BYTES == 16 && ACCEPTED_BYTES.is_multiple_of(ALIGNM
 const _: () = assert!(ATTEMPTED_BYTES.is_multiple_of(ALIGNMENT) && SETTLED_BYTES <= ACCEPTED_BYTES);
 const _: () = assert!(REJECTED_BYTES == 40 && REJECTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ENTRY_BYTES_MAX == 112 && ENTRY_BYTES_MAX.is_multiple_of(ALIGNMENT));
+
+/// In a Rejected, so many as the table of names has names: two for now …
+const STATUSES: u8 = 2;
+/// … as before version 6, which did not count them.
+const STATUSES_NOT_COUNTED: u8 = 0;
 
 /// The number of the kind of a ledger's entry.
 const ENTRY: u8 = 64;
@@ -180,7 +186,7 @@ impl Record {
                 (10, processor | with(attempts))
             }
             Record::Event(Event::Adopted { .. }) => (11, 0),
-            Record::Event(Event::Rejected(_)) => (12, 0),
+            Record::Event(Event::Rejected(_)) => (12, STATUSES),
             Record::Event(Event::Told { .. }) => (13, 0),
             Record::Event(Event::Resolved(ref it)) => (14, resolved::detail_of(it.action)),
             Record::Entry(ref entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
@@ -372,7 +378,7 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
         6 => Event::Forwarded { id: id()?, amount: amount()?, learned: detail != 0 },
         7 => Event::Purged,
         11 => Event::Adopted { id: id()?, amount: amount()? },
-        12 if detail == 0 => {
+        12 if detail == STATUSES || detail == STATUSES_NOT_COUNTED => {
             let status = |at| take(bytes, at).map(u16::from_le_bytes);
             let statuses = [status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + size_of::<u16>())?];
             let seconds =
@@ -614,11 +620,20 @@ mod tests {
             accepted_at: Timestamp(1_000),
         });
         let mut bytes = Vec::new();
-        Record::Event(event).encode(Seed::of_segment(3), 48, &mut bytes);
+        Record::Event(event.clone()).encode(Seed::of_segment(3), 48, &mut bytes);
         let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
         let expected =
-            ["28000c00", "0201", &"00".repeat(14), "c607000000000000", "a6019001", "01000000"];
+            ["28000c02", "0201", &"00".repeat(14), "c607000000000000", "a6019001", "01000000"];
         assert_eq!(hex, expected.concat());
+        // Before version 6 the statuses were not counted; more of them are of a later version.
+        for (detail, is_read) in [(0, true), (2, true), (1, false), (3, false)] {
+            bytes[DETAIL_AT] = detail;
+            let read = Record::read(bytes[KIND_AT], detail, &bytes);
+            let record = Record::Event(event.clone());
+            let expected = Decoded::Record { record, length: bytes.len() };
+            assert_eq!(read == expected, is_read, "{detail}: {read:?}");
+            assert_eq!(matches!(read, Decoded::UnknownKind { kind: 12, .. }), !is_read);
+        }
     }
 
     #[test]

@@ -30,11 +30,12 @@
 use super::abridged::{self, Abridged};
 use super::accounts::{Accounts, States};
 use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
-use super::identity::{self, Change, Identity, Owner, Place};
+use super::identity::{self, Change, Identity, Owner};
 use super::keeper::{Form, Held, IdsFile, Keeping};
 use super::manifest::{self, Files, Look, Manifest, Named, Stored};
 use super::outstanding::{Open, Outstanding};
 use super::record::{HEAD_BYTES, Record, Seed};
+use super::retained::{self, Retained};
 use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::shelf::Shelf;
 use super::storage::{Lack, Storage, random};
@@ -106,8 +107,8 @@ pub struct Listing {
     pub leftovers: Vec<String>,
     /// Segments that have been rewritten, and are to go.
     pub rewritten: BTreeSet<u32>,
-    /// Segments that are kept for those who follow, and are no part of the journal.
-    pub events: BTreeSet<u32>,
+    /// Segments that are kept, and are no part of the journal.
+    pub retained: BTreeSet<(u32, Retained)>,
     /// The manifest, which a directory of before it has none of.
     pub manifest: Option<Stored>,
 }
@@ -137,6 +138,16 @@ fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Journal
     move |error| JournalError::io(action, name, error)
 }
 
+/// A damaged head is reported when the whole file is read. One that is not for this version says so
+/// first: what it says of other files is not known.
+fn unless_damaged<T>(read: Result<T, JournalError>) -> Result<Option<T>, JournalError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(JournalError::Corrupt { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Listing {
     /// What is in the directory and counts: everything from the last purge on, or from the last
     /// books that stand alone.
@@ -159,7 +170,7 @@ impl Listing {
                 Some((Kind::Accounts, number)) => accounts.insert(number),
                 Some((Kind::Notes, number)) => notes.insert(number),
                 None => {
-                    listing.events.extend(follow::segment_of_events(&name));
+                    listing.retained.extend(Retained::of_file_name(&name));
                     let is_ours = |it: &&str| {
                         *it == manifest::FILE_NAME
                             || Kind::of_file_name(it).is_some()
@@ -214,12 +225,11 @@ impl Listing {
                 continue;
             }
             storage.read(&name, FILE_HEAD_BYTES, &mut head).map_err(failed("read", &name))?;
-            // A damaged head is reported when the whole file is read.
             let first = match kind {
                 Kind::Books => volume::span(number, &head).map(|span| span.first),
                 _ => books::first_of_ids(number, &head),
             };
-            taken_from = first.unwrap_or(number);
+            taken_from = unless_damaged(first)?.unwrap_or(number);
             spans.insert(number, taken_from);
         }
         Ok(spans)
@@ -286,10 +296,11 @@ impl Listing {
             let name = kind.file_name(number);
             let limit = FILE_HEAD_BYTES + HEAD_BYTES;
             storage.read(&name, limit, &mut bytes).map_err(failed("read", &name))?;
-            // A damaged head is reported when the whole file is read.
             let is_first = match kind {
-                Kind::Books => books::flags(number, &bytes).is_ok_and(|flags| flags.stands_alone),
-                _ => Contents::new(number, &bytes).is_ok_and(|it| it.begins_with_purge()),
+                Kind::Books => unless_damaged(books::flags(number, &bytes))?
+                    .is_some_and(|flags| flags.stands_alone),
+                _ => unless_damaged(Contents::new(number, &bytes))?
+                    .is_some_and(|it| it.begins_with_purge()),
             };
             if is_first {
                 return Ok(Some(first.unwrap_or(number)));
@@ -302,9 +313,10 @@ impl Listing {
         let kept = self.segments.split_off(&first);
         let void = std::mem::replace(&mut self.segments, kept);
         self.leftovers.extend(void.into_iter().map(|number| Kind::Segment.file_name(number)));
-        let kept = self.events.split_off(&first);
-        let void = std::mem::replace(&mut self.events, kept);
-        self.leftovers.extend(void.into_iter().map(follow::events_name));
+        let is_void = |(number, of): &(u32, Retained)| *number < first && *of == Retained::Events;
+        let (void, kept): (BTreeSet<_>, _) = self.retained.iter().copied().partition(is_void);
+        self.retained = kept;
+        self.leftovers.extend(void.into_iter().map(|(number, of)| of.file_name(number)));
         for (kind, spans) in [(Kind::Books, &mut self.books), (Kind::Ids, &mut self.ids)] {
             let kept = spans.split_off(&first);
             let void = std::mem::replace(spans, kept);
@@ -640,8 +652,7 @@ impl Found {
         now: Timestamp,
     ) -> Result<Vec<String>, JournalError> {
         let Some(stored) = &self.stored else {
-            let (id, place) = (random(), Place::default());
-            self.identity = Some(Identity { id, owner: owner.clone(), place, copied_at: None });
+            self.identity = Some(Identity::new(random(), owner.clone()));
             return Ok(Vec::new());
         };
         let told = identity::judge(&stored.owner, owner, self.replay.held(), meant)
@@ -650,7 +661,7 @@ impl Found {
         let place = place.map_err(failed("look at", identity::FILE_NAME))?;
         self.is_copy = place != stored.place;
         let copied_at = if self.is_copy { Some(now) } else { stored.copied_at };
-        self.identity = Some(Identity { owner: owner.clone(), copied_at, ..stored.clone() });
+        self.identity = Some(Identity { copied_at, ..stored.clone().of_owner(owner.clone()) });
         Ok(told)
     }
 
@@ -673,7 +684,8 @@ impl Found {
         // However small a queue was asked for: there must be room for what waits in it.
         options.make_room_for(replay.payments.len());
         let (number, mut manifest) = repair(&*storage, &replay)?;
-        let events = keep_events(&*storage, &replay.listing, options.events_kept_bytes)?;
+        let Listing { retained, rewritten, .. } = &replay.listing;
+        let retained = retained::keep(&*storage, retained, rewritten, options.retention)?;
         let mut ids = VecDeque::new();
         let mut bytes = Vec::new();
         for (first, last) in replay.listing.ids_newest_first() {
@@ -693,7 +705,7 @@ impl Found {
             accounts,
             notes,
             replaced: Vec::new(),
-            events,
+            retained,
             superseded: Vec::new(),
             fresh: Files::new(),
             is_merging_held_up: false,
@@ -782,35 +794,6 @@ fn store_identity(storage: &dyn Storage, mut identity: Identity) -> Result<(), J
 fn without_repetitions<T>(all: &mut Vec<T>, id: impl Fn(&T) -> PaymentId) {
     let mut seen = HashSet::new();
     all.retain(|one| seen.insert(id(one)));
-}
-
-/// Removes segments that have been rewritten, or keeps them for those who follow.
-fn keep_events(
-    storage: &dyn Storage,
-    listing: &Listing,
-    kept_bytes: u64,
-) -> Result<VecDeque<(u32, u64)>, JournalError> {
-    let mut events = listing.events.clone();
-    for number in &listing.rewritten {
-        let (name, kept) = (Kind::Segment.file_name(*number), follow::events_name(*number));
-        if kept_bytes == 0 {
-            storage.remove(&name).map_err(failed("remove", &name))?;
-            continue;
-        }
-        storage.rename(&name, &kept).map_err(failed("rename", &name))?;
-        events.insert(*number);
-    }
-    let mut kept = VecDeque::new();
-    for number in events {
-        let name = follow::events_name(number);
-        let length = storage.open_to_read(&name).and_then(|file| file.length());
-        match length.map_err(failed("look at", &name))? {
-            // It was given up, and its name came back with a loss of power.
-            0 => storage.remove(&name).map_err(failed("remove", &name))?,
-            length => kept.push_back((number, length)),
-        }
-    }
-    Ok(kept)
 }
 
 /// Makes the files say what was read from them. Returns the number of the next segment, and the

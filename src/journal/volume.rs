@@ -796,7 +796,7 @@ mod tests {
             bytes[range].iter().map(|byte| format!("{byte:02x}")).collect()
         };
         assert_eq!(hex(0..16), "67616c6f3a626b73".to_string() + "06000000" + "09000000");
-        assert_eq!(hex(16..20), "01000000", "flags");
+        assert_eq!(hex(16..20), "010258f0", "flags, and which table of names");
         assert_eq!(hex(24..32), "0100000000000000", "lines");
         assert_eq!(hex(32..40), "03000000".to_string() + "01000000", "first segment, blocks");
         assert_eq!(hex(40..44), "08000000", "notes");

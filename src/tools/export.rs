@@ -10,6 +10,7 @@ use crate::base::money::{Cents, Fee, Total};
 use crate::base::progress::{Above, Progress};
 use crate::instance::signals;
 use crate::journal::abridged::Archive;
+use crate::journal::entries::Since;
 use crate::journal::follow::{Follower, Told};
 use crate::journal::reading::Reading;
 use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
@@ -366,15 +367,25 @@ impl<W: Write> Sheet<W> {
         self.row(&row)
     }
 
-    /// Every account, then the entries that its journal still has one by one.
+    /// The entries that are there one by one, then every account, with the entry from which on all
+    /// of its entries are there.
     fn ledger(&mut self, reading: &Reading) -> Result<(), Failed> {
-        for (id, history) in &reading.accounts {
+        let since = reading.entries(|entry| self.entry(entry))?;
+        for ((id, history), since) in reading.accounts.iter().zip(since) {
             let mut row = Row::new("account", id.0.to_string());
             row.amount = history.balance.to_string();
             row.note = format!("{} entries", history.sequence);
+            match since {
+                Since { sequence: 1, .. } => {}
+                Since { sequence, at: Some(at) } => {
+                    let at = Timestamp(at.0.div_euclid(1_000));
+                    row.note += &format!(", all from number {sequence} of {at} on");
+                }
+                Since { at: None, .. } => row.note += ", the last of them missing",
+            }
             self.row(&row)?;
         }
-        reading.entries(|entry| self.entry(entry))
+        Ok(())
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Failed> {

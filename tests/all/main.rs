@@ -13,6 +13,7 @@ mod backups;
 mod demo;
 mod dependencies;
 mod documents;
+mod entries;
 mod events;
 mod faults;
 mod follow;

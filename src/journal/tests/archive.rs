@@ -256,7 +256,7 @@ fn the_bytes_of_abridged_books_are_these() {
         bytes[range].iter().map(|byte| format!("{byte:02x}")).collect()
     };
     assert_eq!(hex(0..16), "67616c6f3a626b73".to_string() + "06000000" + "01000000");
-    assert_eq!(hex(16..20), "05000000", "flags");
+    assert_eq!(hex(16..20), "050258f0", "flags, and which table of names");
     assert_eq!(hex(24..44), "0100000000000000".to_string() + "01000000" + "01000000" + "01000000");
     let (none, one) = ("00".repeat(24), "01".to_string() + &"00".repeat(7));
     let cents = "02".to_string() + &"00".repeat(15);

@@ -35,8 +35,11 @@ impl Day {
             random,
             storage: Simulated::default(),
             options: Options {
-                events_kept_bytes: (seed % 3) * 5 * segment_bytes as u64,
                 keep_ms: [None, Some(8), Some(48), None][seed as usize % 4],
+                retention: Retention {
+                    of: [Retained::Events, Retained::Entries][seed as usize / 3 % 2],
+                    bytes: Some((seed % 3) * 5 * segment_bytes as u64),
+                },
                 ..options(segment_bytes)
             },
             traffic,
@@ -226,7 +229,8 @@ fn a_crash_at_each_single_operation() {
                     "{traffic:?}, kept {keep_ms:?}, operation {operation}, by power: {by_power}"
                 );
                 assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
-                let kept = Options { events_kept_bytes: 3_000, keep_ms, ..options(400) };
+                let retention = Retention::of_events(3_000);
+                let kept = Options { retention, keep_ms, ..options(400) };
                 let (writer, recovered) = open(&storage, kept).unwrap();
                 assert_eq!(Model::of_recovered(&writer, &recovered), found, "{context}");
                 assert_eq!(replayed(&storage).unwrap(), found, "{context}, opened twice");
@@ -243,7 +247,8 @@ fn busy_day(traffic: Traffic, keep_ms: Option<i64>, storage: &Simulated) -> Busy
     let mut history = vec![(Position::NONE, Model::default())];
     // Entries are longer.
     let segment_bytes = if matches!(traffic, Traffic::Payments) { 368 } else { 1024 };
-    let kept = Options { events_kept_bytes: 3_000, keep_ms, ..options(segment_bytes) };
+    let kept =
+        Options { retention: Retention::of_events(3_000), keep_ms, ..options(segment_bytes) };
     let writer = match open(storage, kept) {
         Ok((writer, _)) => writer,
         Err(error) => return (Err(error.to_string()), history, [Position::NONE; 2]),
@@ -277,7 +282,7 @@ fn an_error_at_any_operation_stops_it() {
             let storage = Simulated::default();
             storage.fault_in(operation, Fault::Error(code));
             let keep_ms = (operation % 2 == 0).then_some(24);
-            let kept = Options { events_kept_bytes: 1_000, keep_ms, ..options(400) };
+            let kept = Options { retention: Retention::of_events(1_000), keep_ms, ..options(400) };
             let Ok((writer, _)) = open(&storage, kept) else { continue };
             let (mut random, mut clock, mut model) = (Random(3), 0, Model::default());
             let mut history = vec![(Position::NONE, Model::default())];

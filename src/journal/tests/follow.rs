@@ -117,7 +117,7 @@ fn what_is_not_whole_yet_is_told_when_it_is_and_so_is_a_purge() {
 #[test]
 fn events_that_are_given_up_take_no_space_though_somebody_reads_them() {
     let storage = Simulated::default();
-    let kept = Options { events_kept_bytes: 2 * 1024, ..options(1024) };
+    let kept = Options { retention: Retention::of_events(2 * 1024), ..options(1024) };
     let writer = open(&storage, kept).unwrap().0;
     let fill = |from: u128| {
         (from..from + 20).for_each(|id| settle(&writer, id));
@@ -126,7 +126,7 @@ fn events_that_are_given_up_take_no_space_though_somebody_reads_them() {
     };
     fill(0);
     let oldest = follow::oldest(&storage).unwrap().unwrap();
-    let name = follow::events_name(oldest.segment());
+    let name = Retained::Events.file_name(oldest.segment());
     let open_still = storage.open_to_read(&name).unwrap();
     let mut follower = Follower::new(Arc::new(storage.clone()), oldest, None);
     let mut told = 0;
@@ -174,7 +174,8 @@ fn what_is_kept_is_told_in_order_and_never_otherwise_than_before() {
         let storage = Simulated::default();
         let mut random = Random(seed + 1);
         let segments = [0, 3, 1_000][seed as usize % 3];
-        let options = || Options { events_kept_bytes: segments * 1024, ..options(1024) };
+        let options =
+            || Options { retention: Retention::of_events(segments * 1024), ..options(1024) };
         let mut writer = open(&storage, options()).unwrap().0;
         let (mut all, mut next): (Vec<u128>, u128) = (Vec::new(), 0);
         let mut told: Vec<u128> = Vec::new();
@@ -226,7 +227,7 @@ fn what_is_kept_is_told_in_order_and_never_otherwise_than_before() {
                 .names()
                 .unwrap()
                 .iter()
-                .filter(|name| follow::segment_of_events(name).is_some())
+                .filter(|name| Retained::Events.number_of(name).is_some())
                 .map(|name| storage.bytes(name).len() as u64)
                 .sum();
             assert!(bytes <= (segments + 1) * 1024, "seed {seed}: {bytes}");

@@ -6,6 +6,7 @@ mod archive;
 mod copy;
 mod crashes;
 mod damage;
+mod entries;
 mod figures;
 mod follow;
 mod ledger;
@@ -16,11 +17,13 @@ mod owner;
 mod real;
 mod room;
 mod salvage;
+mod version_5;
 
 pub use real::temporary;
 
 use super::outstanding::Outstanding;
 use super::recover::{self, Recovered, Replay};
+use super::retained::{Retained, Retention};
 use super::shelf::Shelf;
 use super::simulated::{Random, Simulated};
 use super::storage::Storage;
@@ -52,7 +55,7 @@ fn options(segment_bytes: usize) -> Options {
         segment_bytes,
         outstanding_at_first,
         full_segments_kept,
-        events_kept_bytes: 0,
+        retention: Retention::of_events(0),
         keep_ms: None,
         fail,
     }
