@@ -292,6 +292,11 @@ pub struct Config {
     pub drain_timeout: Duration,
 }
 
+/// So many bytes are kept for those who follow, if nothing is said about it.
+fn events_kept_without_a_word(is_followed: bool) -> u64 {
+    if is_followed { EVENTS_KEPT_BYTES } else { 0 }
+}
+
 impl Config {
     /// Checks the arguments against each other.
     ///
@@ -305,8 +310,7 @@ impl Config {
         let admin_token = args.admin_token_file.as_deref().map(Tokens::of_admin).transpose()?;
         let entry_tokens = args.entry_tokens.as_deref().map(Tokens::of_entry).transpose()?;
         let webhook = webhook_of(args.webhook, args.webhook_secret_file.as_deref())?;
-        let is_followed = args.admin_listen.is_some() || webhook.is_some();
-        let kept = if is_followed { EVENTS_KEPT_BYTES } else { 0 };
+        let kept = events_kept_without_a_word(args.admin_listen.is_some() || webhook.is_some());
         if args.queue_capacity > args.ids_remembered {
             return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
         }
