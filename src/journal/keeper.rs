@@ -240,17 +240,18 @@ impl Writer {
         }
     }
 
-    /// False if there are none. Whoever still has it open does not keep its space, however slow he
-    /// is: the journal may need it.
+    /// False if there are none. Whoever still follows it does not keep its space, however slow he is:
+    /// the journal may need it.
     fn remove_oldest_retained(&self, keeping: &mut Keeping) -> bool {
         let Some(held) = keeping.retained.pop_front() else { return false };
         let name = held.file_name();
-        let file = self.storage.open(&name);
-        self.remove(&name);
-        if let Ok(file) = file {
-            // Else it is given back when the last reader closes it.
-            let _ = file.truncate(0);
+        if held.of == Retained::Events
+            && let Err(error) = self.storage.open(&name).and_then(|file| file.truncate(0))
+            && Lack::of(&error).is_none()
+        {
+            self.fail(&format!("{name} cannot be emptied: {error}"));
         }
+        self.remove(&name);
         true
     }
 

@@ -114,7 +114,7 @@ pub fn keep(
         let name = of.file_name(number);
         match storage.open_to_read(&name).and_then(|file| file.length()) {
             // It was given up, and its name came back with a loss of power.
-            Ok(0) => {
+            Ok(0) if of == Retained::Events => {
                 storage.remove(&name).map_err(|error| JournalError::io("remove", &name, error))?;
             }
             Ok(bytes) => kept.push_back(Held { number, of, bytes }),
