@@ -4,6 +4,7 @@
 //!
 //! | file | what lives here |
 //! | --- | --- |
+//! | `args.rs` | the flags |
 //! | `story.rs` | what happens in the demo, and the words that go with it |
 //! | `crew.rs` | who does it: processors that fail, an instance that is killed |
 //! | `till.rs` | a client of the ledger |
@@ -15,6 +16,7 @@
 //! | `sheet.rs` | the contest's score sheet as text |
 //! | `status.rs` | the line a second |
 //! | `load.rs` | the clients |
+//! | `totals.rs` | how a run without a contest has ended |
 //! | `referee.rs` | set-up, stages, audits, totals |
 //! | `contest.rs` | a contest |
 //! | `children.rs` | processes |
@@ -23,6 +25,7 @@
 //!
 //! It takes nothing of the servers' insides; what it says of them they have told over HTTP.
 
+mod args;
 mod board;
 mod children;
 mod client;
@@ -38,15 +41,16 @@ mod status;
 mod story;
 mod system;
 mod till;
+mod totals;
 mod wire;
 
 use crate::base::clock::{self, Moment};
 use crate::base::money::Fee;
 use crate::net::runtime::Driver;
-use crate::payments::{Processor, Totals};
 use crate::tools::dice::Dice;
-use crate::tools::judge::score::Posts;
-use crate::tools::text::{self, grouped, money, percent, say, say_aside};
+use crate::tools::text::{self, percent, say, say_aside};
+use args::ContestName;
+pub use args::DemoArgs;
 use board::{Board, Story};
 use children::Child;
 pub use children::die_with_parent;
@@ -62,7 +66,6 @@ use stages::Contest;
 use status::{Document, Seen};
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,83 +74,7 @@ use std::time::Duration;
 use story::Teller;
 use system::{Places, System};
 use till::{ACCOUNTS, Counts, Till};
-
-/// The whole system on this machine: two processors, two instances, one entry, until Ctrl-C
-///
-/// Whatever the demo does not set itself, its processes take from the environment as always:
-/// GALO_PATIENCE=50ms galo demo --contest preview. Their journals are temporary files; a contest does
-/// without
-#[derive(Clone, Debug, clap::Args)]
-pub struct DemoArgs {
-    /// The entry, shared by both instances. Any port may be 0: a free one is taken
-    #[arg(long, env = "GALO_DEMO_PORT", default_value_t = 9999)]
-    pub port: u16,
-
-    /// The two processors, default and fallback
-    #[arg(long, env = "GALO_DEMO_PROCESSOR_PORTS", value_name = "PORT,PORT",
-        default_value = "8001,8002", value_parser = parse_ports)]
-    pub processor_ports: Ports,
-
-    /// The two instances' ports for each other and for GET /metrics
-    #[arg(long, env = "GALO_DEMO_PEER_PORTS", value_name = "PORT,PORT",
-        default_value = "9101,9102", value_parser = parse_ports)]
-    pub peer_ports: Ports,
-
-    /// The two instances' ports for who looks at them: a page
-    #[arg(long, env = "GALO_DEMO_ADMIN_PORTS", value_name = "PORT,PORT",
-        default_value = "9201,9202", value_parser = parse_ports)]
-    pub admin_ports: Ports,
-
-    /// The demo's own page, of the whole system, with buttons
-    #[arg(long, env = "GALO_DEMO_PAGE_PORT", default_value_t = 9998)]
-    pub page_port: u16,
-
-    /// Write the page with the run's data as one HTML file at the end
-    #[arg(long, env = "GALO_DEMO_REPORT", value_name = "FILE")]
-    pub report: Option<PathBuf>,
-
-    /// Payments a second, and a transaction a second, that the demo makes itself; 0 for none
-    #[arg(long, env = "GALO_DEMO_RATE", default_value_t = 200, conflicts_with = "contest",
-        value_parser = clap::value_parser!(u32).range(0..=100_000))]
-    pub rate: u32,
-
-    /// Tell the story once (48 s), and end
-    #[arg(long, env = "GALO_DEMO_ONCE", conflicts_with = "contest")]
-    pub once: bool,
-
-    /// Play this contest's load, stages and audits, print its score sheet, and end
-    #[arg(long, env = "GALO_DEMO_CONTEST", value_enum)]
-    pub contest: Option<ContestName>,
-
-    /// Divide the timetable by this; a contest's score is then not comparable
-    #[arg(long, env = "GALO_DEMO_SPEED", default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=60))]
-    pub speed: u32,
-
-    /// Show what the processors and instances log
-    #[arg(long, short, env = "GALO_DEMO_VERBOSE")]
-    pub verbose: bool,
-}
-
-/// Which contest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ContestName {
-    /// 60 s, 550 users
-    Preview,
-    /// 300 s, 603 users
-    Final,
-}
-
-/// Two ports; a type, because clap takes an array for a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ports([u16; 2]);
-
-fn parse_ports(text: &str) -> Result<Ports, String> {
-    const WRONG: &str = "it must be two ports, such as 8001,8002";
-    let (first, second) = text.split_once(',').ok_or(WRONG)?;
-    let port = |text: &str| text.trim().parse().map_err(|_| WRONG);
-    Ok(Ports([port(first)?, port(second)?]))
-}
+use totals::totals;
 
 /// How long the system may take until the entry answers.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
@@ -538,53 +465,4 @@ async fn is_ready(entry: SocketAddr) -> bool {
         monoio::time::sleep(LOOK_EVERY).await;
     }
     false
-}
-
-/// What the processors hold, and what the instances say, in lines. Whether all is there.
-fn totals(answers: &Answers, posts: Posts) -> (bool, String) {
-    let mut text = format!("{:<12}{:>12}{:>18}{:>18}\n", "", "it holds", "", "galo says");
-    for (index, which) in Processor::ALL.into_iter().enumerate() {
-        let columns = |totals: Option<Totals>| {
-            totals.map_or(["?".into(), "?".into()], |totals| {
-                [grouped(totals.count), money(totals.amount.0)]
-            })
-        };
-        let [held, held_money] = columns(answers.processors[index]);
-        let [said, said_money] = columns(answers.backend.map(|said| said[index]));
-        let name = which.name();
-        text += &format!("{name:<12}{held:>12}{held_money:>18}{said:>18}{said_money:>18}\n");
-    }
-    text += match (answers.agree(), answers.backend) {
-        (true, _) => "the books agree, to the cent",
-        (false, Some(_)) => "the books DIFFER",
-        (false, None) => "the instances cannot tell: a summary takes both of them",
-    };
-    let held: Option<u64> = answers.held().map(|held| held.iter().map(|it| it.count).sum());
-    let is_lost = held.is_none_or(|held| held < posts.accepted);
-    let promised = grouped(posts.accepted);
-    text += &match is_lost {
-        false => {
-            format!("\nheld are all {promised} payments that the demo's clients had a 202 for")
-        }
-        true => format!("\nNOT held are all {promised} payments that were answered with a 202"),
-    };
-    if posts.failed() > 0 {
-        let failed = grouped(posts.failed());
-        text += &format!("\n{failed} more had no 202, such as those cut off when an instance died");
-    }
-    (answers.agree() && !is_lost, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_come_in_pairs() {
-        assert_eq!(parse_ports("8001,8002"), Ok(Ports([8001, 8002])));
-        assert_eq!(parse_ports("0, 0"), Ok(Ports([0, 0])));
-        for wrong in ["", "8001", "8001,", "1,2,3", "8001,99999", "a,b"] {
-            assert!(parse_ports(wrong).is_err(), "{wrong}");
-        }
-    }
 }

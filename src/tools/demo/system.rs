@@ -3,10 +3,10 @@
 //! The only file that knows the flags of `galo serve` and `galo processor`. What is not set here
 //! is theirs to decide, or their environment's: GALO_PATIENCE and the like reach them.
 
+use super::args::{DemoArgs, Ports};
 use super::children::Child;
 use super::client::ADMIN_TOKEN;
 use super::wire::Wire;
-use super::{DemoArgs, Ports};
 use crate::base::clock;
 use crate::base::money::Fee;
 use crate::tools::dice::random_bytes;

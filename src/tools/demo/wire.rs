@@ -119,7 +119,7 @@ mod tests {
     fn what_is_cut_ends_and_what_is_mended_goes_on() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let wire = Wire::to(server.local_addr().unwrap()).unwrap();
-        let mut connect = || {
+        let connect = || {
             let client = TcpStream::connect(wire.address).unwrap();
             (client, server.accept().unwrap().0)
         };
