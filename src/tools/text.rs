@@ -61,6 +61,25 @@ pub fn is_unread() -> bool {
     UNREAD.load(Ordering::Relaxed)
 }
 
+/// A terminal is at least so wide, in characters.
+pub const COLUMNS: usize = 80;
+
+/// Words in lines of at most [`COLUMNS`], each behind so many spaces. A longer word has a line of
+/// its own.
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{}{word}", " ".repeat(indent))),
+        }
+    }
+    lines.join("\n")
+}
+
 /// A line on stderr.
 pub fn say_aside(line: Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
@@ -88,6 +107,17 @@ pub fn percent(fee: Fee) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_as_long_as_they_may_be() {
+        let text = "word ".repeat(40);
+        let lines = wrapped(&text, 7);
+        let lengths: Vec<_> = lines.lines().map(str::len).collect();
+        assert_eq!(lengths, [76, 76, 66]);
+        assert!(lines.lines().all(|line| line.starts_with("       word")));
+        assert_eq!(wrapped("", 7), "");
+        assert_eq!(wrapped(&"x".repeat(100), 2).len(), 102);
+    }
 
     #[test]
     fn numbers() {

@@ -1,11 +1,12 @@
 //! `galo demo` as somebody at a terminal meets it: the real binary, its output, its exit status,
 //! and what it leaves behind.
 
+use crate::support::journals::Scratch;
 use crate::support::wait_until;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -24,7 +25,7 @@ struct Demo {
 impl Demo {
     fn start(args: &[&str]) -> Demo {
         let free = ["demo", "--port", "0", "--processor-ports", "0,0"];
-        let inside = ["--peer-ports", "0,0", "--admin-ports", "0,0"];
+        let inside = ["--peer-ports", "0,0", "--admin-ports", "0,0", "--page-port", "0"];
         Demo::with(&[&free[..], &inside, args].concat())
     }
 
@@ -97,16 +98,11 @@ impl Drop for Demo {
 /// Accepted, settled at default, settled at fallback: of each status line.
 fn status_lines(output: &str) -> impl Iterator<Item = [u64; 3]> + '_ {
     output.lines().filter_map(|line| {
-        let (seconds, rest) = line.split_once(" s ")?;
-        seconds.trim().parse::<u64>().ok()?;
-        let words: Vec<_> = rest.split_whitespace().collect();
-        let number = |word: &str| word.replace(',', "").parse::<u64>().ok();
-        // accepted queued flight settled up 1 ms settled up 1 ms fees p50 p99
-        let of_fallback = words[4..].iter().find_map(|word| {
-            let is_count = !matches!(*word, "up" | "ms" | "down" | "of");
-            is_count.then(|| number(word)).flatten()
-        });
-        Some([number(words[0])?, number(words[3])?, of_fallback?])
+        line.get(..5)?.trim().strip_suffix(" s")?.parse::<u64>().ok()?;
+        let number = |columns: std::ops::Range<usize>| {
+            line.get(columns)?.trim().replace(',', "").parse::<u64>().ok()
+        };
+        Some([number(5..14)?, number(28..37)?, number(44..53)?])
     })
 }
 
@@ -167,9 +163,123 @@ fn a_child_that_dies_ends_it_and_is_named() {
 fn its_children_die_with_it() {
     let demo = Demo::start(&[]);
     let children = demo.wait_until_settling();
+    let journals = journals_of(demo.process.id());
+    assert!(journals.join("2").is_dir(), "{}", journals.display());
     signal(demo.process.id(), SIGKILL);
     drop(demo);
     wait_until("all children are gone", || children.values().all(|process| is_gone(*process)));
+    let next = Demo::start(&["--rate", "0"]);
+    wait_until("the next one has started", || next.children().len() == 4);
+    assert!(!journals.exists(), "the journals of the one that was killed stay");
+}
+
+fn journals_of(process: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("galo-demo-{process}"))
+}
+
+/// The page's address, and its token.
+fn page(demo: &Demo) -> (String, String) {
+    let said = demo.output();
+    let line =
+        said.lines().find_map(|line| line.trim().strip_prefix("http://")?.split_once("/#token="));
+    let (address, token) = line.unwrap_or_else(|| panic!("no page:\n{said}"));
+    (address.to_owned(), token.to_owned())
+}
+
+fn ask(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("the door is there");
+    let text = format!("{request}\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).expect("it takes requests");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+#[test]
+fn its_story_is_told_in_80_columns_and_its_report_needs_no_server() {
+    let folder = Scratch::new();
+    let file = folder.path().join("report.html");
+    let demo = Demo::start(&["--once", "--speed", "8", "--report", file.to_str().unwrap()]);
+    let journals = journals_of(demo.process.id());
+    let (status, output) = demo.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
+    for line in output.lines().filter(|line| !line.starts_with("the report is in ")) {
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+    }
+    let words = output.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "fallback takes over",
+        "are queued: no fault",
+        "debit of 100,000.00: 422, refused by its limit, and nothing has changed",
+        "Instance 2 is killed (kill -9)",
+        "Instance 2 is started again",
+        "none is lost",
+        "Balanced: ",
+        "the books agree, to the cent",
+        "had a 202 for",
+        "transactions done, 1 refused",
+    ] {
+        assert!(words.contains(part), "{part}: {output}");
+    }
+    assert!(!journals.exists(), "{} is left behind", journals.display());
+    let report = std::fs::read_to_string(file).unwrap();
+    for part in [
+        "Content-Security-Policy",
+        "connect-src 'none'",
+        "\"documents\":[{\"version\":",
+        "\"good\":true",
+    ] {
+        assert!(report.contains(part), "no {part} in the report");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_refused_in_one_line() {
+    let (status, output) = Demo::start(&["--report", "/nowhere/report.html"]).wait();
+    assert_eq!(status.code(), Some(2), "{output}");
+    assert!(output.starts_with("galo: --report /nowhere/report.html: "), "{output}");
+    assert_eq!(output.lines().count(), 1, "{output}");
+}
+
+#[test]
+fn its_page_is_for_those_who_have_its_address_and_its_buttons_do_what_they_say() {
+    let demo = Demo::start(&[]);
+    demo.wait_until_settling();
+    let (address, token) = page(&demo);
+    let token = format!("Authorization: Bearer {token}");
+    let get = |path: &str| ask(&address, &format!("GET {path} HTTP/1.1\r\n{token}"));
+    let press = |name: &str| ask(&address, &format!("POST /do/{name} HTTP/1.1\r\n{token}"));
+    let served = ask(&address, "GET / HTTP/1.1");
+    assert!(served.starts_with("HTTP/1.1 200 ") && served.contains("connect-src 'self'"));
+    for (headers, status) in [
+        ("X: y".to_owned(), 401),
+        ("Authorization: Bearer wrong".into(), 401),
+        (format!("{token}\r\nOrigin: http://example.org"), 403),
+    ] {
+        let answer = ask(&address, &format!("POST /do/kill HTTP/1.1\r\n{headers}"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let answer = ask(&address, &format!("GET /status.json HTTP/1.1\r\n{headers}"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    assert!(get("/do/kill").starts_with("HTTP/1.1 405 "));
+    assert!(press("nothing").starts_with("HTTP/1.1 404 "));
+    let has_both = |both: bool| get("/status.json").contains("\"instance\":2") == both;
+    assert!(press("start").starts_with("HTTP/1.1 409 "));
+    assert!(press("kill").contains("Instance 2 has been killed."));
+    assert!(press("kill").starts_with("HTTP/1.1 409 "));
+    wait_until("instance 2 is gone", || has_both(false));
+    assert!(press("start").contains("\"done\""));
+    wait_until("instance 2 is back", || has_both(true));
+    assert!(press("cut").contains("\"done\""));
+    wait_until("they do not hear each other", || has_both(false));
+    assert!(press("fail").contains("\"done\""));
+    assert!(
+        get("/status.json").contains("default is failing, fallback is well, the instances are cut")
+    );
+    // All of that is made well again at the end.
+    signal(demo.process.id(), SIGINT);
+    let (status, output) = demo.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
 }
 
 #[test]
@@ -181,12 +291,14 @@ fn a_port_in_use_is_refused_in_one_line() {
         ("--processor-ports", format!("0,{port}")),
         ("--peer-ports", format!("{port},0")),
         ("--admin-ports", format!("0,{port}")),
+        ("--page-port", port.to_string()),
     ] {
         let all = [
             ("--port", "0".to_owned()),
             ("--processor-ports", "0,0".into()),
             ("--peer-ports", "0,0".into()),
             ("--admin-ports", "0,0".into()),
+            ("--page-port", "0".into()),
         ];
         let args: Vec<_> = all
             .iter()
@@ -203,8 +315,13 @@ fn a_port_in_use_is_refused_in_one_line() {
 /// under way when the totals are read. But whatever happened, the sheet must add up.
 #[test]
 fn a_short_contest_ends_with_a_sheet_that_adds_up() {
-    let (status, output) = Demo::start(&["--contest", "preview", "--speed", "20"]).wait();
+    let folder = Scratch::new();
+    let file = folder.path().join("report.html");
+    let args = ["--contest", "preview", "--speed", "20", "--report", file.to_str().unwrap()];
+    let (status, output) = Demo::start(&args).wait();
     assert!(output.contains("Score sheet: preview, NOT COMPARABLE"), "{output}");
+    let report = std::fs::read_to_string(file).unwrap();
+    assert!(report.contains("Score sheet: preview") && report.contains("\"buttons\":[]"));
     let line = |label: &str| {
         let found = output.lines().find_map(|line| line.strip_prefix(&format!("  {label:<16}")));
         found.unwrap_or_else(|| panic!("no line {label}:\n{output}"))

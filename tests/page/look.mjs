@@ -1,6 +1,6 @@
 // Looks at the page as people do, while the system goes through weather. See run.
 import assert from "node:assert/strict";
-import { chromium } from "playwright-core";
+import { Browser, assertAddsUp, photograph } from "./browser.mjs";
 import { System, TOKEN, pause, until } from "./system.mjs";
 
 const [galo, folder] = process.argv.slice(2);
@@ -10,56 +10,18 @@ const SILENCE_MS = 3_000;
 const TAB_SHARE_MAX = 0.2;
 
 const system = await System.start(galo);
-const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
-const found = [];
-
-/** A tab that is watched for errors and for requests to anywhere else. */
-async function open(options, url) {
-  const context = await browser.newContext(options);
-  const tab = await context.newPage();
-  await watch(tab, url);
-  return tab;
-}
-async function watch(tab, url) {
-  const origin = new URL(url).origin;
-  tab.on("pageerror", error => found.push(`error: ${error.message}`));
-  tab.on("console", message => {
-    // The browser tells by itself of answers like 401 and 404, and of a door that is gone.
-    const isTold = /^Failed to load resource/.test(message.text());
-    if (message.type() === "error" && !isTold) found.push(`console: ${message.text()}`);
-  });
-  tab.on("request", request => {
-    const isOwn = request.url().startsWith(origin) || request.url().startsWith("data:");
-    if (!isOwn) found.push(`foreign request: ${request.url()}`);
-  });
-  await tab.goto(url);
-}
+const browser = await Browser.start();
 
 const verdict = tab => tab.textContent("#verdict");
 const level = tab => tab.getAttribute("#verdict", "class");
 const card = (tab, where, title) => tab.locator(`#${where} .card`, { has: tab.locator(`h3:text-is("${title}")`) });
 const isBad = async (tab, where, title) => (await card(tab, where, title).getAttribute("class")).includes("bad");
 
-/** Every update adds up, by the numbers that people read. */
-function assertAddsUp(text) {
-  const sides = /([\d,]+) accepted = ([\d,]+) default \+ ([\d,]+) fallback \+ ([\d,]+) on their way/.exec(text);
-  assert(sides, `no equation: ${text}`);
-  const [accepted, ...parts] = sides.slice(1).map(it => Number(it.replaceAll(",", "")));
-  assert.equal(accepted, parts.reduce((sum, it) => sum + it), text);
-  return accepted;
-}
-
-async function step(name, play) {
-  const begun = Date.now();
-  const told = await play();
-  assert.deepEqual(found, []);
-  console.log(`ok  ${name}${told ? `: ${told}` : ""} (${((Date.now() - begun) / 1000).toFixed(1)} s)`);
-}
-
+const step = (name, play) => browser.step(name, play);
 const url = index => `http://127.0.0.1:${system.admins[index]}/`;
 try {
   system.rate = 200;
-  const tab = await open({ viewport: { width: 1100, height: 1500 }, colorScheme: "light" }, url(0));
+  const tab = await browser.open({ viewport: { width: 1100, height: 1500 }, colorScheme: "light" }, url(0));
 
   await step("without its token it shows nothing, and with it all, by the keyboard alone", async () => {
     assert(await tab.isVisible("#ask") && !(await tab.isVisible("#all")));
@@ -147,7 +109,7 @@ try {
 
   await step("two tabs, and there and back again", async () => {
     const second = await tab.context().newPage();
-    await watch(second, `${url(1)}#token=${TOKEN}`);
+    await browser.watch(second, `${url(1)}#token=${TOKEN}`);
     assert(!second.url().includes(TOKEN), "the token stays in the address");
     await second.goto("about:blank");
     await second.goBack();
@@ -180,17 +142,11 @@ try {
 
   await step("it is readable in light, dark and narrow", async () => {
     await system.setFailing(0, true);
-    const looks = { light: [1100, "light"], dark: [1100, "dark"], narrow: [360, "light"] };
-    for (const [name, [width, colorScheme]] of Object.entries(looks)) {
-      const look = await open({ viewport: { width, height: 1400 }, colorScheme }, `${url(0)}#token=${TOKEN}`);
-      await look.waitForSelector("#all:visible");
+    const ready = async look => {
       await until("it is red", () => isBad(look, "processors", "default"));
       await pause(2_500);
-      const wide = await look.evaluate(() => document.documentElement.scrollWidth);
-      assert(wide <= width, `${wide} of ${width} pixels`);
-      await look.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
-      await look.context().close();
-    }
+    };
+    await photograph(browser, `${url(0)}#token=${TOKEN}`, ready, name => `${folder}/${name}.png`);
   });
 } finally {
   await browser.close();

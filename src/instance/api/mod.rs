@@ -8,7 +8,7 @@
 mod admin;
 pub mod events;
 mod ledger;
-mod page;
+pub mod page;
 pub mod query;
 mod resolution;
 pub mod routes;

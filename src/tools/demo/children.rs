@@ -153,8 +153,8 @@ impl Child {
         }
     }
 
-    /// Ends the child without asking, unless it has ended.
-    fn stop(&mut self) -> Option<ExitStatus> {
+    /// Ends the child without asking (kill -9), unless it has ended.
+    pub fn stop(&mut self) -> Option<ExitStatus> {
         if self.ended().is_none() {
             // Neither can fail for a child that was not waited for.
             let _ = self.process.kill();

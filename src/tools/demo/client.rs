@@ -56,6 +56,8 @@ pub struct Client {
 
 #[derive(Default)]
 struct Buffers {
+    /// The token of an admin door.
+    bearer: Option<String>,
     request: Vec<u8>,
     received: Vec<u8>,
     scratch: Vec<u8>,
@@ -66,6 +68,13 @@ impl Client {
     pub fn new(address: SocketAddr) -> Client {
         let (used_at, buffers) = (clock::moment(), Buffers::default());
         Client { address, alarm: Alarm::new(), stream: None, used_at, buffers }
+    }
+
+    /// Likewise, of an admin door.
+    pub fn with_token(address: SocketAddr, token: &str) -> Client {
+        let mut client = Client::new(address);
+        client.buffers.bearer = Some(token.to_owned());
+        client
     }
 
     /// Sends a request and waits for its answer.
@@ -103,6 +112,9 @@ impl Buffers {
         let _ = write!(self.request, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
         if path.starts_with("/admin/") {
             let _ = write!(self.request, "X-Rinha-Token: {ADMIN_TOKEN}\r\n");
+        }
+        if let Some(token) = &self.bearer {
+            let _ = write!(self.request, "Authorization: Bearer {token}\r\n");
         }
         if method != "GET" {
             let length = body.len();

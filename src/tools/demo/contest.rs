@@ -67,8 +67,8 @@ pub async fn play(
 }
 
 /// Completes the sheet with what the books say, prints it, and says what was wrong. Whether the
-/// run was good.
-pub fn judge(played: Played, places: Places) -> bool {
+/// run was good, and all that was said.
+pub fn judge(played: Played, places: Places) -> (bool, String) {
     let Played { mut sheet, posted } = played;
     let mut found = sheet.run.findings(Excused::default());
     let processor =
@@ -84,12 +84,14 @@ pub fn judge(played: Played, places: Places) -> bool {
         }
         Err(reason) => found.push(format!("no books: {reason}")),
     }
-    say(format_args!("\n{sheet}"));
+    let mut text = sheet.to_string();
     for finding in &found {
-        say(format_args!("  WRONG: {finding}"));
+        text += &format!("  WRONG: {finding}\n");
     }
     if found.is_empty() {
-        say("  every accepted payment is held by exactly one processor, and every summary agrees");
+        text +=
+            "  every accepted payment is held by exactly one processor, and every summary agrees\n";
     }
-    found.is_empty()
+    say(format_args!("\n{}", text.trim_end()));
+    (found.is_empty(), text)
 }

@@ -20,6 +20,8 @@ use std::time::Duration;
 const THINK_TIME: Duration = Duration::from_secs(1);
 /// Connections at most, when payments are posted at a rate.
 const CONNECTIONS_MAX: u32 = 16;
+/// So long a client at a rate keeps a connection: an instance that has come back gets its share again.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(5);
 /// A client at a rate that was held up makes up for so much of it, and no more.
 const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 
@@ -133,11 +135,15 @@ impl Load {
 
     async fn pay_every(self: Rc<Self>, interval: Duration, first: Moment) {
         let mut client = Client::new(self.entry);
-        let mut due = first;
+        let (mut due, mut since) = (first, first);
         loop {
             sleep_until(due).await;
             if self.is_stopped() {
                 return;
+            }
+            if clock::moment().since(since) >= CONNECTION_AGE_MAX {
+                client = Client::new(self.entry);
+                since = clock::moment();
             }
             self.pay(&mut client).await;
             due = (due + interval).max(clock::moment() - CATCH_UP_MAX);

@@ -4,125 +4,88 @@
 //!
 //! | file | what lives here |
 //! | --- | --- |
-//! | `stages.rs` | what the processors go through: the demo's story, both contests |
+//! | `args.rs` | the flags |
+//! | `story.rs` | what happens in the demo, and the words that go with it |
+//! | `crew.rs` | who does it: processors that fail, an instance that is killed |
+//! | `till.rs` | a client of the ledger |
+//! | `board.rs` | what the demo says of itself, on the terminal and to its page |
+//! | `door.rs`, `more.html` | its page, and what the page's buttons do |
+//! | `report.rs` | the same page as a file |
+//! | `stages.rs` | what the processors go through in both contests |
 //! | `client.rs` | one connection to one server |
 //! | `sheet.rs` | the contest's score sheet as text |
 //! | `status.rs` | the line a second |
 //! | `load.rs` | the clients |
+//! | `totals.rs` | how a run without a contest has ended |
 //! | `referee.rs` | set-up, stages, audits, totals |
 //! | `contest.rs` | a contest |
 //! | `children.rs` | processes |
-//! | `system.rs` | which processes, and where they listen |
+//! | `system.rs` | which processes, where they listen, and where their journals are |
+//! | `wire.rs` | what the instances hear each other by, until it is cut |
 //!
 //! It takes nothing of the servers' insides; what it says of them they have told over HTTP.
 
+mod args;
+mod board;
 mod children;
 mod client;
 mod contest;
+mod crew;
+mod door;
 mod load;
 mod referee;
+mod report;
 mod sheet;
 mod stages;
 mod status;
+mod story;
 mod system;
+mod till;
+mod totals;
+mod wire;
 
 use crate::base::clock::{self, Moment};
 use crate::base::money::Fee;
 use crate::net::runtime::Driver;
-use crate::payments::{Processor, Totals};
 use crate::tools::dice::Dice;
-use crate::tools::text::{self, grouped, money, percent, say, say_aside};
+use crate::tools::text::{self, percent, say, say_aside};
+use args::ContestName;
+pub use args::DemoArgs;
+use board::{Board, Story};
 use children::Child;
 pub use children::die_with_parent;
 use client::{Call, Client};
 use contest::Played;
+use crew::Crew;
+use door::Door;
 use load::{Load, sleep_until};
 use referee::{Answers, Referee};
+use report::Report;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use stages::{Contest, WELL};
-use status::Seen;
-use std::net::SocketAddr;
+use stages::Contest;
+use status::{Document, Seen};
+use std::cell::{Cell, RefCell};
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use system::Places;
-
-/// The whole system on this machine: two processors, two instances, one entry, until Ctrl-C
-///
-/// Whatever the demo does not set itself, its processes take from the environment as always, but
-/// for a journal, which they do without: GALO_PATIENCE=50ms galo demo --contest preview
-#[derive(Clone, Debug, clap::Args)]
-pub struct DemoArgs {
-    /// The entry, shared by both instances. Any port may be 0: a free one is taken
-    #[arg(long, env = "GALO_DEMO_PORT", default_value_t = 9999)]
-    pub port: u16,
-
-    /// The two processors, default and fallback
-    #[arg(long, env = "GALO_DEMO_PROCESSOR_PORTS", value_name = "PORT,PORT",
-        default_value = "8001,8002", value_parser = parse_ports)]
-    pub processor_ports: Ports,
-
-    /// The two instances' ports for each other and for GET /metrics
-    #[arg(long, env = "GALO_DEMO_PEER_PORTS", value_name = "PORT,PORT",
-        default_value = "9101,9102", value_parser = parse_ports)]
-    pub peer_ports: Ports,
-
-    /// The two instances' ports for who looks at them: a page
-    #[arg(long, env = "GALO_DEMO_ADMIN_PORTS", value_name = "PORT,PORT",
-        default_value = "9201,9202", value_parser = parse_ports)]
-    pub admin_ports: Ports,
-
-    /// Payments a second that the demo makes itself; 0 for none
-    #[arg(long, env = "GALO_DEMO_RATE", default_value_t = 200, conflicts_with = "contest",
-        value_parser = clap::value_parser!(u32).range(0..=100_000))]
-    pub rate: u32,
-
-    /// Play this contest's load, stages and audits, print its score sheet, and end
-    #[arg(long, env = "GALO_DEMO_CONTEST", value_enum)]
-    pub contest: Option<ContestName>,
-
-    /// Divide the contest's timetable by this; the score is then not comparable
-    #[arg(long, env = "GALO_DEMO_SPEED", default_value_t = 1, requires = "contest",
-        value_parser = clap::value_parser!(u32).range(1..=60))]
-    pub speed: u32,
-
-    /// Show what the processors and instances log
-    #[arg(long, short, env = "GALO_DEMO_VERBOSE")]
-    pub verbose: bool,
-}
-
-/// Which contest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ContestName {
-    /// 60 s, 550 users
-    Preview,
-    /// 300 s, 603 users
-    Final,
-}
-
-/// Two ports; a type, because clap takes an array for a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ports([u16; 2]);
-
-fn parse_ports(text: &str) -> Result<Ports, String> {
-    const WRONG: &str = "it must be two ports, such as 8001,8002";
-    let (first, second) = text.split_once(',').ok_or(WRONG)?;
-    let port = |text: &str| text.trim().parse().map_err(|_| WRONG);
-    Ok(Ports([port(first)?, port(second)?]))
-}
+use story::Teller;
+use system::{Places, System};
+use till::{ACCOUNTS, Counts, Till};
+use totals::totals;
 
 /// How long the system may take until the entry answers.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long payments may take to settle once the load has ended and the processors are well.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// The names of the columns are repeated after so many lines.
 const STATUS_HEAD_EVERY: u64 = 20;
 
-/// Runs the demo until it is told to stop, a child dies, or the contest is over.
+/// Runs the demo until it is told to stop, a child dies, or the contest or the story is over.
 ///
 /// # Errors
 /// If the system cannot be started, for example because a port is in use: one clear line.
@@ -134,27 +97,45 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, String> {
         ContestName::Preview => &stages::PREVIEW,
         ContestName::Final => &stages::FINAL,
     });
+    let report = args.report.as_deref().map(Report::to).transpose()?;
     let token = system::token()?;
     let dice = Dice::new().map_err(|error| format!("no random numbers: {error}"))?;
     let fees = contest.map_or(stages::STORY_FEES, |contest| contest.fees);
-    let mut demo = Demo {
+    let page = TcpListener::bind(places.page)
+        .map_err(|error| format!("cannot listen on {}: {error}", places.page))?;
+    let system = System::new(places, &token, fees, contest.is_some(), args.verbose)?;
+    let amount = contest.map_or(stages::STORY_AMOUNT, |contest| contest.amount);
+    let demo = Demo {
         places,
         fees,
         contest,
         speed: args.speed,
         rate: args.rate,
-        children: system::start(&places, &token, fees, contest.is_some(), args.verbose)?,
+        is_once: args.once,
+        crew: Rc::new(Crew::start(system)?),
+        board: Rc::new(Board::new(if contest.is_some() { Story::None } else { Story::Playing })),
+        load: Rc::new(Load::new(places.entry, amount, dice, contest.is_some())),
+        report: RefCell::new(report),
+        seen: RefCell::default(),
+        counts: Rc::default(),
         token,
         stop,
-        died: false,
+        died: Cell::default(),
     };
+    let demo = Rc::new(demo);
     let _writer = text::start_writer().map_err(|error| format!("no thread: {error}"))?;
     demo.introduce();
+    let driver = Driver::detect(1);
+    // io_uring waits inside the kernel, and on a non-blocking socket it would not wait at all.
+    let on_epoll = matches!(driver, Driver::Epoll(_));
+    page.set_nonblocking(on_epoll).map_err(|error| format!("no page: {error}"))?;
     // On this thread, which the children's lives depend on.
-    let good = Driver::detect(1)
-        .block_on(demo.play(dice))
+    let good = driver
+        .block_on(demo.clone().play(page))
         .map_err(|error| format!("no event loop: {error}"))?;
     let ended_well = demo.stop_children();
+    // Its tasks are never dropped.
+    demo.crew.remove_journals();
     Ok(if good && ended_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -169,6 +150,8 @@ fn watch_for_signals(flag: &Arc<AtomicBool>) -> Result<(), String> {
 enum End {
     Asked,
     Died,
+    /// The story was told once, as was asked for.
+    Told,
     /// It could not go on, for this reason.
     Failed(String),
     Played(Box<Played>),
@@ -176,110 +159,145 @@ enum End {
 
 struct Demo {
     places: Places,
-    /// Opens the admin doors.
+    /// Opens the admin doors, and the demo's own.
     token: String,
     fees: [Fee; 2],
     contest: Option<&'static Contest>,
     speed: u32,
     rate: u32,
-    children: Vec<Child>,
+    is_once: bool,
+    crew: Rc<Crew>,
+    board: Rc<Board>,
+    load: Rc<Load>,
+    report: RefCell<Option<Report>>,
+    /// What the instances said last.
+    seen: RefCell<Option<Document>>,
+    /// How the ledger's transactions of the demo ended.
+    counts: Rc<Cell<Counts>>,
     stop: Arc<AtomicBool>,
     /// A child's death has been seen and told.
-    died: bool,
+    died: Cell<bool>,
 }
 
 impl Demo {
     fn introduce(&self) {
-        let Places { entry, processors, peers, admins } = self.places;
+        let Places { entry, processors, peers, page, .. } = self.places;
+        let children = self.crew.children();
         say("galo demo: two processors, two instances, one entry\n");
-        for ((child, address), fee) in self.children.iter().zip(processors).zip(self.fees) {
+        for ((child, address), fee) in children.iter().zip(processors).zip(self.fees) {
             let (name, id, fee) = (child.name, child.id(), percent(fee));
-            say(format_args!("  {name:<20} http://{address:<22} process {id:<9} fee {fee}"));
+            say(format_args!("  {name:<20} http://{address:<18} process {id:<8} fee {fee}"));
         }
-        for (child, peer) in self.children[2..].iter().zip(peers) {
+        for (child, peer) in children[2..].iter().zip(peers) {
             let (name, id) = (child.name, child.id());
-            say(format_args!("  {name:<20} http://{peer:<22} process {id:<9} GET /metrics"));
+            say(format_args!("  {name:<20} http://{peer:<18} process {id:<8} GET /metrics"));
         }
-        say(format_args!("  {:<20} http://{entry:<22} both instances share it", "entry"));
-        let page = format!("http://{}/#token={}", admins[0], self.token);
-        say(format_args!("\nSee it in a browser: {page}"));
+        say(format_args!("  {:<20} http://{entry:<18} both instances share it", "entry"));
+        say(format_args!("\nSee it in a browser:\n\n  http://{page}/#token={}", self.token));
         if self.contest.is_some() {
             return say("\nLeave the entry alone: payments of others spoil the score.\n");
         }
-        let payment = concat!(
-            r#"{\"correlationId\":\"$(cat /proc/sys/kernel/random/uuid)\","#,
-            r#"\"amount\":19.90}"#
-        );
+        let id = r#"\"correlationId\":\"$(cat /proc/sys/kernel/random/uuid)\""#;
         say("\nTry it from another terminal; Ctrl-C here ends it all:\n");
-        say(format_args!("  curl -i http://{entry}/payments -d \"{payment}\""));
-        say(format_args!("  curl http://{entry}/payments-summary\n"));
+        say(format_args!(
+            "  curl -i http://{entry}/payments -d \"{{\\\"amount\\\":19.90,\n    {id}}}\""
+        ));
+        say(format_args!("  curl http://{entry}/payments-summary"));
+        say(format_args!("  curl http://{entry}/clientes/1/extrato\n"));
     }
 
     /// Everything from the first request to the last. Whether all was well.
-    async fn play(&mut self, dice: Dice) -> bool {
-        let Places { entry, processors, .. } = self.places;
-        let amount = self.contest.map_or(stages::STORY_AMOUNT, |contest| contest.amount);
-        let load = Rc::new(Load::new(entry, amount, dice, self.contest.is_some()));
-        let (places, fees, speed, rate) = (self.places, self.fees, self.speed, self.rate);
-        let contest = self.contest;
-        let session = {
-            let load = load.clone();
-            async move {
-                if !is_ready(entry).await {
-                    return End::Failed("the entry does not answer".into());
-                }
-                let begin = clock::moment();
-                monoio::spawn(tell_status(load.clone(), places.peers, fees, begin));
-                let played = match contest {
-                    Some(contest) => {
-                        let played = contest::play(load, places, contest, speed, begin).await;
-                        played.map(|played| End::Played(Box::new(played)))
-                    }
-                    None => tell_story(load, places, rate, begin).await,
-                };
-                played.unwrap_or_else(End::Failed)
-            }
-        };
+    async fn play(self: Rc<Self>, page: TcpListener) -> bool {
+        let session = self.clone().begin(page);
         let end = monoio::select! {
             end = self.watch() => end,
             end = session => end,
         };
-        load.stop();
+        self.load.stop();
+        // No button does anything from now on.
+        self.board.set_story(Story::None);
         if matches!(end, End::Asked) {
             say("\nstopping; once more ends at once");
             // From now on the flag means: hurry.
             self.stop.store(false, Ordering::Relaxed);
         }
-        load.finish().await;
-        let mut referee = Referee::new(load.clone(), processors, entry);
-        let answers = self.settle(&mut referee).await;
-        match end {
+        self.load.finish().await;
+        let answers = self.settle().await;
+        let good = match end {
             End::Played(played) => {
-                let good = contest::judge(*played, self.places);
+                let (good, sheet) = contest::judge(*played, self.places);
+                self.board.end(good, sheet);
                 self.tell_costs();
                 good
             }
-            End::Asked => {
-                tell_totals(&answers);
-                if contest.is_some() {
+            End::Asked | End::Told => {
+                let good = self.tell_totals(&answers).await;
+                if self.contest.is_some() {
                     say("the contest was broken off: no score");
                 }
-                answers.agree() && contest.is_none()
+                good && self.contest.is_none()
             }
             End::Died => {
-                tell_totals(&answers);
+                self.tell_totals(&answers).await;
                 false
             }
             End::Failed(reason) => {
                 say_aside(format_args!("galo: {reason}"));
-                tell_totals(&answers);
+                self.tell_totals(&answers).await;
                 false
             }
+        };
+        self.write_report().await && good
+    }
+
+    /// From the moment when the entry answers to the end of what is to be played.
+    async fn begin(self: Rc<Self>, page: TcpListener) -> End {
+        let page = match monoio::net::TcpListener::from_std(page) {
+            Ok(page) => page,
+            Err(error) => return End::Failed(format!("no page: {error}")),
+        };
+        let Places { entry, processors, .. } = self.places;
+        let door = Door {
+            places: self.places,
+            token: self.token.clone(),
+            crew: self.crew.clone(),
+            board: self.board.clone(),
+            load: self.load.clone(),
+        };
+        monoio::spawn(Rc::new(door).serve(page));
+        if !is_ready(entry).await {
+            return End::Failed("the entry does not answer".into());
         }
+        let begin = clock::moment();
+        monoio::spawn(self.clone().tell_status(begin));
+        let played = match self.contest {
+            Some(contest) => {
+                let load = self.load.clone();
+                let played = contest::play(load, self.places, contest, self.speed, begin).await;
+                played.map(|played| End::Played(Box::new(played)))
+            }
+            None => {
+                monoio::spawn(self.clone().look_at_accounts());
+                if self.rate > 0 {
+                    self.load.run_at_rate(self.rate);
+                    monoio::spawn(story::keep_busy(self.load.clone(), self.till()));
+                }
+                let mut teller = Teller {
+                    crew: self.crew.clone(),
+                    board: self.board.clone(),
+                    referee: Referee::new(self.load.clone(), processors, entry),
+                    till: self.till(),
+                    admin: self.admin(),
+                    speed: self.speed,
+                };
+                teller.play(self.is_once).await
+            }
+        };
+        played.unwrap_or_else(End::Failed)
     }
 
     /// Waits for a signal, the death of a child, or the end of the terminal.
-    async fn watch(&mut self) -> End {
+    async fn watch(&self) -> End {
         loop {
             if self.stop.load(Ordering::Relaxed) || text::is_unread() {
                 return End::Asked;
@@ -291,29 +309,41 @@ impl Demo {
         }
     }
 
-    /// Whether any child has died; says which, and what it logged last.
-    fn tell_deaths(&mut self) -> bool {
-        for child in &mut self.children {
+    /// Whether any child has died that was not killed on purpose; says which, and what it logged last.
+    fn tell_deaths(&self) -> bool {
+        self.crew.look(|child| {
             if let Some(status) = child.ended() {
-                self.died = true;
+                self.died.set(true);
                 let (name, lines) = (child.name, child.last_lines());
                 say_aside(format_args!("galo: {name} has died ({status})\n{lines}"));
             }
-        }
-        self.died
+        });
+        self.died.get()
     }
 
-    /// Makes the processors well and waits until what was accepted is settled, as far as that goes.
-    async fn settle(&mut self, referee: &mut Referee) -> Answers {
+    fn till(&self) -> Till {
+        Till::new(self.places.entry, self.counts.clone())
+    }
+
+    fn admin(&self) -> Client {
+        Client::with_token(self.places.admins[0], &self.token)
+    }
+
+    /// Makes all well and waits until what was accepted is settled, as far as that goes.
+    async fn settle(&self) -> Answers {
+        let Places { processors, entry, .. } = self.places;
+        let mut referee = Referee::new(self.load.clone(), processors, entry);
         // A dead processor cannot be made well; the totals will show it.
-        let _ = referee.set(WELL).await;
-        let give_up_at = clock::moment() + SETTLE_PATIENCE;
+        let _ = self.crew.restore(&mut referee).await;
+        let (give_up_at, mut admin) = (clock::moment() + SETTLE_PATIENCE, self.admin());
         loop {
-            let mut peers = self.places.peers.map(Client::new);
-            let seen = look(&mut peers).await;
+            let seen = door::ask(&mut admin).await;
+            let is_over =
+                |it: &Document| it.instances.len() == 2 && it.whereabouts.on_their_way == 0;
             let answers = referee.ask_all("").await;
-            let is_settled = seen.instances == 2 && seen.outstanding == 0 && answers.agree();
-            let cannot_be = self.children.iter_mut().any(|child| child.ended().is_some());
+            let is_settled = seen.as_ref().is_some_and(is_over) && answers.agree();
+            let mut cannot_be = false;
+            self.crew.look(|child| cannot_be |= child.ended().is_some());
             let hurry = self.stop.load(Ordering::Relaxed);
             if is_settled || cannot_be || hurry || clock::moment() >= give_up_at {
                 return answers;
@@ -322,10 +352,45 @@ impl Demo {
         }
     }
 
+    /// Prints the line a second until the load ends.
+    async fn tell_status(self: Rc<Self>, begin: Moment) {
+        let (mut admin, mut seen) = (self.admin(), Seen::default());
+        for line in 0_u64.. {
+            let at = STATUS_EVERY * (line as u32 + 1);
+            sleep_until(begin + at).await;
+            if self.load.is_stopped() {
+                return;
+            }
+            let before = seen.clone();
+            if let Some(document) = door::ask(&mut admin).await {
+                seen.update(&document);
+                if let Some(report) = &mut *self.report.borrow_mut() {
+                    report.add(&document);
+                }
+                *self.seen.borrow_mut() = Some(document);
+            }
+            if line % STATUS_HEAD_EVERY == 0 {
+                say(status::head());
+            }
+            say(seen.line(at, self.fees, &before, &self.load.take_last_second()));
+        }
+    }
+
+    /// Asks for the accounts once a second until the load ends.
+    async fn look_at_accounts(self: Rc<Self>) {
+        let mut till = self.till();
+        while !self.load.is_stopped() {
+            for id in ACCOUNTS {
+                self.board.update(id, till.look(id).await);
+            }
+            monoio::time::sleep(STATUS_EVERY).await;
+        }
+    }
+
     /// CPU time and memory of each process since its start.
     fn tell_costs(&self) {
         say(format_args!("\n  {:<20}{:>10}{:>14}", "process", "CPU s", "peak RSS MiB"));
-        for child in &self.children {
+        for child in self.crew.children().iter() {
             let Some(cost) = child.cost() else { continue };
             let (cpu, rss) = (cost.cpu_hundredths_s, cost.rss_peak_kib);
             let cpu = format!("{}.{:02}", cpu / 100, cpu % 100);
@@ -334,10 +399,45 @@ impl Demo {
         }
     }
 
+    /// What the processors hold, what the instances say, and the ledger. Whether all is there.
+    async fn tell_totals(&self, answers: &Answers) -> bool {
+        let (good, mut text) = totals(answers, self.load.posts());
+        if self.contest.is_none() && !self.died.get() {
+            let mut till = self.till();
+            for id in ACCOUNTS {
+                self.board.update(id, till.look(id).await);
+            }
+            let accounts = till::table(&self.board.accounts(), self.counts.get());
+            text = format!("{text}\n\n{accounts}");
+        }
+        say(format_args!("\n{text}"));
+        self.board.end(good, text);
+        good
+    }
+
+    /// Whether it could be, if it was asked for.
+    async fn write_report(&self) -> bool {
+        let Some(report) = self.report.borrow_mut().take() else { return true };
+        let last = door::ask(&mut self.admin()).await.or_else(|| self.seen.borrow_mut().take());
+        let Some(last) = last else {
+            say_aside(format_args!("galo: no report: instance 1 has said nothing"));
+            return false;
+        };
+        match report.finish(last, self.board.show(&self.crew)) {
+            Ok(path) => say(format_args!("the report is in {}", path.display())),
+            Err(reason) => {
+                say_aside(format_args!("galo: {reason}"));
+                return false;
+            }
+        }
+        true
+    }
+
     /// Ends the instances, then the processors. Whether all ended as they should.
-    fn stop_children(&mut self) -> bool {
-        let mut well = !self.died && !self.tell_deaths();
-        let (processors, instances) = self.children.split_at_mut(2);
+    fn stop_children(&self) -> bool {
+        let mut well = !self.died.get() && !self.tell_deaths();
+        let mut children = self.crew.children();
+        let (processors, instances) = children.split_at_mut(2);
         for children in [instances, processors] {
             children.iter_mut().for_each(Child::tell_to_end);
             for child in children {
@@ -365,91 +465,4 @@ async fn is_ready(entry: SocketAddr) -> bool {
         monoio::time::sleep(LOOK_EVERY).await;
     }
     false
-}
-
-/// A modest load, while the processors go through the story again and again.
-async fn tell_story(
-    load: Rc<Load>,
-    places: Places,
-    rate: u32,
-    begin: Moment,
-) -> Result<End, String> {
-    if rate > 0 {
-        load.run_at_rate(rate);
-    }
-    let mut referee = Referee::new(load, places.processors, places.entry);
-    let mut chapter = begin;
-    loop {
-        referee.play(stages::STORY, chapter, 1).await?;
-        chapter = chapter + Duration::from_secs(stages::STORY_S.into());
-    }
-}
-
-/// Prints the line a second until the load ends.
-async fn tell_status(load: Rc<Load>, peers: [SocketAddr; 2], fees: [Fee; 2], begin: Moment) {
-    let mut peers = peers.map(Client::new);
-    let mut before = Seen::default();
-    for line in 0_u64.. {
-        let at = STATUS_EVERY * (line as u32 + 1);
-        sleep_until(begin + at).await;
-        if load.is_stopped() {
-            return;
-        }
-        let seen = look(&mut peers).await;
-        if line % STATUS_HEAD_EVERY == 0 {
-            say(status::head());
-        }
-        say(seen.line(at, fees, &before, &load.take_last_second()));
-        before = seen;
-    }
-}
-
-/// What the instances say of themselves now. One that does not answer adds nothing.
-async fn look(peers: &mut [Client; 2]) -> Seen {
-    let mut seen = Seen::default();
-    for peer in peers {
-        let call = Call { method: "GET", path: "/metrics", body: "" };
-        if let Some(reply) = peer.call(call).await {
-            seen.add(&String::from_utf8_lossy(&reply.body));
-        }
-    }
-    seen
-}
-
-/// What the processors hold, and what the instances say.
-fn tell_totals(answers: &Answers) {
-    say(format_args!(
-        "\n{:<12}{:>14}{:>18}{:>20}{:>18}",
-        "", "it holds", "", "the instances say", ""
-    ));
-    for (index, which) in Processor::ALL.into_iter().enumerate() {
-        let columns = |totals: Option<Totals>| {
-            totals.map_or(["?".into(), "?".into()], |totals| {
-                [grouped(totals.count), money(totals.amount.0)]
-            })
-        };
-        let [held, held_money] = columns(answers.processors[index]);
-        let [said, said_money] = columns(answers.backend.map(|said| said[index]));
-        let name = which.name();
-        say(format_args!("{name:<12}{held:>14}{held_money:>18}{said:>20}{said_money:>18}"));
-    }
-    say(match (answers.agree(), answers.backend) {
-        (true, _) => "the books agree, to the cent",
-        (false, Some(_)) => "the books DIFFER",
-        (false, None) => "the instances cannot tell: a summary takes both of them",
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_come_in_pairs() {
-        assert_eq!(parse_ports("8001,8002"), Ok(Ports([8001, 8002])));
-        assert_eq!(parse_ports("0, 0"), Ok(Ports([0, 0])));
-        for wrong in ["", "8001", "8001,", "1,2,3", "8001,99999", "a,b"] {
-            assert!(parse_ports(wrong).is_err(), "{wrong}");
-        }
-    }
 }

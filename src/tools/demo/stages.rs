@@ -1,4 +1,4 @@
-//! What the processors go through, and when: the demo's own story and the two contests.
+//! What the processors go through, and when, in the two contests.
 //!
 //! Data only, copied from the rules of the contest of 2025; nothing here makes a call.
 
@@ -45,11 +45,11 @@ const fn stage(at_s: u32, default: Condition, fallback: Condition) -> Stage {
     Stage { at_s, conditions: [default, fallback] }
 }
 
-const fn well(delay_ms: u64) -> Condition {
+pub const fn well(delay_ms: u64) -> Condition {
     Condition { delay_ms, failing: false }
 }
 
-const fn fails(delay_ms: u64) -> Condition {
+pub const fn fails(delay_ms: u64) -> Condition {
     Condition { delay_ms, failing: true }
 }
 
@@ -130,29 +130,13 @@ pub static FINAL: Contest = Contest {
 /// Amount and fees of the demo's own payments: the preview's.
 pub const STORY_AMOUNT: Cents = PREVIEW.amount;
 pub const STORY_FEES: [Fee; 2] = PREVIEW.fees;
-
-/// The demo's own story is told again and again, so many seconds each time.
-pub const STORY_S: u32 = 48;
-pub static STORY: &[Stage] = &[
-    stage(0, well(0), well(0)),
-    stage(8, well(500), well(0)),
-    stage(16, fails(0), well(0)),
-    stage(24, fails(2_000), fails(1_000)),
-    stage(32, well(20), well(0)),
-    stage(40, well(3_000), well(0)),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn stages_come_in_order_and_in_time() {
-        let tables = [
-            (PREVIEW.stages, PREVIEW.duration_s),
-            (FINAL.stages, FINAL.duration_s),
-            (STORY, STORY_S),
-        ];
+        let tables = [(PREVIEW.stages, PREVIEW.duration_s), (FINAL.stages, FINAL.duration_s)];
         for (stages, duration_s) in tables {
             assert!(stages.is_sorted_by(|earlier, later| earlier.at_s < later.at_s));
             assert!(stages.iter().all(|stage| stage.at_s < duration_s));
