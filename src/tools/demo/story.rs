@@ -241,7 +241,7 @@ mod tests {
             Step::Act(act) => Some(act),
             _ => None,
         });
-        let last = |is: fn(&Act) -> bool| acts.clone().filter(is).next_back();
+        let last = |is: fn(&Act) -> bool| acts.clone().rfind(is);
         assert_eq!(last(|act| matches!(act, Act::Set(_))), Some(Act::Set(WELL)));
         assert_eq!(last(|act| matches!(act, Act::Kill | Act::Start)), Some(Act::Start));
     }
