@@ -107,7 +107,7 @@ mod tests {
         let more = "<style>a{}</style><p id=\"more\"></p><script>abc</script>";
         let page = Page::with(more);
         assert!(page.text.contains(more) && !page.text.contains(MORE));
-        assert!(page.policy.contains(&format!("'sha256-{}' 'sha256-", hash("a{}"))));
+        assert!(page.policy.contains(&format!("' 'sha256-{}'; script-src", hash("a{}"))));
         assert!(page.policy.contains(&format!("'sha256-{}' 'sha256-", hash("abc"))));
         assert!(page.policy.contains("connect-src 'self'"), "{}", page.policy);
         let file = Page::file(more);

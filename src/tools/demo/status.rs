@@ -50,7 +50,7 @@ pub fn head() -> String {
 fn row(columns: [&str; 11]) -> String {
     let [time, accepted, queued, flight, default, by, fallback, to, fees, p50, p99] = columns;
     let text = format!(
-        "{time:>5}{accepted:>9}{queued:>7}{flight:>7}{default:>9} {by:<6}{fallback:>9} {to:<6}\
+        "{time:>5}{accepted:>8}{queued:>8}{flight:>7}{default:>9} {by:<6}{fallback:>9} {to:<6}\
          {fees:>8}{p50:>6}{p99:>6}"
     );
     text.trim_end().to_owned()
