@@ -102,7 +102,7 @@ fn status_lines(output: &str) -> impl Iterator<Item = [u64; 3]> + '_ {
         let number = |columns: std::ops::Range<usize>| {
             line.get(columns)?.trim().replace(',', "").parse::<u64>().ok()
         };
-        Some([number(5..14)?, number(28..37)?, number(44..53)?])
+        Some([number(5..14)?, number(29..37)?, number(44..53)?])
     })
 }
 
