@@ -8,18 +8,22 @@
 //! stay, to which accounts and notes belong.
 //!
 //! The invariant: the archive is on the disk, under its name, before the totals take the place of its
-//! lines. A crash in between leaves an archive that no books name, which is written again.
+//! lines. A crash in between leaves an archive that no books name, which is taken as it is if it has these
+//! lines. One that has others, of a history that an older copy was put in the place of, is somebody's
+//! only record of them: it is never written over, and the books stay until it is moved away.
 
+use super::JournalError;
 use super::abridged::{Abridged, Days, archive_name};
 use super::books::Flags;
 use super::head::{self, Kind};
 use super::keeper::{Form, Held, Keeping, write_unfinished};
 use super::merge::Failed;
 use super::segment::UNFINISHED;
-use super::volume::{LINES_MAX, merged};
+use super::volume::{LINES_MAX, Span, Volume, merged};
 use super::writer::{Writer, locked};
 use crate::base::clock::Timestamp;
 use crate::payments::Line;
+use std::io;
 use std::ops::Range;
 
 /// What matters of books here.
@@ -104,7 +108,12 @@ impl Writer {
         });
         let name = archive_name(last);
         let (file, head) = self.write_volume(&name, leaving, Flags::default(), lines)?;
-        drop(file);
+        let written = Volume::named(name.clone(), last, file);
+        let written = written.map_err(|error| Failed::of(last, error))?;
+        if self.has_other_lines(&name, &written)? {
+            let error = JournalError::Occupied { file: name };
+            return Err(Failed::Damaged { number: last, error });
+        }
         self.storage.rename(&format!("{name}{UNFINISHED}"), &name)?;
         self.storage.sync_directory()?;
         let before = on_disk.abridged.as_deref();
@@ -116,6 +125,20 @@ impl Writer {
         write_unfinished(&*self.storage, Kind::Books, last, &bytes)?;
         self.replace(Kind::Books, last, &bytes)?;
         Ok(abridged)
+    }
+
+    /// Whether there is a file of that name, and something would be lost with it.
+    fn has_other_lines(&self, name: &str, volume: &Volume) -> io::Result<bool> {
+        let file = match self.storage.open_to_read(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        let Span { last, .. } = volume.span();
+        let Ok(other) = Volume::named(name.into(), last, file) else { return Ok(true) };
+        let mut both = volume.lines().zip(other.lines());
+        let is_same =
+            both.all(|(one, other)| matches!((one, other), (Ok(one), Ok(other)) if one == other));
+        Ok(!is_same || other.span() != volume.span())
     }
 
     fn put_abridged(&self, keeping: &mut Keeping, abridged: Abridged) {

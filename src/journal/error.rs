@@ -56,6 +56,10 @@ pub enum JournalError {
     },
     /// There must have been one.
     NoManifest,
+    /// An archive of that name has other payments.
+    Occupied {
+        file: String,
+    },
     /// The window cuts a day of which there are only the totals.
     Archived {
         /// The last moment of which that holds.
@@ -134,6 +138,11 @@ impl fmt::Display for JournalError {
                 "journal: {} is missing, which names the files that must be there: restore it \
                  before starting, or start with what `galo journal salvage` makes of the others",
                 manifest::FILE_NAME
+            ),
+            JournalError::Occupied { file } => write!(
+                f,
+                "journal: {file} is there already, and has other payments: move it away, and what is \
+                 old leaves after the next start"
             ),
             JournalError::Archived { until } => write!(
                 f,

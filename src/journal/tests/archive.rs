@@ -163,6 +163,49 @@ fn totals_that_are_damaged_or_lost_are_told() {
     }
 }
 
+/// What an older copy was put in the place of has left archives, the only record of what was settled
+/// since: whatever comes of the copy, none of them is written over.
+#[test]
+fn an_older_copy_writes_over_no_archive_of_what_came_after_it() {
+    let day = |from: u128, days: i64| -> Vec<Line> {
+        (0..30).map(|id| line(from + id, days * MS_PER_DAY + id as i64 * 2_000_000)).collect()
+    };
+    let play = |storage: &Simulated, from: u128, days: std::ops::Range<i64>| -> Vec<Line> {
+        let (writer, _) = open(storage, keeping(4)).unwrap();
+        let lines: Vec<_> = days.flat_map(|it| day(from + it as u128 * 30, it)).collect();
+        for line in &lines {
+            settle(&writer, line);
+            writer.flush();
+            while writer.keep() {}
+        }
+        lines
+    };
+    for copied_after in 1..12 {
+        let storage = Simulated::default();
+        let mut lines = play(&storage, 0, 0..copied_after);
+        let copy = storage.copy();
+        play(&storage, 10_000, copied_after..30);
+        let of_after: Vec<_> =
+            archives(&storage).iter().map(|name| (name.clone(), storage.bytes(name))).collect();
+        for (name, bytes) in &of_after {
+            copy.create(name).unwrap().write_at(bytes, 0).unwrap();
+        }
+        lines.extend(play(&copy, 20_000, copied_after..30));
+        for (name, bytes) in &of_after {
+            let is_same = copy.bytes(name) == *bytes;
+            let lines_of = |bytes: &[u8], number| -> Vec<Line> {
+                let volume = Volume::of_bytes(number, bytes.to_vec()).unwrap();
+                volume.lines().map(Result::unwrap).collect()
+            };
+            let number = name[..10].parse().unwrap();
+            let has_same = || lines_of(&copy.bytes(name), number) == lines_of(bytes, number);
+            assert!(is_same || has_same(), "copied after {copied_after} days: {name}");
+        }
+        let (writer, _) = open(&copy, keeping(4)).unwrap();
+        assert_eq!(writer.totals(Window::default()).unwrap(), sum(&lines, Window::default()));
+    }
+}
+
 #[test]
 fn a_purge_forgets_what_has_left_too() {
     let storage = Simulated::default();

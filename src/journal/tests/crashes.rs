@@ -1,6 +1,7 @@
 //! Processes killed and power lost, anywhere.
 
 use super::*;
+use crate::base::clock::MS_PER_DAY;
 use crate::journal::simulated::Fault;
 use crate::journal::volume::Span;
 
@@ -11,6 +12,8 @@ struct Day {
     storage: Simulated,
     options: Options,
     traffic: Traffic,
+    /// Days go by in a moment, and the clock goes wrong now and then.
+    hurries: bool,
     clock: i64,
     model: Model,
     /// The model after each append since the journal was opened, and where that append ended.
@@ -21,6 +24,8 @@ struct Day {
     notes: usize,
     torn: usize,
     archives: usize,
+    asked: usize,
+    refused: usize,
 }
 
 impl Day {
@@ -35,7 +40,6 @@ impl Day {
             random,
             storage: Simulated::default(),
             options: Options {
-                keep_ms: [None, Some(8), Some(48), None][seed as usize % 4],
                 retention: Retention {
                     of: [Retained::Events, Retained::Entries][seed as usize / 3 % 2],
                     bytes: Some((seed % 3) * 5 * segment_bytes as u64),
@@ -43,7 +47,8 @@ impl Day {
                 ..options(segment_bytes)
             },
             traffic,
-            clock: 0,
+            hurries: seed % 2 == 1,
+            clock: if seed % 2 == 1 { 4_000 * MS_PER_DAY } else { 0 },
             model: Model::default(),
             history: Vec::new(),
             crashes: 0,
@@ -52,6 +57,8 @@ impl Day {
             notes: 0,
             torn: 0,
             archives: 0,
+            asked: 0,
+            refused: 0,
         }
     }
 
@@ -76,6 +83,9 @@ impl Day {
     /// Until the crash, or for a while.
     fn work(&mut self, writer: &Writer) {
         for _ in 0..400 {
+            if self.hurries {
+                self.step_clock();
+            }
             match self.random.below(16) {
                 0 | 1 => drop(writer.flush()),
                 2 => drop(writer.sync()),
@@ -95,6 +105,52 @@ impl Day {
         }
     }
 
+    fn step_clock(&mut self) {
+        let hour = MS_PER_DAY / 24;
+        self.clock += match self.random.below(60) {
+            0 => 400 * MS_PER_DAY,
+            1 if self.clock > 1_000 * MS_PER_DAY => -400 * MS_PER_DAY,
+            2..20 => self.random.below(40) as i64 * hour,
+            _ => 0,
+        };
+    }
+
+    /// Any window is exact, or refused as it cuts what has left.
+    fn ask(&mut self, writer: &Writer, model: &Model) {
+        for _ in 0..4 {
+            let mut bound = || {
+                let (at, _) =
+                    model.lines.values().nth(self.random.below(model.lines.len().max(1)))?;
+                let day = at.requested_at.0.div_euclid(MS_PER_DAY) * MS_PER_DAY;
+                Some([at.requested_at.0, day, day - 1][self.random.below(3)])
+            };
+            let [from, to] = [0, 1].map(|_| bound().map(Timestamp));
+            let window = Window { from: from.min(to), to: from.max(to) };
+            let mut expected = [(0, 0); 2];
+            for (settlement, _) in model.lines.values() {
+                if window.contains(settlement.requested_at) {
+                    let sum: &mut (u64, i128) = &mut expected[settlement.processor as usize];
+                    *sum = (sum.0 + 1, sum.1 + i128::from(settlement.amount.0));
+                }
+            }
+            let is_midnight = |it: i64| it.rem_euclid(MS_PER_DAY) == 0;
+            match writer.totals(window) {
+                Ok(totals) => {
+                    let totals = totals.map(|it| (it.count, it.amount.0));
+                    assert_eq!(totals, expected, "seed {}: {window:?}", self.seed);
+                    self.asked += 1;
+                }
+                Err(JournalError::Archived { .. }) => {
+                    let cuts = window.from.is_some_and(|it| !is_midnight(it.0))
+                        || window.to.is_some_and(|it| !is_midnight(it.0 + 1));
+                    assert!(cuts, "seed {}: {window:?}", self.seed);
+                    self.refused += 1;
+                }
+                Err(error) => panic!("seed {}: {error}", self.seed),
+            }
+        }
+    }
+
     fn crash(&mut self, by_power: bool) {
         match by_power {
             true => self.storage.lose_power(&mut self.random),
@@ -104,6 +160,10 @@ impl Day {
 
     /// Opens the journal, with crashes in between, and checks what it holds.
     fn recover(&mut self, promised: [Position; 2], mut by_power: bool) -> Writer {
+        // Another time is to be kept, or all.
+        let day = if self.hurries { MS_PER_DAY } else { 1 };
+        self.options.keep_ms =
+            [None, Some(3 * day), Some(8 * day), Some(48 * day)][self.random.below(4)];
         let (writer, recovered) = loop {
             if self.random.below(2) == 0 {
                 self.storage.fault_in(1 + self.random.below(12) as u64, Fault::Crash);
@@ -138,6 +198,7 @@ impl Day {
         self.accounts += files(&self.storage, ".accounts");
         self.notes += files(&self.storage, ".notes");
         self.archives += files(&self.storage, ".archive");
+        self.ask(&writer, &found);
         self.model = found.clone();
         self.history = vec![(writer.appended(), found)];
         writer
@@ -159,16 +220,19 @@ fn spans(storage: &Simulated) -> Vec<Span> {
 /// promised is there, whatever was not is there or not, and never is there something in between.
 #[test]
 fn every_crash_leaves_a_prefix_with_all_that_was_promised() {
-    let mut seen = [0; 6];
+    let mut seen = [0; 8];
     for seed in 0..600 {
-        let Day { crashes, books, accounts, notes, torn, archives, .. } = Day::new(seed).run(12);
-        for (sum, seen) in seen.iter_mut().zip([crashes, books, accounts, notes, torn, archives]) {
+        let day = Day::new(seed).run(12);
+        let Day { crashes, books, accounts, notes, torn, archives, .. } = day;
+        let of_it = [crashes, books, accounts, notes, torn, archives, day.asked, day.refused];
+        for (sum, seen) in seen.iter_mut().zip(of_it) {
             *sum += seen;
         }
     }
-    let [crashes, books, accounts, notes, torn, archives] = seen;
+    let [crashes, books, accounts, notes, torn, archives, asked, refused] = seen;
     let enough = crashes >= 7_200 && books > 1_000 && accounts > 1_000 && torn > 150;
-    assert!(enough && notes > 1_000 && archives > 200, "not much of a test: {seen:?}");
+    let enough = enough && archives > 200 && asked > 5_000 && refused > 50;
+    assert!(enough && notes > 1_000, "not much of a test: {seen:?}");
 }
 
 /// `SEEDS=1000..50000 cargo test --release many_more_crashes -- --ignored`; one seed: `SEEDS=7..8`.

@@ -75,8 +75,9 @@ impl Climate {
     /// it. Takes long: the storm has to last until something is rejected.
     pub fn employ_operator(&mut self, random: &mut Random) {
         let number = random.below(self.ids);
-        self.poison.insert(id(number));
-        (self.fails, self.has_copies, self.is_purged) = (None, random.chance(3), false);
+        [number, number + GENERATION].iter().for_each(|it| _ = self.poison.insert(id(*it)));
+        self.fails = self.fails.filter(|fails| matches!(fails, Fails::InTurns(_)));
+        (self.has_copies, self.is_purged) = (random.chance(3), random.chance(4));
         self.waits_for_rejection = true;
         self.storm = STORM_WITH_OPERATOR;
         self.lifted_at = Some(STORM + random.below(STORM_WITH_OPERATOR - STORM));
