@@ -68,6 +68,7 @@ pub mod history;
 pub mod identity;
 pub mod inspect;
 mod keeper;
+mod listing;
 pub mod manifest;
 mod merge;
 pub mod names;
