@@ -18,6 +18,7 @@
 use super::JournalError;
 use super::books::{Flags, Own, with_room_for_head};
 use super::head::{self, FILE_HEAD_BYTES, Kind};
+use super::shelf::add;
 use super::storage::Storage;
 use super::volume::{Span, Volume};
 use crate::base::clock::{MS_PER_DAY, Timestamp};
@@ -294,10 +295,6 @@ impl Abridged {
         }
         Ok(self.days.get(next).map_or(self.total, |(_, before)| *before))
     }
-}
-
-fn add(to: &mut [Totals; 2], more: [Totals; 2]) {
-    to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
 }
 
 /// Of what is part of the other.

@@ -1,6 +1,6 @@
 //! What is old leaves the books, if it is not to be kept for good: an archive has the payments, and
 //! their totals by day stay (`abridged.rs`). So every sum that was exact stays so, the directory is
-//! small once its archives are moved away, and nothing but `galo export` looks for those.
+//! small once its archives are moved away, and nothing but `galo export` and `reconcile` look for those.
 //!
 //! Old is what was settled long before the oldest settlement of the newest books that have any: by the
 //! books' own times, so that a clock that is wrong for a while moves nothing, and the same files mean the
@@ -85,7 +85,7 @@ impl Writer {
                 self.give_up(keeping, failed, &archive_name(last))
             }
         };
-        self.is_merged(keeping, archived)
+        self.goes_on(keeping, archived)
     }
 
     /// The first of these, if any, are abridged, and those of the range leave.

@@ -69,11 +69,11 @@ impl Writer {
             (None, Some(ids)) => self.merge_ids(keeping, ids),
             (None, None) => return false,
         };
-        self.is_merged(keeping, merged)
+        self.goes_on(keeping, merged)
     }
 
-    /// Whether it went on, and without space it is held up.
-    pub(super) fn is_merged(&self, keeping: &mut Keeping, merged: io::Result<()>) -> bool {
+    /// False if there was no space for it: then it is held up until something changes.
+    pub(super) fn goes_on(&self, keeping: &mut Keeping, merged: io::Result<()>) -> bool {
         if let Err(error) = &merged {
             if Lack::of(error).is_none() {
                 self.fail(&format!("files cannot be merged: {error}"));

@@ -1,7 +1,7 @@
 //! The feed on the real binary: in pages, as a stream, and pushed to a receiver that fails, over
 //! kills: every settlement at least once, in the order of the journal.
 
-use crate::support::journals::Scratch;
+use crate::support::journals::{Scratch, journal_of_two};
 use crate::support::system::{Instance, Processor, addresses, free_address, id};
 use crate::support::{Answer, Client, request, wait_until};
 use base64::Engine as _;
@@ -12,7 +12,6 @@ use sha2::Sha256;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -72,6 +71,15 @@ fn pay(instance: &Instance, numbers: std::ops::Range<u64>) {
         assert_eq!(instance.pay(&id(number), "1.50").status, 202);
     }
     instance.settle();
+}
+
+/// As after the loss of a disk.
+fn put_a_copy_in_its_place(scratch: &Scratch) {
+    let (data, copy) = (scratch.join("1"), scratch.join("restored"));
+    let copied = journal_of_two("copy", &data, &copy);
+    assert!(copied.status.success(), "{copied:?}");
+    std::fs::rename(&data, scratch.join("lost")).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
 }
 
 fn ids(events: &[Value]) -> Vec<String> {
@@ -135,14 +143,7 @@ fn pages_go_on_from_any_place_over_kills_and_rewriting() {
         assert_eq!(admin.get(&target).status, status, "{target}");
     }
     instance.kill();
-    let (data, restored) = (scratch.join("1"), scratch.join("restored"));
-    let copied = Command::new(env!("CARGO_BIN_EXE_galo"))
-        .args(["journal", "copy", &data, &restored])
-        .output()
-        .unwrap();
-    assert!(copied.status.success(), "{copied:?}");
-    std::fs::rename(&data, scratch.join("lost")).unwrap();
-    std::fs::rename(&restored, &data).unwrap();
+    put_a_copy_in_its_place(&scratch);
     instance.start_again();
     // What was a place before may be another one now.
     assert_ne!(admin.page("/events")["journal"], journal);
@@ -487,17 +488,10 @@ fn damage_in_what_is_kept_is_told_once() {
 fn after_a_restore_a_webhook_is_told_that_something_may_be_missing() {
     let (processors, scratch, receiver) = (Processor::both(), Scratch::new(), Receiver::start());
     let (mut instance, _) = start_pushing(&processors, &scratch, &receiver, &[]);
-    let (data, restored) = (scratch.join("1"), scratch.join("restored"));
     pay(&instance, 0..2);
     wait_until("two are taken", || receiver.events().len() == 2);
     instance.kill();
-    let copied = Command::new(env!("CARGO_BIN_EXE_galo"))
-        .args(["journal", "copy", &data, &restored])
-        .output()
-        .unwrap();
-    assert!(copied.status.success(), "{copied:?}");
-    std::fs::rename(&data, scratch.join("lost")).unwrap();
-    std::fs::rename(&restored, &data).unwrap();
+    put_a_copy_in_its_place(&scratch);
     receiver.taken.lock().unwrap().0.clear();
     instance.start_again();
     wait_until("it hears of it again", || {

@@ -323,7 +323,7 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
                 match node.payments.totals(window) {
                     Ok(Some(totals)) => message(out, frame, &TotalsMessage::new(totals)),
                     Ok(None) => return Then::Call(Call::Totals(window)),
-                    Err(reason) => Untold::from(reason).answer(frame, out),
+                    Err(error) => NoTotals::from(error).answer(frame, out),
                 }
             }
             Err(reason) => error(out, frame, 400, None, &reason),
@@ -398,11 +398,11 @@ impl Call {
         match self {
             Call::Summary(window) => match summary(node, window).await {
                 Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
-                Err(untold) => untold.answer(frame, out),
+                Err(none) => none.answer(frame, out),
             },
             Call::Totals(window) => match own_totals(node, window).await {
                 Ok(totals) => message(out, frame, &TotalsMessage::new(totals)),
-                Err(untold) => untold.answer(frame, out),
+                Err(none) => none.answer(frame, out),
             },
             Call::Offer(id, amount) => {
                 return answer_payment(node, offer(node, id, amount).await, frame, out);
@@ -448,28 +448,28 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
 }
 
 /// What this instance has settled. Just after a start it may have to wait until that is known.
-async fn own_totals(node: &Node, window: Window) -> Result<[Totals; 2], Untold> {
+async fn own_totals(node: &Node, window: Window) -> Result<[Totals; 2], NoTotals> {
     loop {
         match node.payments.totals(window) {
             Ok(Some(totals)) => return Ok(totals),
             Ok(None) => monoio::time::sleep(PAST_LOOK_EVERY).await,
-            Err(error) => return Err(Untold::from(error)),
+            Err(error) => return Err(NoTotals::from(error)),
         }
     }
 }
 
 /// Why there are no totals of a window.
-enum Untold {
+enum NoTotals {
     /// It cuts a day of which there are only the totals (`--keep`).
     Archived,
     Unable(PeerError),
 }
 
-impl Untold {
+impl NoTotals {
     fn answer(self, frame: Frame, out: &mut Vec<u8>) {
         match self {
-            Untold::Archived => error(out, frame, 410, None, ARCHIVED),
-            Untold::Unable(PeerError(reason)) => turn_away(out, frame, reason),
+            NoTotals::Archived => error(out, frame, 410, None, ARCHIVED),
+            NoTotals::Unable(PeerError(reason)) => turn_away(out, frame, reason),
         }
     }
 }
@@ -477,18 +477,18 @@ impl Untold {
 const ARCHIVED: &str = "What was settled then is archived: a window that begins or ends within that time must do so \
      at midnight (UTC).";
 
-impl From<JournalError> for Untold {
-    fn from(error: JournalError) -> Untold {
+impl From<JournalError> for NoTotals {
+    fn from(error: JournalError) -> NoTotals {
         match error {
-            JournalError::Archived { .. } => Untold::Archived,
-            error => Untold::Unable(unreadable(&error)),
+            JournalError::Archived { .. } => NoTotals::Archived,
+            error => NoTotals::Unable(unreadable(&error)),
         }
     }
 }
 
-impl From<PeerError> for Untold {
-    fn from(error: PeerError) -> Untold {
-        Untold::Unable(error)
+impl From<PeerError> for NoTotals {
+    fn from(error: PeerError) -> NoTotals {
+        NoTotals::Unable(error)
     }
 }
 
@@ -500,13 +500,13 @@ fn unreadable(error: &JournalError) -> PeerError {
 
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
-async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], Untold> {
+async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], NoTotals> {
     if window.is_empty() {
         return Ok(Default::default());
     }
     let mut totals = own_totals(node, window).await?;
     if let Some(peer) = node.cluster.peer() {
-        let theirs = peer.totals(window).await?.ok_or(Untold::Archived)?;
+        let theirs = peer.totals(window).await?.ok_or(NoTotals::Archived)?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
     }
     Ok(totals)

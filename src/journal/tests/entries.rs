@@ -115,12 +115,7 @@ fn at_every_operation() {
             let Ok((writer, _)) = open(storage, keeping(Some(1 << 30))) else { return };
             let (mut model, mut random) = (Model::default(), Random(3));
             for step in 0..70 {
-                let entry = model.any_entry(&mut random, step);
-                model.append(Step::Enter(entry), &writer).expect("room");
-                model.apply(Step::Enter(entry));
-                all.push(Entry { key: Key::NONE, ..entry });
-                writer.flush();
-                while writer.keep() {}
+                enter_any(&writer, &mut model, &mut random, step, &mut all);
             }
         });
         (result, all)
@@ -150,18 +145,30 @@ fn at_every_operation() {
     }
 }
 
+/// Enters something, puts it to `all` as an export tells it, and has the keeper do what there is to do,
+/// which may end in a crash.
+fn enter_any(
+    writer: &Writer,
+    model: &mut Model,
+    random: &mut Random,
+    step: i64,
+    all: &mut Vec<Entry>,
+) {
+    let entry = model.any_entry(random, step);
+    model.append(Step::Enter(entry), writer).expect("room");
+    model.apply(Step::Enter(entry));
+    all.push(Entry { key: Key::NONE, ..entry });
+    writer.flush();
+    while writer.keep() {}
+}
+
 /// A ledger with some segments kept, all of its entries, and the names of those.
 fn with_some_kept() -> (Simulated, Vec<Entry>, Vec<String>) {
     let storage = Simulated::default();
     let writer = open(&storage, keeping(Some(1 << 30))).unwrap().0;
     let (mut model, mut random, mut all) = (Model::default(), Random(9), Vec::new());
     for step in 0..200 {
-        let entry = model.any_entry(&mut random, step);
-        model.append(Step::Enter(entry), &writer).expect("room");
-        model.apply(Step::Enter(entry));
-        all.push(Entry { key: Key::NONE, ..entry });
-        writer.flush();
-        while writer.keep() {}
+        enter_any(&writer, &mut model, &mut random, step, &mut all);
     }
     drop(writer);
     let mut kept = storage.names().unwrap();
@@ -203,11 +210,7 @@ fn entries_of_another_history_are_refused() {
         let writer = open(&storage, keeping(Some(1 << 30))).unwrap().0;
         let (mut model, mut random) = (Model::default(), Random(10));
         for step in 0..200 {
-            let entry = model.any_entry(&mut random, step);
-            model.append(Step::Enter(entry), &writer).expect("room");
-            model.apply(Step::Enter(entry));
-            writer.flush();
-            while writer.keep() {}
+            enter_any(&writer, &mut model, &mut random, step, &mut Vec::new());
         }
         (storage, ())
     };
