@@ -75,9 +75,16 @@ impl Climate {
     /// it. Takes long: the storm has to last until something is rejected.
     pub fn employ_operator(&mut self, random: &mut Random) {
         let number = random.below(self.ids);
-        [number, number + GENERATION].iter().for_each(|it| _ = self.poison.insert(id(*it)));
-        self.fails = self.fails.filter(|fails| matches!(fails, Fails::InTurns(_)));
-        (self.has_copies, self.is_purged) = (random.chance(3), random.chance(4));
+        self.poison.insert(id(number));
+        self.has_copies = random.chance(3);
+        // All else beside it only now and then: what an operator alone leads to is rare enough.
+        if random.chance(4) {
+            self.poison.insert(id(number + GENERATION));
+            self.fails = self.fails.filter(|fails| matches!(fails, Fails::InTurns(_)));
+            self.is_purged = random.chance(2);
+        } else {
+            (self.fails, self.is_purged) = (None, false);
+        }
         self.waits_for_rejection = true;
         self.storm = STORM_WITH_OPERATOR;
         self.lifted_at = Some(STORM + random.below(STORM_WITH_OPERATOR - STORM));
