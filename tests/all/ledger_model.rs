@@ -294,7 +294,7 @@ fn judge(story: &Story, mut seen: HashMap<u64, Vec<Event>>) {
         story.seed,
         story.troubles.len()
     );
-    assert!(done > 100 && refused > 20 && statements > 50, "something of everything");
+    assert!(done > 100 && refused > 0 && statements > 50, "something of everything");
     let is_lost = |event: &Event| event.to == u64::MAX;
     let lost = seen.values().flatten().filter(|event| is_lost(event)).count();
     assert!(lost == 0 || !story.troubles.is_empty(), "every answer came");
@@ -452,14 +452,16 @@ fn the_judge_of_histories_refuses_what_cannot_be() {
     }
 }
 
-/// A ledger that does one thing at a time, each somewhere between its question and its answer.
-fn right(random: &mut Random, count: u64) -> Vec<Event> {
+/// A ledger that does one thing at a time, each somewhere between its question and its answer, for
+/// about so many clients at once.
+fn right(random: &mut Random, count: u64, clients: u64) -> Vec<Event> {
     const LIMIT: i64 = 500;
     let (mut balance, mut newest) = (0, Vec::<(i64, String)>::new());
     let mut events = Vec::new();
     for number in 0..count {
         let at = (number + 1) * 10;
-        let (from, to) = (at.saturating_sub(random.below(80)), at + random.below(80));
+        let mut within = || random.below(clients * 5);
+        let (from, to) = (at.saturating_sub(within()), at + within());
         let change = random.below(600) as i64 - 300;
         let text = number.to_string();
         let seen = match random.below(4) {
@@ -493,12 +495,39 @@ fn right(random: &mut Random, count: u64) -> Vec<Event> {
 fn the_judge_of_histories_finds_the_one_wrong_balance_among_thousands() {
     for seed in 1..=10 {
         let mut random = Random(seed);
-        let mut events = right(&mut random, 2_000);
+        let mut events = right(&mut random, 2_000, 16);
         assert_eq!(explain(500, events.clone()), Ok(()), "seed {seed}");
         let known: Vec<&mut i64> = events.iter_mut().filter_map(balance_seen).collect();
         let which = random.below(known.len() as u64) as usize;
         *known.into_iter().nth(which).expect("one of them") += 1;
         assert!(explain(500, events).is_err(), "seed {seed}");
+    }
+}
+
+/// As kills leave it: four answers are lost at once, of which some were done and some never will be,
+/// and there are many ways to combine them.
+#[test]
+fn the_judge_of_histories_decides_when_many_answers_are_lost_at_once() {
+    for seed in 1..=20 {
+        let mut random = Random(seed);
+        let mut events = right(&mut random, 2_000, CLIENTS);
+        let kills: Vec<usize> = (1..=6).map(|it| it * 300 + random.below(40) as usize).collect();
+        for (number, event) in events.iter_mut().enumerate() {
+            let Seen::Done { change, text, .. } = &event.seen else { continue };
+            if kills.iter().any(|kill| (*kill..kill + 2).contains(&number)) {
+                event.seen = Seen::Unknown { change: *change, text: text.clone() };
+                event.to = FOREVER;
+            }
+        }
+        for kill in kills {
+            let from = kill as u64 * 10;
+            let never = (0..2).map(|it| {
+                let change = random.below(600) as i64 - 300;
+                unknown(from, FOREVER, change, &format!("never {kill} {it}"))
+            });
+            events.extend(never.collect::<Vec<_>>());
+        }
+        assert_eq!(explain(500, events), Ok(()), "seed {seed}");
     }
 }
 

@@ -4,7 +4,9 @@
 //! linearizability). The search is Wing and Gong's with the memory of Lowe: it builds the sequence
 //! from its beginning, always by an event that no other one must precede, and never comes to the
 //! same events in the same state twice. Accepted transactions tell the balance they led to, and
-//! statements which entries were neighbours, so there is rarely more than one way on.
+//! statements which entries were neighbours, so there is rarely more than one way on. What nobody
+//! has seen an entry of is the exception: transactions of unknown outcome that no statement lists
+//! may fill any gap, in any order, and so of their orders only one is tried.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -44,8 +46,44 @@ pub struct Event {
 pub fn explain(limit: i64, mut events: Vec<Event>) -> Result<(), String> {
     assert!(events.iter().all(|event| event.from <= event.to), "an answer before its question");
     events.sort_by_key(|event| event.from);
+    know_what_is_listed(&mut events);
     let neighbours = Neighbours::of(&events)?;
     Search::new(limit, &events, neighbours).run()
+}
+
+/// What a statement lists was done, before its answer, and led to a balance that it tells as well.
+/// Only of texts that no two have.
+fn know_what_is_listed(events: &mut [Event]) {
+    let mut asked: HashMap<&(i64, String), usize> = HashMap::new();
+    let all: Vec<(i64, String)> = events.iter().filter_map(|it| entry_of(&it.seen)).collect();
+    all.iter().for_each(|it| *asked.entry(it).or_default() += 1);
+    let mut listed: HashMap<(i64, String), (u64, i64)> = HashMap::new();
+    for event in &*events {
+        let Seen::Statement { total, newest } = &event.seen else { continue };
+        let mut balance = *total;
+        for entry in newest {
+            if asked.get(entry) == Some(&1) {
+                let (end, _) = listed.entry(entry.clone()).or_insert((event.to, balance));
+                *end = event.to.min(*end);
+            }
+            balance -= entry.0;
+        }
+    }
+    for event in events {
+        let Seen::Unknown { change, text } = &event.seen else { continue };
+        let Some((end, balance)) = listed.remove(&(*change, text.clone())) else { continue };
+        event.to = event.to.min(end).max(event.from);
+        event.seen = Seen::Done { change: *change, text: text.clone(), balance };
+    }
+}
+
+fn entry_of(seen: &Seen) -> Option<(i64, String)> {
+    match seen {
+        Seen::Done { change, text, .. } | Seen::Unknown { change, text } => {
+            Some((*change, text.clone()))
+        }
+        Seen::Refused { .. } | Seen::Statement { .. } => None,
+    }
 }
 
 /// Which entries came just before and just behind which others, as far as statements tell: any
@@ -235,6 +273,10 @@ impl<'a> Search<'a> {
         }
         let unknown = self.unknown.iter().filter(may_begin).filter(|it| self.agrees(**it));
         let mut unknown: Vec<usize> = unknown.copied().collect();
+        unknown.retain(|it| !self.is_tried_before_the_last(*it));
+        if !unknown.is_empty() && !self.can_hide() {
+            unknown.clear();
+        }
         // First those after which a known one could be next.
         unknown.sort_by_key(|it| {
             let after = self.balance + change(&self.events[*it].seen).0;
@@ -247,6 +289,40 @@ impl<'a> Search<'a> {
         });
         ways.extend(unknown);
         ways
+    }
+
+    fn is_unknown(&self, index: usize) -> bool {
+        matches!(self.events[index].seen, Seen::Unknown { .. })
+    }
+
+    /// Of two unknown ones in a row nobody sees the order, and if any order keeps to the limit the one
+    /// does that begins with what adds more: the other one leads nowhere else.
+    fn is_tried_before_the_last(&self, index: usize) -> bool {
+        let Some(last) = self.steps.last().map(|step| step.took) else { return false };
+        let is_first = |index: usize| (-change(&self.events[index].seen).0, index);
+        self.is_unknown(last)
+            && is_first(index) < is_first(last)
+            && self.events[index].from <= self.events[last].to
+    }
+
+    /// Whether enough known entries can come before the next statement has to: none lists an unknown
+    /// one.
+    fn can_hide(&self) -> bool {
+        let (mut end, mut known) = (u64::MAX, Vec::new());
+        for index in self.first..self.events.len() {
+            let event = &self.events[index];
+            if event.from > end {
+                break;
+            }
+            match event.seen {
+                _ if self.taken[index] => {}
+                Seen::Statement { .. } => end = end.min(event.to),
+                Seen::Done { .. } => known.push(event.from),
+                Seen::Refused { .. } | Seen::Unknown { .. } => {}
+            }
+        }
+        // Without a statement everything can.
+        end == u64::MAX || known.iter().filter(|from| **from <= end).count() >= LISTED_MAX
     }
 
     fn agrees(&self, index: usize) -> bool {
@@ -318,8 +394,10 @@ impl<'a> Search<'a> {
     /// What the rest depends on: which events are taken, and the order of the newest of them.
     fn state(&self) -> (u128, u128) {
         let newest = self.entries.iter().rev().take(LISTED_MAX);
+        // No statement tells one of these from another: none lists any.
+        let seen = |index: usize| if self.is_unknown(index) { 1 } else { mark(index) };
         let order = newest.fold(0_u128, |sum, index| {
-            sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(mark(*index))
+            sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(seen(*index))
         });
         (self.mark, order)
     }
