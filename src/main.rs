@@ -27,6 +27,7 @@ enum Command {
     /// Both contests and many others in virtual time: what a routing policy earns
     Rehearse(rehearsal::RehearseArgs),
     Demo(demo::DemoArgs),
+    Report(demo::recorded::ReportArgs),
     Judge(judge::JudgeArgs),
     Reconcile(Box<reconcile::ReconcileArgs>),
     Export(export::ExportArgs),
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
                 ended.map(|()| ExitCode::SUCCESS)
             }),
         Command::Demo(args) => demo::run(&args),
+        Command::Report(args) => demo::recorded::run(&args),
         Command::Judge(args) => judge::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
         Command::Export(args) => export::run(&args),

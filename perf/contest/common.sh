@@ -9,9 +9,12 @@ readonly SHORT_DIVISOR="${SHORT_DIVISOR:-5}"
 export ENTRY_PORT="${ENTRY_PORT:-9999}"
 export DEFAULT_PORT="${DEFAULT_PORT:-8001}"
 export FALLBACK_PORT="${FALLBACK_PORT:-8002}"
+export ADMIN_PORT="${ADMIN_PORT:-9201}"
 directory=
 verdict=0
 time_divisor=1 # a hurried run has more
+report=        # the page of the run, if one is asked for
+recorder=
 
 fail() {
     printf '%s: %s\n' "$PROGRAM" "$1" >&2
@@ -91,7 +94,7 @@ end_progress() {
 # print_load STATUS: what k6 said, with its exit status. It warns once per failed request; the sheet
 # counts them and galo judges them.
 print_load() {
-    grep -v 'msg="Request Failed"' "$directory/k6.log" || true
+    grep -v 'msg="Request Failed"' "$directory/k6.log" | tee "$directory/ended.txt" || true
     (($1 == 0)) || wrong "k6 ended with status $1"
     grep -v failed-post "$directory/console.log" | head -n 20 || true
     grep failed-post "$directory/console.log" | head -n 5 || true
@@ -106,7 +109,33 @@ compare_books() {
     "$GALO" judge --sheet "$directory/sheet.json" --console "$directory/console.log" \
         --backend-url "http://$HOST:$ENTRY_PORT" \
         --default-url "http://$HOST:$DEFAULT_PORT" \
-        --fallback-url "http://$HOST:$FALLBACK_PORT" "$@" || verdict=$?
+        --fallback-url "http://$HOST:$FALLBACK_PORT" "$@" | tee -a "$directory/ended.txt" || verdict=$?
+}
+
+# make_admin_token: what a recorded run's instance 1 is given. Any user must be able to read it: the
+# container's is another one.
+make_admin_token() {
+    export ADMIN_TOKEN_FILE="$directory/admin-token"
+    od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$ADMIN_TOKEN_FILE"
+    chmod 644 "$ADMIN_TOKEN_FILE"
+}
+
+# record: what instance 1 says of the system, once a second, until write_report.
+record() {
+    python3 "$HERE/record.py" "http://$HOST:$ADMIN_PORT" "$ADMIN_TOKEN_FILE" \
+        >"$directory/status.jsonl" 2>"$directory/record.log" &
+    recorder=$!
+}
+
+# write_report: the page of the run; while the instances are still there.
+write_report() {
+    local badly=()
+    kill -TERM "$recorder"
+    wait "$recorder" || true
+    recorder=
+    ((verdict == 0)) || badly=(--badly)
+    "$GALO" report "$directory/status.jsonl" --to "$report" --ended "$directory/ended.txt" \
+        "${badly[@]}" || wrong "there is no report"
 }
 
 # children_cpu_seconds: of the children that ended so far. `times` must run in this shell itself.
@@ -122,6 +151,7 @@ difference() {
 
 # Copies the sheet and the logs to KEEP, if that is set, and removes the run's directory.
 remove_directory() {
+    [[ -z "$recorder" ]] || kill -TERM "$recorder" 2>/dev/null || true
     [[ -n "$directory" ]] || return 0
     if [[ -n "${KEEP:-}" ]]; then
         mkdir -p "$KEEP"

@@ -7,6 +7,7 @@ use crate::support::system::{
 use crate::support::{Client, request, wait_until};
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::process::Command;
 
 const SECRET: &str = "correct-horse";
 
@@ -128,4 +129,43 @@ fn one_document_has_both_instances() {
     });
     assert_eq!(scene.status(0)["instances"][0]["payments"]["accepted"], 4);
     assert_eq!(scene.status(0)["instances"][1]["payments"]["accepted"], 0);
+}
+
+/// `galo report` with these arguments: its exit code, and what it says of trouble.
+fn report(args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_galo"));
+    let output = command.arg("report").args(args).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn what_a_door_has_said_becomes_a_page_that_asks_nobody() {
+    let scene = Scene::new();
+    let folder = Scratch::new();
+    let path = |name: &str| folder.join(name);
+    scene.pay(0, 2);
+    scene.pay(0, 3);
+    scene.wait_for(0, "green", "Balanced: 2 accepted = 2 default + 0 fallback + 0 on their way");
+    let document = scene.status(0).to_string();
+    std::fs::write(path("run"), format!("{document}\n\n{document}\n")).unwrap();
+    std::fs::write(path("ended"), "A <b>GOOD</b> RUN\n").unwrap();
+    let args = [&path("run")[..], "--to", &path("page"), "--ended", &path("ended"), "--badly"];
+    assert_eq!(report(&args), (Some(0), String::new()));
+    let page = std::fs::read_to_string(path("page")).unwrap();
+    for part in ["connect-src 'none'", "Balanced: 2 accepted", "A \\u003cb>GOOD", "\"good\":false"]
+    {
+        assert!(page.contains(part), "no {part}: {page}");
+    }
+    let long = format!("{document}\n{}", "x".repeat(2 << 20));
+    for (lines, reason) in [
+        (String::new(), "there is no document"),
+        (format!("{document}\n{{}}\n"), "line 2 is no status document"),
+        (document[..document.len() / 2].to_owned(), "line 1 is no status document"),
+        (long, "line 2 is no status document"),
+    ] {
+        std::fs::write(path("run"), lines).unwrap();
+        let (code, said) = report(&[&path("run"), "--to", &path("page")]);
+        assert_eq!((code, said), (Some(2), format!("galo: {}: {reason}\n", path("run"))));
+        assert_eq!(std::fs::read_to_string(path("page")).unwrap(), page, "it is as it was");
+    }
 }

@@ -11,6 +11,7 @@
 //! | `board.rs` | what the demo says of itself, on the terminal and to its page |
 //! | `door.rs`, `more.html` | its page, and what the page's buttons do |
 //! | `report.rs` | the same page as a file |
+//! | `recorded.rs` | `galo report`: such a file of any run that was recorded |
 //! | `stages.rs` | what the processors go through in both contests |
 //! | `client.rs` | one connection to one server |
 //! | `sheet.rs` | the contest's score sheet as text |
@@ -34,6 +35,7 @@ mod crew;
 mod door;
 mod load;
 mod referee;
+pub mod recorded;
 mod report;
 mod sheet;
 mod stages;
@@ -97,7 +99,8 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, String> {
         ContestName::Preview => &stages::PREVIEW,
         ContestName::Final => &stages::FINAL,
     });
-    let report = args.report.as_deref().map(Report::to).transpose()?;
+    let report = args.report.as_deref().map(Report::to).transpose();
+    let report = report.map_err(|error| format!("--report {error}"))?;
     let token = system::token()?;
     let dice = Dice::new().map_err(|error| format!("no random numbers: {error}"))?;
     let fees = contest.map_or(stages::STORY_FEES, |contest| contest.fees);
@@ -423,7 +426,7 @@ impl Demo {
             say_aside(format_args!("galo: no report: instance 1 has said nothing"));
             return false;
         };
-        match report.finish(last, self.board.show(&self.crew)) {
+        match report.finish(last, Some(self.board.show(&self.crew))) {
             Ok(path) => say(format_args!("the report is in {}", path.display())),
             Err(reason) => {
                 say_aside(format_args!("galo: {reason}"));

@@ -1,4 +1,4 @@
-//! `--report FILE`: the page as one file with the run's data in it, which asks nobody.
+//! A report: the page as one file with a run's data in it, which asks nobody.
 
 use super::board::Shown;
 use super::door;
@@ -28,7 +28,7 @@ impl Report {
     /// If the file cannot be written; one that is there stays as it is.
     pub fn to(path: &Path) -> Result<Report, String> {
         let opened = OpenOptions::new().create(true).append(true).open(path);
-        opened.map_err(|error| format!("--report {}: {error}", path.display()))?;
+        opened.map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Report { path: path.to_owned(), documents: VecDeque::new() })
     }
 
@@ -46,12 +46,12 @@ impl Report {
     ///
     /// # Errors
     /// If it cannot be written, with the reason.
-    pub fn finish(mut self, mut last: Document, shown: Shown) -> Result<PathBuf, String> {
-        last.demo = Some(shown);
+    pub fn finish(mut self, mut last: Document, shown: Option<Shown>) -> Result<PathBuf, String> {
+        last.demo = shown;
         self.documents.push_back(last);
         let text = write(&Run { documents: &self.documents })?;
         std::fs::write(&self.path, text)
-            .map_err(|error| format!("--report {}: {error}", self.path.display()))?;
+            .map_err(|error| format!("{}: {error}", self.path.display()))?;
         Ok(self.path)
     }
 }
