@@ -2,7 +2,7 @@
 answers), NEEDS (tools and yardsticks), and run(sheet, quick)."""
 
 ORDER = ["floor", "forward", "pipelined", "balancer", "peak", "drain", "connections", "history",
-         "queue", "threads", "idle", "allocations", "ledger"]
+         "queue", "threads", "idle", "webhook", "allocations", "ledger"]
 
 
 def alternating(names, rounds):
