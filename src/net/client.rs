@@ -18,7 +18,7 @@ use crate::net::tls::{Tls, Trust};
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, Splitable};
 use monoio::net::TcpStream;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -38,8 +38,7 @@ const REQUEST_BUFFER: usize = 512;
 pub struct Url {
     host: String,
     port: u16,
-    /// Whom a certificate has to be for, if TLS is spoken there.
-    certified: Option<ServerName<'static>>,
+    has_tls: bool,
 }
 
 impl std::str::FromStr for Url {
@@ -49,7 +48,7 @@ impl std::str::FromStr for Url {
     fn from_str(text: &str) -> Result<Url, String> {
         let authority = text.strip_prefix("http://").ok_or("it must begin with http://")?;
         let (host, port) = Url::split(authority, 80)?;
-        Ok(Url { host, port, certified: None })
+        Ok(Url { host, port, has_tls: false })
     }
 }
 
@@ -65,13 +64,18 @@ impl Url {
         let authority = text.strip_prefix("https://");
         let authority = authority.ok_or("it must begin with http:// or https://")?;
         let (host, port) = Url::split(authority, 443)?;
-        let name = ServerName::try_from(bare(&host).to_string());
-        let name = name.map_err(|_| format!("no certificate can be for {host}"))?;
-        Ok(Url { host, port, certified: Some(name) })
+        let url = Url { host, port, has_tls: true };
+        url.certified().map_err(|_| format!("no certificate can be for {}", url.host))?;
+        Ok(url)
     }
 
     pub fn has_tls(&self) -> bool {
-        self.certified.is_some()
+        self.has_tls
+    }
+
+    /// Whom a certificate has to be for.
+    fn certified(&self) -> Result<ServerName<'static>, InvalidDnsNameError> {
+        ServerName::try_from(bare(&self.host).to_string())
     }
 
     /// All of it, as it can be given again.
@@ -142,8 +146,10 @@ impl Target {
     pub fn new(url: Url, trust: Option<&Trust>) -> Arc<Target> {
         let (authority, port) = (url.authority(), url.port);
         let host = bare(&url.host).to_string();
-        let trust = || trust.cloned().unwrap_or_default();
-        let tls = url.certified.map(|name| Tls::new(&trust(), name));
+        let tls = url.has_tls.then(|| {
+            let name = url.certified().expect("a URL with TLS is made with such a name");
+            Tls::new(&trust.cloned().unwrap_or_default(), name)
+        });
         let names = match host.parse::<IpAddr>() {
             Ok(address) => Names::fixed(SocketAddr::new(address, port)),
             Err(_) => Names::looked_up(&host.clone(), names::FRESH_FOR, move || {
@@ -291,10 +297,15 @@ impl Link {
         let connected = alarm.until(connect_by, self.target.connect()).await.flatten();
         let (stream, place) = connected.ok_or(Failure::NotSent)?;
         let target = self.target.clone();
-        self.wire = Some(match &self.target.tls {
+        let mut wire = match &self.target.tls {
             None => Wire::new(place, |desk| converse(target, stream, desk)),
             Some(tls) => secured::open(tls, &target, stream, place, alarm, connect_by).await?,
-        });
+        };
+        // From here on a read is posted: it may be a while until something is asked.
+        if !wire.is_quiet().await {
+            return Err(Failure::NotSent);
+        }
+        self.wire = Some(wire);
         Ok(())
     }
 }
@@ -506,6 +517,23 @@ mod tests {
             "http://a/b",
             "http://a b",
         ] {
+            assert!(url(wrong).is_err(), "{wrong}");
+        }
+        let url =
+            |text: &str| Url::with_tls_or_without(text).map(|url| (url.whole(), url.authority()));
+        for (text, whole, authority) in [
+            ("http://a", "http://a:80", "a:80"),
+            ("https://a", "https://a:443", "a"),
+            ("https://a.b:8443/", "https://a.b:8443", "a.b:8443"),
+            ("https://[::1]", "https://[::1]:443", "[::1]"),
+            ("https://10.0.0.1:80", "https://10.0.0.1:80", "10.0.0.1:80"),
+        ] {
+            assert_eq!(url(text), Ok((whole.into(), authority.into())));
+            assert_eq!(url(whole), url(text), "it can be given again");
+        }
+        for wrong in
+            ["a", "ftp://a", "https://", "https://a/b", "https://a..b", "https://a:b", "https://-"]
+        {
             assert!(url(wrong).is_err(), "{wrong}");
         }
     }

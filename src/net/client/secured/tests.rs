@@ -276,8 +276,7 @@ fn a_connection_that_was_closed_while_it_was_idle_is_not_used_again() {
     on_loops(|| async {
         let (address, _kinds) = serve(usual(), &[SLOW, CUT, UNASKED, SLOW]);
         let mut link = link(&believing(), "127.0.0.1", address);
-        for n in 0..4 {
-            eprintln!("first {n}");
+        for _ in 0..4 {
             assert_eq!(ask(&mut link).await, ok());
             see_it_closed(&mut link).await;
         }
@@ -286,9 +285,8 @@ fn a_connection_that_was_closed_while_it_was_idle_is_not_used_again() {
         let (address, kinds) = serve(usual(), &[AT_ONCE, AT_ONCE_CUT, SPEAKS_FIRST, SLOW]);
         let mut link = link(&believing(), "127.0.0.1", address);
         for _ in 0..3 {
-            eprintln!("second");
-            // A request that came in this moment would be lost.
-            open(&mut link).await.unwrap();
+            // It may have seen the end already. A request that was sent now would be lost.
+            let _ = open(&mut link).await;
             kinds.recv().unwrap();
             pause(20 * MS).await;
         }
