@@ -330,7 +330,7 @@ struct Desk {
     asked: Cell<Option<Buffers>>,
     /// How it went, and the buffers that hold the answer.
     exchanged: Cell<Option<Exchanged>>,
-    /// Something has come that was not asked for, and need not be (TLS).
+    /// Something has come that was not asked for, and need not be (TLS); or it is not waited for any more.
     has_heard: Cell<bool>,
 }
 

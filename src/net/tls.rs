@@ -249,7 +249,8 @@ impl Session {
     pub fn take_in(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), String> {
         WAS_ASKED.set(false);
         let mut taken = Ok(());
-        while !bytes.is_empty() && taken.is_ok() {
+        // What stands behind the end of what it says is nothing.
+        while !bytes.is_empty() && !self.is_closed && taken.is_ok() {
             taken = match self.connection.read_tls(&mut bytes) {
                 Ok(_) => self.process(plain),
                 Err(error) => Err(error.to_string()),

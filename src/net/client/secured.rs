@@ -241,6 +241,7 @@ impl Secured {
                     Err(unasked) => unasked,
                     Ok(mut buffers) => {
                         self.is_asking = true;
+                        desk.has_heard.set(true);
                         buffers.received.clear();
                         self.outgoing.clear();
                         self.session.wrap(&buffers.request, &mut self.outgoing);
@@ -262,7 +263,13 @@ impl Secured {
             let (read, incoming) = unasked;
             self.incoming = incoming;
             // The end is that of the connection, whether it was said or not.
-            if read.ok()? == 0 || !self.take_unasked(target) {
+            if matches!(read, Ok(0) | Err(_)) {
+                if self.session.awaits_verdict() && !desk.has_heard.get() {
+                    target.tell("it closes after the handshake; it may not like our certificate");
+                }
+                return None;
+            }
+            if !self.take_unasked(target) {
                 return None;
             }
             desk.has_heard.set(true);
