@@ -81,7 +81,7 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
 
-    /// The default payment processor: http://HOST[:PORT], or https:// to speak TLS.
+    /// The default payment processor: http://HOST:PORT, or https:// to speak TLS.
     #[arg(long, env = "GALO_DEFAULT_URL", default_value = "http://127.0.0.1:8001", value_parser = Url::with_tls_or_without)]
     pub default_url: Url,
 
