@@ -5,7 +5,7 @@
 //! | room | what lives there | what decides, without doing |
 //! | --- | --- | --- |
 //! | [`base`] | money, time, JSON, histograms, the log: what everything may use | |
-//! | [`net`] | the event loop, HTTP both ways, connections, time-outs | `net::http` |
+//! | [`net`] | the event loop, HTTP both ways, connections, TLS, time-outs | `net::http` |
 //! | [`payments`] | a payment from its acceptance to its settlement | `dispatcher`, `router`, `observed`, `processor` |
 //! | [`ledger`] | accounts, their limits and their statements | `book` |
 //! | [`journal`] | what has been promised survives | `recover` |

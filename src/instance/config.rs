@@ -11,6 +11,7 @@ use crate::instance::webhook::{Receiver, Secret};
 use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
+use crate::net::tls::{self, Given, Trust};
 use crate::payments::Processor;
 use crate::payments::router::Policy;
 use clap::Args;
@@ -80,13 +81,27 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
 
-    /// The default payment processor.
-    #[arg(long, env = "GALO_DEFAULT_URL", default_value = "http://127.0.0.1:8001")]
+    /// The default payment processor: http://HOST:PORT, or https:// to speak TLS.
+    #[arg(long, env = "GALO_DEFAULT_URL", default_value = "http://127.0.0.1:8001", value_parser = Url::with_tls_or_without)]
     pub default_url: Url,
 
-    /// The fallback payment processor.
-    #[arg(long, env = "GALO_FALLBACK_URL", default_value = "http://127.0.0.1:8002")]
+    /// The fallback payment processor, likewise.
+    #[arg(long, env = "GALO_FALLBACK_URL", default_value = "http://127.0.0.1:8002", value_parser = Url::with_tls_or_without)]
     pub fallback_url: Url,
+
+    /// A file with the certificates of the authorities that are believed when a processor is spoken
+    /// to by TLS, as PEM. Without it, those that this system believes
+    #[arg(long, env = "GALO_PROCESSORS_CA")]
+    pub processors_ca: Option<PathBuf>,
+
+    /// A file with our certificate, for processors that ask for one: PEM, with those between it and
+    /// its authority behind it.
+    #[arg(long, env = "GALO_PROCESSORS_CLIENT_CERT", requires = "processors_client_key")]
+    pub processors_client_cert: Option<PathBuf>,
+
+    /// And a file with its private key, as PEM without a password.
+    #[arg(long, env = "GALO_PROCESSORS_CLIENT_KEY", requires = "processors_client_cert")]
+    pub processors_client_key: Option<PathBuf>,
 
     /// What the default processor takes of each amount. The cheaper of the two is preferred.
     #[arg(long, env = "GALO_DEFAULT_FEE", default_value = "0.05")]
@@ -204,7 +219,7 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PROCESSOR_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub processor_timeout: Duration,
 
-    /// How long connecting to a processor may take.
+    /// How long connecting to a processor may take, with the handshake of TLS if there is one.
     #[arg(long, env = "GALO_CONNECT_TIMEOUT", default_value = "1s", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
 
@@ -255,6 +270,8 @@ pub struct Config {
     pub share_port: bool,
     pub threads: usize,
     pub processor_urls: [Url; 2],
+    /// Whom to believe to be a processor, if one is spoken to by TLS.
+    pub processor_trust: Option<Trust>,
     pub fees: [Fee; 2],
     pub peer_listen: Option<ListenAddress>,
     pub peer: Option<Url>,
@@ -304,6 +321,7 @@ impl Config {
     /// One line that names the setting and what to do.
     pub fn new(args: ServeArgs) -> Result<Config, String> {
         check_times(&args)?;
+        let processor_trust = trust_of(&args)?;
         let read = |path| read_token("--peer-token-file", path);
         let given = args.peer_token_file.as_deref().map(read).transpose()?;
         let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
@@ -334,6 +352,7 @@ impl Config {
             listen: args.listen,
             share_port: args.share_port,
             threads: usize::from(args.threads),
+            processor_trust,
             processor_urls: [args.default_url, args.fallback_url],
             fees: [args.default_fee, args.fallback_fee],
             peer_listen: args.peer_listen,
@@ -377,6 +396,32 @@ impl Config {
                 if other.port() == own.port() && own.port() != 0)
         })
     }
+}
+
+/// Whom to believe to be a processor, and what to show it; the system's authorities are read only
+/// if they are needed.
+fn trust_of(args: &ServeArgs) -> Result<Option<Trust>, String> {
+    let given = |flag, path: &'_ Option<PathBuf>| path.clone().map(|path| Given { flag, path });
+    let ca = given("--processors-ca", &args.processors_ca);
+    let certificate = given("--processors-client-cert", &args.processors_client_cert);
+    let key = given("--processors-client-key", &args.processors_client_key);
+    if !args.default_url.has_tls() && !args.fallback_url.has_tls() {
+        // Whoever gives it takes TLS to be spoken.
+        return match ca.or(certificate) {
+            None => Ok(None),
+            Some(Given { flag, .. }) => Err(format!(
+                "{flag} is of no use: neither --default-url nor --fallback-url begins with https://"
+            )),
+        };
+    }
+    let own = certificate.zip(key).map(|(certificate, key)| tls::read_own(&certificate, &key));
+    let roots = match ca {
+        Some(ca) => tls::read_roots(&ca)?,
+        None => {
+            tls::system_roots().map_err(|why| format!("{why}: name some by --processors-ca"))?
+        }
+    };
+    Ok(Some(Trust::new(roots, own.transpose()?)))
 }
 
 fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String> {

@@ -260,7 +260,7 @@ impl Engine {
         if start.question == Question::Pay && !self.may_send(attempt) {
             return Outcome::NotRecorded(Refusal::Withheld);
         }
-        let answer = link.exchange(alarm, connect, deadline, |out, host| match start.question {
+        let answer = link.exchange_as_it_is(alarm, deadline, |out, host| match start.question {
             Question::Pay => processor::write_pay(out, host, attempt),
             Question::Look => processor::write_look(out, host, attempt.payment.id),
         });

@@ -21,7 +21,7 @@ use crate::journal::retained::{Retained, Retention};
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
-use crate::net::client::Target;
+use crate::net::client::{Target, Url};
 use crate::payments::observed::{Report, State, Trouble};
 use crate::payments::resolution::Asked;
 use crate::payments::{Attempt, Payment, PaymentId, Processor, Reach, Totals, Window};
@@ -115,7 +115,7 @@ impl Node {
             settings,
         };
         let token = config.peer_token.clone();
-        let peer = config.peer.clone().map(|url| Peer::new(Target::new(url), token));
+        let peer = config.peer.clone().map(|url| Peer::new(Target::new(url, None), token));
         let cluster = Cluster::new(own, peer, membership, identity);
         let node = Arc::new(Node {
             payments: Payments::new(
@@ -129,7 +129,8 @@ impl Node {
             accounts: Accounts::new(lifecycle.clone(), ledger, ledger_journal),
             cluster,
             lifecycle,
-            processors: config.processor_urls.clone().map(Target::new),
+            processors: (config.processor_urls.clone())
+                .map(|url| Target::new(url, config.processor_trust.as_ref())),
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             health_calls: HealthCalls::default(),
             started_at: now,
@@ -370,7 +371,7 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let owner = Owner {
         instance: config.instance,
         is_paired: config.peer.is_some(),
-        processors: config.processor_urls.each_ref().map(|url| format!("http://{url}")),
+        processors: config.processor_urls.each_ref().map(Url::whole),
     };
     for line in found.claim(&owner, &config.accept_change, clock::now())? {
         log::info!("journal {}: {line}", directory.display());

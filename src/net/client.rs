@@ -4,14 +4,21 @@
 //! a time-out, an error, or bytes nobody asked for it is closed, and so it is when its server's name
 //! stands for another address. Whether a failed request may have
 //! been carried out is part of the result's type, because money hangs on it.
+//!
+//! With TLS ([`secured`]) all of this holds as well. A connection is open when its handshake is done,
+//! and until then not a byte of a request can have been sent.
+
+mod secured;
 
 use crate::base::clock::{self, Moment};
-use crate::net::http::response::{self, Answer, Parsed};
+use crate::net::http::response::{self, Answer, AnswerFault, Parsed};
 use crate::net::names::{self, Names};
 use crate::net::timeouts::Alarm;
+use crate::net::tls::{Tls, Trust};
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, Splitable};
 use monoio::net::TcpStream;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -26,18 +33,68 @@ use std::time::Duration;
 const READ_BUFFER: usize = 1024;
 const REQUEST_BUFFER: usize = 512;
 
-/// Where a server is: `http://HOST[:PORT]`, port 80 if none is given.
+/// Where a server is: `http://HOST[:PORT]`, port 80 if none is given; or with `https`, and port 443.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     host: String,
     port: u16,
+    has_tls: bool,
 }
 
 impl std::str::FromStr for Url {
     type Err = String;
 
+    /// Without TLS.
     fn from_str(text: &str) -> Result<Url, String> {
         let authority = text.strip_prefix("http://").ok_or("it must begin with http://")?;
+        let (host, port) = Url::split(authority, 80)?;
+        Ok(Url { host, port, has_tls: false })
+    }
+}
+
+impl Url {
+    /// With TLS or without, as the text says.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with it.
+    pub fn with_tls_or_without(text: &str) -> Result<Url, String> {
+        if text.starts_with("http://") {
+            return text.parse();
+        }
+        let authority = text.strip_prefix("https://");
+        let authority = authority.ok_or("it must begin with http:// or https://")?;
+        let (host, port) = Url::split(authority, 443)?;
+        let url = Url { host, port, has_tls: true };
+        url.certified().map_err(|_| format!("no certificate can be for {}", url.host))?;
+        Ok(url)
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.has_tls
+    }
+
+    /// Whom a certificate has to be for.
+    fn certified(&self) -> Result<ServerName<'static>, InvalidDnsNameError> {
+        ServerName::try_from(bare(&self.host).to_string())
+    }
+
+    /// All of it, as it can be given again.
+    pub fn whole(&self) -> String {
+        let scheme = if self.has_tls() { "https" } else { "http" };
+        format!("{scheme}://{}:{}", self.host, self.port)
+    }
+
+    /// What belongs into the `Host` header. Of a port that goes without saying behind `https` nothing
+    /// is said: gateways look for the name alone.
+    fn authority(&self) -> String {
+        match (self.has_tls(), self.port) {
+            (true, 443) => self.host.clone(),
+            (_, port) => format!("{}:{port}", self.host),
+        }
+    }
+
+    /// Host and port of what stands behind the slashes.
+    fn split(authority: &str, usual_port: u16) -> Result<(String, u16), String> {
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         let bracket_end = authority.rfind(']').unwrap_or(0);
         let (host, port) = match authority[bracket_end..].rfind(':') {
@@ -45,19 +102,26 @@ impl std::str::FromStr for Url {
                 let (host, port) = authority.split_at(bracket_end + colon);
                 (host, port[1..].parse().map_err(|_| format!("{} is no port", &port[1..]))?)
             }
-            None => (authority, 80),
+            None => (authority, usual_port),
         };
         let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
         if host.is_empty() || port == 0 || !host.bytes().all(is_host) {
             return Err("it must look like http://host:port, without a path".into());
         }
-        Ok(Url { host: host.into(), port })
+        Ok((host.into(), port))
     }
 }
 
+/// An IPv6 address without its brackets.
+fn bare(host: &str) -> &str {
+    host.trim_matches(['[', ']'])
+}
+
 impl fmt::Display for Url {
+    /// `host:port`, and `https://` in front of it if that is so.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        let scheme = if self.has_tls() { "https://" } else { "" };
+        write!(f, "{scheme}{}:{}", self.host, self.port)
     }
 }
 
@@ -66,6 +130,7 @@ pub struct Target {
     /// `host:port`, for the `Host` header.
     authority: String,
     names: Names,
+    tls: Option<Tls>,
 }
 
 /// Where a connection leads to, and when that was last compared with what the name stands for.
@@ -76,17 +141,22 @@ pub struct Place {
 }
 
 impl Target {
-    /// Does not wait for anything: a name is looked up on a thread.
-    pub fn new(url: Url) -> Arc<Target> {
-        let (authority, port) = (url.to_string(), url.port);
-        let host = url.host.trim_matches(['[', ']']).to_string();
+    /// Does not wait for anything: a name is looked up on a thread. With TLS, if the URL says so, to
+    /// whoever is believed; without a word about that, nobody is.
+    pub fn new(url: Url, trust: Option<&Trust>) -> Arc<Target> {
+        let (authority, port) = (url.authority(), url.port);
+        let host = bare(&url.host).to_string();
+        let tls = url.has_tls.then(|| {
+            let name = url.certified().expect("a URL with TLS is made with such a name");
+            Tls::new(&trust.cloned().unwrap_or_default(), name)
+        });
         let names = match host.parse::<IpAddr>() {
             Ok(address) => Names::fixed(SocketAddr::new(address, port)),
             Err(_) => Names::looked_up(&host.clone(), names::FRESH_FOR, move || {
                 names::ask_system(&host, port)
             }),
         };
-        Arc::new(Target { authority, names })
+        Arc::new(Target { authority, names, tls })
     }
 
     /// A new connection to one of the addresses of now, the one that answered last before the others,
@@ -124,6 +194,12 @@ impl Target {
     pub fn authority(&self) -> &str {
         &self.authority
     }
+
+    /// What it says cannot be read.
+    fn no_answer(&self, fault: AnswerFault) -> Failure {
+        log::debug!("{} gave no answer: {}", self.authority, fault.reason());
+        Failure::Lost
+    }
 }
 
 /// Why there is no answer.
@@ -160,6 +236,20 @@ impl Link {
         write: impl FnOnce(&mut Vec<u8>, &str),
     ) -> Result<Answer<'_>, Failure> {
         self.open(alarm, connect_timeout, deadline).await?;
+        self.exchange_as_it_is(alarm, deadline, write).await
+    }
+
+    /// Likewise, over the connection that [`Link::open`] has just made sure of, and no other: for whoever
+    /// had to look at something in between, and has to look again before there is a new one.
+    ///
+    /// # Errors
+    /// See [`Failure`]; the connection is closed then.
+    pub async fn exchange_as_it_is(
+        &mut self,
+        alarm: &Alarm,
+        deadline: Moment,
+        write: impl FnOnce(&mut Vec<u8>, &str),
+    ) -> Result<Answer<'_>, Failure> {
         let mut wire = self.wire.take().ok_or(Failure::NotSent)?;
         self.buffers.request.clear();
         self.buffers.request.reserve(REQUEST_BUFFER);
@@ -206,7 +296,16 @@ impl Link {
         let connect_by = deadline.min(clock::moment() + connect_timeout);
         let connected = alarm.until(connect_by, self.target.connect()).await.flatten();
         let (stream, place) = connected.ok_or(Failure::NotSent)?;
-        self.wire = Some(Wire::new(self.target.clone(), stream, place));
+        let target = self.target.clone();
+        let mut wire = match &self.target.tls {
+            None => Wire::new(place, |desk| converse(target, stream, desk)),
+            Some(tls) => secured::open(tls, &target, stream, place, alarm, connect_by).await?,
+        };
+        // From here on a read is posted: it may be a while until something is asked.
+        if !wire.is_quiet().await {
+            return Err(Failure::NotSent);
+        }
+        self.wire = Some(wire);
         Ok(())
     }
 }
@@ -231,6 +330,8 @@ struct Desk {
     asked: Cell<Option<Buffers>>,
     /// How it went, and the buffers that hold the answer.
     exchanged: Cell<Option<Exchanged>>,
+    /// Something has come that was not asked for, and need not be (TLS); or it is not waited for any more.
+    has_heard: Cell<bool>,
 }
 
 type Exchanged = (Buffers, Result<Found, Failure>);
@@ -274,9 +375,12 @@ impl Found {
 }
 
 impl Wire {
-    fn new(target: Arc<Target>, stream: TcpStream, place: Place) -> Wire {
+    fn new<F>(place: Place, converse: impl FnOnce(Rc<Desk>) -> F) -> Wire
+    where
+        F: Future<Output = ()> + 'static,
+    {
         let desk = Rc::new(Desk::default());
-        let conversation = Box::pin(converse(target, stream, desk.clone()));
+        let conversation = Box::pin(converse(desk.clone()));
         Wire { conversation, has_ended: false, desk, place }
     }
 
@@ -371,10 +475,7 @@ async fn receive(
     loop {
         let wait = match response::parse(received, at_eof, decoded) {
             Parsed::Complete { answer, .. } => return Ok(Found::new(&answer, received)),
-            Parsed::Invalid(fault) => {
-                log::debug!("{} gave no answer: {}", target.authority, fault.reason());
-                return Err(Failure::Lost);
-            }
+            Parsed::Invalid(fault) => return Err(target.no_answer(fault)),
             Parsed::Partial(wait) => wait,
         };
         while !at_eof && wait.holds(received) {
@@ -418,6 +519,23 @@ mod tests {
         ] {
             assert!(url(wrong).is_err(), "{wrong}");
         }
+        let url =
+            |text: &str| Url::with_tls_or_without(text).map(|url| (url.whole(), url.authority()));
+        for (text, whole, authority) in [
+            ("http://a", "http://a:80", "a:80"),
+            ("https://a", "https://a:443", "a"),
+            ("https://a.b:8443/", "https://a.b:8443", "a.b:8443"),
+            ("https://[::1]", "https://[::1]:443", "[::1]"),
+            ("https://10.0.0.1:80", "https://10.0.0.1:80", "10.0.0.1:80"),
+        ] {
+            assert_eq!(url(text), Ok((whole.into(), authority.into())));
+            assert_eq!(url(whole), url(text), "it can be given again");
+        }
+        for wrong in
+            ["a", "ftp://a", "https://", "https://a/b", "https://a..b", "https://a:b", "https://-"]
+        {
+            assert!(url(wrong).is_err(), "{wrong}");
+        }
     }
 
     /// What a server does with the next connection: for each request, these bytes; then it closes.
@@ -425,7 +543,7 @@ mod tests {
 
     /// A server that plays the scripts, one connection after the other.
     fn server(scripts: &'static [Script]) -> Arc<Target> {
-        Target::new(format!("http://{}", listen(scripts)).parse().unwrap())
+        Target::new(format!("http://{}", listen(scripts)).parse().unwrap(), None)
     }
 
     /// Such a server's address.
@@ -459,10 +577,10 @@ mod tests {
         let gone = |_| io::Error::from(io::ErrorKind::NotFound);
         let look_up = move || answers.recv().map_err(gone)?;
         let names = Names::looked_up("a-name", Duration::ZERO, look_up);
-        Arc::new(Target { authority, names })
+        Arc::new(Target { authority, names, tls: None })
     }
 
-    async fn ask(link: &mut Link) -> Result<(u16, Vec<u8>), Failure> {
+    pub(super) async fn ask(link: &mut Link) -> Result<(u16, Vec<u8>), Failure> {
         let (second, alarm) = (Duration::from_secs(10), Alarm::new());
         let deadline = clock::moment() + second;
         let write = |out: &mut Vec<u8>, host: &str| {
@@ -472,7 +590,7 @@ mod tests {
         Ok((answer.status, answer.body.to_vec()))
     }
 
-    fn on_loops<F: Future>(main: impl Fn() -> F + Send + Clone + 'static) {
+    pub(super) fn on_loops<F: Future>(main: impl Fn() -> F + Send + Clone + 'static) {
         use crate::net::runtime::Driver;
         for driver in [Driver::detect(1), Driver::Epoll("as a test".into())] {
             let main = main.clone();
@@ -480,13 +598,13 @@ mod tests {
         }
     }
 
-    async fn wait_until_closed(link: &mut Link) {
+    pub(super) async fn wait_until_closed(link: &mut Link) {
         while link.wire.as_mut().unwrap().is_quiet().await {
             monoio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     const FOUND: &str = "HTTP/1.1 203 Found\r\nContent-Length: 0\r\n\r\n";
 
     #[test]

@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-/// None of them asks more than to be named; a licence that does has to be thought about.
-const LICENCES: [&str; 8] = [
+/// None of them asks more than to be named (and BSD-3-Clause, not to be named as who commends this); a
+/// licence that does has to be thought about.
+const LICENCES: [&str; 9] = [
     "MIT",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
+    "BSD-3-Clause",
     "ISC",
     "Unicode-3.0",
     "Unlicense",
@@ -19,10 +21,12 @@ const LICENCES: [&str; 8] = [
 ];
 
 /// Crates that stand in more than one version, and which crates need another than the newest.
-const IN_SEVERAL_VERSIONS: [(&str, &str); 7] = [
+const IN_SEVERAL_VERSIONS: [(&str, &str); 9] = [
     ("bitflags", "io-uring 0.6 and monoio"),
     ("getrandom", "monoio-http's TLS, which is never used, and sonic-rs"),
     ("hashbrown", "monoio-http"),
+    ("rustls", "monoio-http's TLS, which is never used"),
+    ("rustls-webpki", "likewise"),
     ("socket2", "monoio"),
     ("syn", "macros of monoio and of thiserror 1"),
     ("thiserror", "monoio-http"),

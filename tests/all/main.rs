@@ -42,4 +42,5 @@ mod status;
 mod stories;
 mod surroundings;
 mod tidy;
+mod tls;
 mod tokens;

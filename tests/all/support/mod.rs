@@ -3,6 +3,7 @@
 //! Knows nothing of what is under test. On failure everything the child wrote on standard error is
 //! printed, so that no run has to be repeated to see it.
 
+pub mod certificates;
 pub mod clients;
 pub mod journals;
 pub mod ledger;

@@ -233,6 +233,13 @@ impl Instance {
         Instance::start([free_address(), free_address()], args)
     }
 
+    /// One whose processors' URLs are among `args`.
+    pub fn with_urls(args: &[&str]) -> Instance {
+        let first = ["serve", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
+        let first = first.iter().chain(&["--peer-token", TOKEN]);
+        Instance::with(first.chain(args).map(|arg| (*arg).to_owned()).collect())
+    }
+
     fn with(args: Vec<String>) -> Instance {
         Instance::of(Galo::start(&args), args, None)
     }
