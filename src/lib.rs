@@ -23,6 +23,7 @@
 pub mod base;
 pub mod net;
 pub mod payments;
+pub mod processors;
 pub mod ledger;
 pub mod journal;
 pub mod cluster;
