@@ -190,6 +190,17 @@ impl Template {
         Ok(template)
     }
 
+    /// Text in which nothing is a place.
+    pub fn plain(text: String) -> Template {
+        Template { parts: vec![Part::Text(text)], is_form: false }
+    }
+
+    /// Its text, if it is the same for every payment.
+    pub fn as_constant(&self) -> Option<String> {
+        let is_constant = self.parts.iter().all(|part| matches!(part, Part::Text(_)));
+        is_constant.then(|| self.texts().collect())
+    }
+
     pub fn has(&self, place: Place) -> bool {
         self.parts.contains(&Part::Place(place))
     }
