@@ -33,6 +33,9 @@ impl Pointer {
         if !text.is_empty() && !text.starts_with('/') {
             return Err("a JSON pointer begins with /, such as /status (RFC 6901)".into());
         }
+        if text.chars().any(char::is_control) {
+            return Err("a pointer has no control characters".into());
+        }
         if text.len() > POINTER_BYTES_MAX || text.split('/').count() > TOKENS_MAX + 1 {
             return Err(format!(
                 "a pointer has {POINTER_BYTES_MAX} bytes and {TOKENS_MAX} steps at most"
@@ -193,7 +196,9 @@ mod tests {
 
     #[test]
     fn pointers_that_are_none() {
-        for wrong in ["status", "/a~", "/a~2", "/~", "/a/-", &"/a".repeat(17), &"/".repeat(300)] {
+        for wrong in
+            ["status", "/a\n", "/a~", "/a~2", "/~", "/a/-", &"/a".repeat(17), &"/".repeat(300)]
+        {
             assert!(Pointer::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(Pointer::parse("/a~1b/0").unwrap().to_string(), "/a~1b/0");

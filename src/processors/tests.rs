@@ -1,7 +1,9 @@
 //! Whole files: what they say, what is wrong with them, and what answers mean by them.
 
 mod builtin;
+mod examples;
 mod files;
+mod rules;
 
 use super::outside::tests::Made;
 use super::*;
