@@ -43,9 +43,9 @@ fn wanted() -> impl Strategy<Value = Wanted> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let meanings = ["booked", "not-booked", "rejected", "pause", "unknown"];
+    const MEANINGS: [&str; 5] = ["booked", "not-booked", "rejected", "pause", "unknown"];
     let statuses = (200..600_u16, prop_oneof![Just(0_u16), 0..200_u16]);
-    (statuses, wanted(), proptest::sample::select(&meanings[..])).prop_map(
+    (statuses, wanted(), proptest::sample::select(&MEANINGS[..])).prop_map(
         |((first, more), condition, meaning)| Rule {
             first,
             last: (first + more).min(599),
