@@ -185,7 +185,8 @@ impl<'a> Answer<'a> {
         let fits = |rule: &&Rule| {
             rule.statuses.iter().any(|it| it.contains(&self.status)) && self.meets(&rule.condition)
         };
-        rules.iter().find(fits).filter(|_| self.body.len() <= RESPONSE_BODY_SIZE_MAX)
+        let is_too_large = self.body.len() > RESPONSE_BODY_SIZE_MAX;
+        if is_too_large { None } else { rules.iter().find(fits) }
     }
 
     fn meets(&self, condition: &Condition) -> bool {

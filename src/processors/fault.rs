@@ -32,6 +32,9 @@ impl fmt::Display for Refused {
     }
 }
 
+/// So many are told; of the rest only how many there are.
+const TOLD_MAX: usize = 100;
+
 /// Takes faults while a file is read. Shared by whoever reads a part of it.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -52,6 +55,10 @@ impl Faults {
     pub fn in_lines(self, text: &str) -> Vec<Fault> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(at, _)| *at);
+        if let Some(more) = found.len().checked_sub(TOLD_MAX).filter(|it| *it > 0) {
+            found.truncate(TOLD_MAX);
+            found.push((text.len(), format!("and {more} more")));
+        }
         let place = |(at, reason): (usize, String)| {
             let before = text.get(..at.min(text.len())).unwrap_or(text);
             let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
@@ -82,5 +89,9 @@ mod tests {
             "p.toml:1:1: first\np.toml:1:3: behind é\np.toml:3:1: second\np.toml:3:6: end\n\
              p.toml:4:1: far"
         );
+        let faults = Faults::default();
+        (0..TOLD_MAX + 7).for_each(|_| faults.add(0, "wrong"));
+        let told = faults.in_lines(text);
+        assert_eq!((told.len(), &*told[TOLD_MAX].reason), (TOLD_MAX + 1, "and 7 more"));
     }
 }

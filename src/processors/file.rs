@@ -56,7 +56,7 @@ fn read_processor(
     outside: &dyn Outside,
     taken: &mut Taken,
 ) -> Option<Described> {
-    let faults = table.faults();
+    let (at, faults) = (table.at, table.faults());
     let name = read_name(&mut table, taken);
     let kind = read_kind(&mut table);
     let endpoint = table.need_text("url").and_then(|Text { at, text }| {
@@ -81,8 +81,8 @@ fn read_processor(
     }
     let exchanges = match kind {
         Some(Kind::Described) => exchange::read(&mut table, &common),
-        Some(Kind::Contest) => read_builtin(CONTEST, &common, faults),
-        Some(Kind::Idempotent) => read_builtin(IDEMPOTENT, &common, faults),
+        Some(Kind::Contest) => read_builtin(CONTEST, &common, (at, faults)),
+        Some(Kind::Idempotent) => read_builtin(IDEMPOTENT, &common, (at, faults)),
         None => None,
     };
     // Of an unknown kind nobody knows which keys it has.
@@ -102,15 +102,19 @@ fn read_processor(
 }
 
 /// What is built in is right by itself; only a user's headers may be in its way, which is told at the
-/// beginning of the file.
-fn read_builtin(text: &str, common: &Common<'_>, faults: &Faults) -> Option<exchange::Exchanges> {
+/// processor that wants it.
+fn read_builtin(
+    text: &str,
+    common: &Common<'_>,
+    (at, faults): (usize, &Faults),
+) -> Option<exchange::Exchanges> {
     let document = DeTable::parse(text).ok()?;
     let own = Faults::default();
     let mut table = Table::whole(&document, &own);
     let read = exchange::read(&mut table, common);
     table.end();
     for fault in own.in_lines(text) {
-        faults.add(0, fault.reason);
+        faults.add(at, fault.reason);
     }
     read
 }
@@ -153,7 +157,7 @@ fn read_fee(table: &mut Table<'_>, taken: &mut Taken) -> Option<FeeSchedule> {
         share
     });
     let fixed = fee.integer("fixed", 0..=FeeSchedule::FIXED_MAX);
-    if share.is_none() && fixed.is_none() && faults.are_none() {
+    if !fee.has("percent") && !fee.has("fixed") {
         faults.add(at, "a fee has `percent`, or `fixed` in cents, or both");
     }
     fee.end();
@@ -201,7 +205,7 @@ fn read_timeouts(table: &mut Table<'_>) -> Option<Timeouts> {
         answer: timeouts.duration("answer", least..=most).unwrap_or(default.answer),
     };
     timeouts.end();
-    if read.connect > read.answer && faults.are_none() {
+    if read.connect > read.answer {
         faults.add(at, "connecting may not take longer than the whole answer");
     }
     Some(read)

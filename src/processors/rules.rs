@@ -61,11 +61,13 @@ pub enum Author {
 /// The rules of `[[….answer]]`. A fault if there are none, too many, or any that may not be.
 pub fn read(table: &mut Table<'_>, question: Question, author: Author) -> Vec<Rule> {
     let (at, faults) = (table.at, table.faults());
+    let is_there = table.has("answer");
     let answers = table.tables("answer");
-    if answers.is_empty() && faults.are_none() {
+    let count = answers.len();
+    if !is_there {
         faults.add(at, "there is no [[….answer]]: what its answers mean is missing");
     }
-    if answers.len() > RULES_MAX {
+    if count > RULES_MAX {
         faults.add(at, format!("there are more than {RULES_MAX} answers"));
     }
     let mut rules: Vec<Rule> = Vec::new();
@@ -81,7 +83,7 @@ pub fn read(table: &mut Table<'_>, question: Question, author: Author) -> Vec<Ru
         Question::Pay | Question::Look => Meaning::Booked,
         Question::Health => Meaning::Well,
     };
-    if faults.are_none() && !rules.iter().any(|rule| rule.meaning == needed) {
+    if count > 0 && rules.len() == count && !rules.iter().any(|rule| rule.meaning == needed) {
         faults.add(at, format!("no answer means \"{}\"", needed.name()));
     }
     rules

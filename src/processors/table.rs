@@ -53,6 +53,10 @@ impl<'a> Table<'a> {
         self.entries.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.keys().any(|name| name.get_ref() == key)
+    }
+
     /// As [`Table::take`], and a fault if it is not there.
     pub fn need(&mut self, key: &'static str) -> Option<&'a Value<'a>> {
         let value = self.take(key);

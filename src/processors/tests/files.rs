@@ -389,7 +389,11 @@ fn what_is_wrong_with_a_file_as_a_whole() {
     );
     let twice =
         named("a", "1").replace("contest", "idempotent") + "headers = { idempotency-key = 'x' }\n";
-    assert_eq!(faults(&twice), ["1:1: the header Idempotency-Key stands in `headers` as well"]);
+    assert_eq!(
+        faults(&twice),
+        ["1:1: the header Idempotency-Key stands in `headers` as well"],
+        "at the processor"
+    );
     for broken in
         ["[[processor]", "a = ", "[[processor]]\nname = 'a'\nname = 'b'", "a = 'x\ny'", "\u{0}"]
     {
