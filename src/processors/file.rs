@@ -160,7 +160,11 @@ fn read_fee(table: &mut Table<'_>, taken: &mut Taken) -> Option<FeeSchedule> {
     if !fee.has("percent") && !fee.has("fixed") {
         faults.add(at, "a fee has `percent`, or `fixed` in cents, or both");
     }
+    let is_fixed_wrong = fee.has("fixed") && fixed.is_none();
     fee.end();
+    if is_fixed_wrong {
+        return None;
+    }
     let fixed = Cents(fixed.unwrap_or_default().into());
     let schedule = FeeSchedule { share: share.unwrap_or(Some(Default::default()))?, fixed };
     if taken.fees.contains(&schedule) {

@@ -25,7 +25,7 @@ pub mod table;
 pub mod template;
 pub mod tls;
 
-use self::answers::{Answer, Meaning};
+use self::answers::{Answer, Condition, Meaning, Rule};
 use self::endpoint::Endpoint;
 use self::exchange::Exchanges;
 use self::fault::{Faults, Refused};
@@ -163,7 +163,7 @@ impl Described {
         match rule.meaning {
             Meaning::Booked => answer.booked(&rule.proof, attempt, paired),
             Meaning::NotBooked => Outcome::NotRecorded(Refusal::Failing),
-            Meaning::Rejected => Outcome::Declined { status },
+            Meaning::Rejected => Outcome::Declined { status: told_of(rule, status) },
             Meaning::Pause => Outcome::NotRecorded(pause(retry_after_s)),
             Meaning::Absent | Meaning::Unknown | Meaning::Well | Meaning::Failing => {
                 Outcome::Unknown
@@ -205,6 +205,14 @@ impl Described {
         };
         Some(Report { failing, response_min: Duration::from_millis(delay_ms.into()) })
     }
+}
+
+/// The status that a refusal is known by. The dispatcher believes none but those of a refusal; where
+/// a document has refused under another one, that document is why: 400 stands for it.
+fn told_of(rule: &Rule, status: u16) -> u16 {
+    const BAD_REQUEST: u16 = 400;
+    let by_status = matches!(rule.condition, Condition::Any | Condition::NoBody);
+    if by_status || rules::is_refusal(status) { status } else { BAD_REQUEST }
 }
 
 fn filling(attempt: &Attempt) -> Filling {

@@ -264,6 +264,11 @@ fn fault_of(rule: &Rule, before: &[Rule], author: Author) -> Option<String> {
     Some(format!("{first}{and_more} does not mean \"{name}\" by itself: say by {wanted} what does"))
 }
 
+/// Whether a status alone can say that a request was refused.
+pub fn is_refusal(status: u16) -> bool {
+    status / 100 == 4 && !UNDECIDED.contains(&status)
+}
+
 /// Whether a file may say so. See the module.
 fn may_mean(meaning: Meaning, status: u16, condition: &Condition) -> bool {
     match condition {

@@ -217,3 +217,30 @@ fn proofs(rule: &Rule) -> String {
 
 // A name, a kind, a fee and what it comes to fit beside each other.
 const _: () = assert!(32 + 2 + 10 + 2 + 19 + 2 + 12 <= COLUMNS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fees_are_shown_to_the_hundredth_of_a_cent() {
+        for (millionths, shown) in [
+            (0, "0.0000"),
+            (4_999, "0.0000"),
+            (5_000, "0.0001"),
+            (87_710_000, "0.8771"),
+            (12_345_678_900_000, "123456.7890"),
+        ] {
+            assert_eq!(in_decimals(millionths), shown);
+        }
+    }
+
+    #[test]
+    fn facts_have_80_columns_and_nothing_for_the_terminal() {
+        let mut lines = Vec::new();
+        fact(&mut lines, "secret", &"word ".repeat(40));
+        assert!(lines.len() == 3 && lines.iter().all(|it| it.len() <= COLUMNS), "{lines:?}");
+        assert!(lines[0].starts_with("  secret  word ") && lines[1].starts_with("          word"));
+        assert_eq!(harmless("a\u{1b}[2Jb\tc"), "a?[2Jb?c");
+    }
+}

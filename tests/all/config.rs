@@ -28,9 +28,9 @@ fn the_examples_are_right_and_show_no_secret() {
         }
         assert!(!said.contains("s3cret") && !said.contains("  mind "), "{said}");
         // What is for people has 80 columns; what is sent has as many as it has.
-        let words = said.lines().filter(|line| !line.starts_with("    ") || line.contains("  /"));
-        for line in words {
-            assert!(line.chars().count() <= 80, "{line}");
+        for line in said.lines() {
+            let is_sent = line.contains("4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3");
+            assert!(line.chars().count() <= 80 || is_sent, "{line}");
         }
     }
     let without = check(&["deploy/processors/stripe-style.toml"], ".", &[]);

@@ -189,7 +189,8 @@ fn the_other_instance_does_not_take_it_for_its_own() {
 
 #[test]
 fn what_is_refused_may_go_elsewhere_and_what_is_open_may_not() {
-    for (mut bench, status) in Bench::both().into_iter().zip([402, 201]) {
+    // A document of a 201 that refuses is known by 400.
+    for (mut bench, status) in Bench::both().into_iter().zip([402, 400]) {
         bench.fake.next = Next::Refused;
         let attempt = home();
         assert_eq!(bench.pay(&attempt), Outcome::Declined { status });

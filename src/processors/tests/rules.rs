@@ -139,7 +139,11 @@ proptest! {
             let expected = match fitting.map_or("unknown", |rule| rule.meaning) {
                 "booked" => Outcome::Recorded(attempt.requested_at),
                 "not-booked" => Outcome::NotRecorded(Refusal::Failing),
-                "rejected" => Outcome::Declined { status },
+                "rejected" => {
+                    let is_refusal = (400..500).contains(&status)
+                        && ![408, 409, 423, 425, 429, 499].contains(&status);
+                    Outcome::Declined { status: if is_refusal { status } else { 400 } }
+                }
                 "pause" => Outcome::NotRecorded(Refusal::TooMany { retry_after_ms: 1_000 }),
                 _ => Outcome::Unknown,
             };
