@@ -1,7 +1,7 @@
 //! Processors as they are in the world: one to eight of them, described in a file.
 //!
 //! Pure, but for reading the file and what it names. What is wrong with a file is told with line and
-//! column before anything is opened ([`file`]). What is right becomes a [`Described`]: it writes the
+//! column before anything is opened ([`mod@file`]). What is right becomes a [`Described`]: it writes the
 //! requests, and says what the answers mean, as `payments/processor.rs` does for the contest's two.
 //! Two descriptions are built in, the contest's and that of an API with idempotency keys.
 //!

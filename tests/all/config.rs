@@ -1,6 +1,6 @@
 //! `galo check-config` on the real binary: what it says of a file, and of one that is wrong.
 
-use crate::support::Scratch;
+use crate::support::journals::Scratch;
 use std::process::{Command, Output};
 
 fn check(args: &[&str], folder: &str, variables: &[(&str, &str)]) -> Output {
