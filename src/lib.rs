@@ -7,6 +7,7 @@
 //! | [`base`] | money, time, JSON, histograms, the log: what everything may use | |
 //! | [`net`] | the event loop, HTTP both ways, connections, TLS, time-outs | `net::http` |
 //! | [`payments`] | a payment from its acceptance to its settlement | `dispatcher`, `router`, `observed`, `processor` |
+//! | [`processors`] | processors of any API, described in a file: requests, what answers mean, fees | `answers`, `rules` |
 //! | [`ledger`] | accounts, their limits and their statements | `book` |
 //! | [`journal`] | what has been promised survives | `recover` |
 //! | [`cluster`] | the two instances: who owns what, who may pay | `membership` |
@@ -23,6 +24,7 @@
 pub mod base;
 pub mod net;
 pub mod payments;
+pub mod processors;
 pub mod ledger;
 pub mod journal;
 pub mod cluster;

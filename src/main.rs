@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use galo::base::log::{self, Format};
 use galo::instance::{self, config::ServeArgs};
 use galo::journal;
-use galo::tools::{demo, export, judge, reconcile, rehearsal, simulator};
+use galo::tools::{check_config, demo, export, judge, reconcile, rehearsal, simulator};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ enum Command {
     Judge(judge::JudgeArgs),
     Reconcile(Box<reconcile::ReconcileArgs>),
     Export(export::ExportArgs),
+    CheckConfig(check_config::CheckConfigArgs),
     /// Look into a journal, copy it, or save what is left of it; without changing it
     Journal(journal::inspect::JournalArgs),
 }
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Judge(args) => judge::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::CheckConfig(args) => check_config::run(&args),
         Command::Journal(args) => journal::inspect::run(&args),
     };
     result.unwrap_or_else(|refusal| {

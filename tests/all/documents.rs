@@ -262,6 +262,7 @@ fn known_words() -> String {
         "judge",
         "reconcile",
         "export",
+        "check-config",
         "journal check",
         "journal dump",
         "journal copy",

@@ -10,6 +10,7 @@ mod adoptions;
 mod answers;
 mod archives;
 mod backups;
+mod config;
 mod demo;
 mod dependencies;
 mod documents;
