@@ -9,7 +9,7 @@
 
 use crate::base::clock::{self, Moment};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -115,29 +115,34 @@ impl Given {
             _ => Err(self.refused("it is too long")),
         }
     }
+}
 
-    /// All certificates in it, in their order; at least one.
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        let bytes = self.read()?;
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-        let found = found.map_err(|error| self.refused(error))?;
-        match found.is_empty() {
-            false => Ok(found),
-            true => Err(self.refused("there is no certificate in it, as PEM")),
-        }
+/// All certificates in a PEM text, in their order; at least one.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| error.to_string())?;
+    match found.is_empty() {
+        false => Ok(found),
+        true => Err("there is no certificate in it, as PEM".into()),
     }
 }
 
 /// The authorities whose certificates are in a file.
 ///
 /// # Errors
-/// If it cannot be read, or has none, or one that cannot be read.
+/// If it cannot be read, or as those of [`roots_of`].
 pub fn read_roots(given: &Given) -> Result<RootCertStore, String> {
+    roots_of(&given.read()?).map_err(|why| given.refused(why))
+}
+
+/// The authorities whose certificates are in a PEM text.
+///
+/// # Errors
+/// If it has none, or one that cannot be read.
+pub fn roots_of(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for (index, certificate) in given.certificates()?.into_iter().enumerate() {
-        roots
-            .add(certificate)
-            .map_err(|error| given.refused(format_args!("certificate {}: {error}", index + 1)))?;
+    for (index, certificate) in certificates(pem)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|error| format!("certificate {}: {error}", index + 1))?;
     }
     Ok(roots)
 }
@@ -160,19 +165,35 @@ pub fn system_roots() -> Result<RootCertStore, String> {
 /// What we show: our certificate, with those between it and its authority behind it, and its key.
 ///
 /// # Errors
-/// If a file cannot be read, or the two do not belong together.
+/// If a file cannot be read, or as those of [`own_of`].
 pub fn read_own(certificate: &Given, key: &Given) -> Result<Arc<CertifiedKey>, String> {
-    let chain = certificate.certificates()?;
-    let private = match PrivateKeyDer::from_pem_slice(&key.read()?) {
-        Ok(private) => private,
-        Err(rustls::pki_types::pem::Error::NoItemsFound) => {
-            return Err(key.refused("there is no private key in it, as PEM without a password"));
+    own_of(&certificate.read()?, &key.read()?).map_err(|fault| match fault {
+        OwnFault::Certificate(why) => certificate.refused(why),
+        OwnFault::Key(why) => key.refused(why),
+    })
+}
+
+/// What is wrong with what we are to show.
+#[derive(Debug)]
+pub enum OwnFault {
+    Certificate(String),
+    Key(String),
+}
+
+/// What we show, out of two PEM texts.
+///
+/// # Errors
+/// If one of them is none, or the two do not belong together.
+pub fn own_of(certificate: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, OwnFault> {
+    let chain = certificates(certificate).map_err(OwnFault::Certificate)?;
+    let private = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            OwnFault::Key("there is no private key in it, as PEM without a password".into())
         }
-        Err(error) => return Err(key.refused(error)),
-    };
-    let provider: CryptoProvider = ring::default_provider();
-    let private = provider.key_provider.load_private_key(private);
-    let private = private.map_err(|error| key.refused(error))?;
+        error => OwnFault::Key(error.to_string()),
+    })?;
+    let private = ring::default_provider().key_provider.load_private_key(private);
+    let private = private.map_err(|error| OwnFault::Key(error.to_string()))?;
     let own = CertifiedKey::new(chain, private);
     match own.keys_match() {
         // That it is not known does not happen with keys of ring.
@@ -180,10 +201,9 @@ pub fn read_own(certificate: &Given, key: &Given) -> Result<Arc<CertifiedKey>, S
             Ok(Arc::new(own))
         }
         Err(rustls::Error::InconsistentKeys(_)) => {
-            let path = certificate.path.display();
-            Err(key.refused(format_args!("it is not the key of the certificate in {path}")))
+            Err(OwnFault::Key("it is not the key of the certificate".into()))
         }
-        Err(error) => Err(certificate.refused(error)),
+        Err(error) => Err(OwnFault::Certificate(error.to_string())),
     }
 }
 

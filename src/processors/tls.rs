@@ -6,8 +6,7 @@
 use super::fault::Faults;
 use super::outside::Outside;
 use super::table::{Table, Text};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use crate::net::tls::{self, OwnFault};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -47,110 +46,39 @@ pub fn read(table: Option<Table<'_>>, is_tls: bool, outside: &dyn Outside) -> Tl
     if texts[1].is_some() != texts[2].is_some() {
         faults.add(table.at, "`certificate` and `key` belong together");
     }
-    let read = |text: Option<Text<'_>>, is_label: fn(&str) -> bool, what| {
-        read_pem(text?, is_label, what, outside, faults)
-    };
-    let is_certificate: fn(&str) -> bool = |label| label == "CERTIFICATE";
-    let authorities = read(texts[0], is_certificate, "certificate");
-    let certificate = read(texts[1], is_certificate, "certificate");
-    let key = read(texts[2], is_private_key, "private key");
+    let [authorities, certificate, key] =
+        texts.map(|text| Some((text?, read_pem(text?, outside, faults)?)));
+    if let Some((text, pem)) = &authorities
+        && let Err(why) = tls::roots_of(pem.text.as_bytes())
+    {
+        refuse(faults, text, why);
+    }
+    if let Some(((certificate, chain), (key, private))) = certificate.as_ref().zip(key.as_ref()) {
+        match tls::own_of(chain.text.as_bytes(), private.text.as_bytes()) {
+            Ok(_) => {}
+            Err(OwnFault::Certificate(why)) => refuse(faults, certificate, why),
+            Err(OwnFault::Key(why)) => refuse(faults, key, why),
+        }
+    }
     table.end();
-    Tls { authorities, identity: certificate.zip(key) }
+    let pem = |(_, pem)| pem;
+    Tls { authorities: authorities.map(pem), identity: certificate.map(pem).zip(key.map(pem)) }
 }
 
-/// One with a password is none: there is nobody to ask for it.
-fn is_private_key(label: &str) -> bool {
-    ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].contains(&label)
+fn refuse(faults: &Faults, Text { at, text }: &Text<'_>, why: impl fmt::Display) {
+    faults.add(*at, format!("{text}: {why}"));
 }
 
-fn read_pem(
-    Text { at, text }: Text<'_>,
-    is_label: fn(&str) -> bool,
-    what: &str,
-    outside: &dyn Outside,
-    faults: &Faults,
-) -> Option<Pem> {
-    let path = Path::new(text);
-    let refused = |reason: &dyn fmt::Display| faults.add(at, format!("{text}: {reason}"));
-    let bytes = outside.file(path, PEM_BYTES_MAX).map_err(|error| refused(&error)).ok()?;
+fn read_pem(file: Text<'_>, outside: &dyn Outside, faults: &Faults) -> Option<Pem> {
+    let path = Path::new(file.text);
+    let read = outside.file(path, PEM_BYTES_MAX);
+    let bytes = read.map_err(|error| refuse(faults, &file, error)).ok()?;
     if bytes.len() > PEM_BYTES_MAX {
-        refused(&format!("a file of certificates has {PEM_BYTES_MAX} bytes at most"));
+        let why = format!("a file of certificates has {PEM_BYTES_MAX} bytes at most");
+        refuse(faults, &file, why);
         return None;
     }
-    let pem = String::from_utf8(bytes).ok().filter(|it| holds(it, is_label));
-    if pem.is_none() {
-        refused(&format!("there is no {what} in it (PEM)"));
-    }
-    Some(Pem { path: path.into(), text: pem? })
-}
-
-/// Whether every block of such a label is a whole DER sequence, and there is one.
-fn holds(pem: &str, is_label: fn(&str) -> bool) -> bool {
-    let blocks = pem.split("-----BEGIN ").skip(1).filter_map(|it| it.split_once("-----"));
-    let mut wanted = blocks.filter(|(label, _)| is_label(label)).peekable();
-    let is_whole = |(label, rest): (&str, &str)| {
-        let Some((body, _)) = rest.split_once(&format!("-----END {label}-----")) else {
-            return false;
-        };
-        let body: String = body.split_ascii_whitespace().collect();
-        STANDARD.decode(body).is_ok_and(|der| is_sequence(&der))
-    };
-    wanted.peek().is_some() && wanted.all(is_whole)
-}
-
-/// A DER SEQUENCE (X.690, 8.1) that takes all of the bytes.
-fn is_sequence(der: &[u8]) -> bool {
-    let [0x30, length, rest @ ..] = der else { return false };
-    let (length, content) = match *length {
-        short @ ..0x80 => (usize::from(short), rest),
-        long => {
-            let count = usize::from(long & 0x7f);
-            let Some((digits, content)) = rest.split_at_checked(count).filter(|_| count <= 4)
-            else {
-                return false;
-            };
-            (digits.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), content)
-        }
-    };
-    length > 0 && content.len() == length
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pem(label: &str, der: &[u8]) -> String {
-        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
-    }
-
-    #[test]
-    fn what_is_no_certificate_is_told() {
-        let is_certificate: fn(&str) -> bool = |label| label == "CERTIFICATE";
-        let good = pem("CERTIFICATE", &[0x30, 3, 2, 1, 7]);
-        let long = [&[0x30, 0x82, 1, 0][..], &[5; 256]].concat();
-        for text in [
-            good.clone(),
-            format!("# ours\r\n{}", good.replace('\n', "\r\n")),
-            format!("{}{good}", pem("PRIVATE KEY", &[])),
-            pem("CERTIFICATE", &long),
-        ] {
-            assert!(holds(&text, is_certificate), "{text}");
-        }
-        for text in [
-            String::new(),
-            "hello".into(),
-            pem("PRIVATE KEY", &[0x30, 3, 2, 1, 7]),
-            pem("CERTIFICATE", b""),
-            pem("CERTIFICATE", &[0x30, 0]),
-            pem("CERTIFICATE", &[0x31, 3, 2, 1, 7]),
-            pem("CERTIFICATE", &[0x30, 4, 2, 1, 7]),
-            pem("CERTIFICATE", &[0x30, 0x85, 0, 0, 0, 0, 1, 7]),
-            pem("CERTIFICATE", &long[..200]),
-            good.replace("-----END", "-----ENDE"),
-            good.replace("MA", "M!"),
-            format!("{good}{}", pem("CERTIFICATE", &[1])),
-        ] {
-            assert!(!holds(&text, is_certificate), "{text}");
-        }
-    }
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| refuse(faults, &file, "there is no PEM in it")).ok()?;
+    Some(Pem { path: path.into(), text })
 }

@@ -4,6 +4,7 @@ use super::{Made, attempt, one};
 use crate::base::money::{Cents, Fee};
 use crate::net::http::request::{self, Method, Parsed};
 use crate::processors::{FeeSchedule, Kind, Limits, Processors, Timeouts};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 const GOOD: &str = r#"
@@ -49,16 +50,24 @@ status = 200
 means = "booked"
 "#;
 
-const DER: &str = "MAMCAQc=";
+/// A certificate and its key, as PEM.
+fn certified() -> [String; 2] {
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    [made.cert.pem(), made.signing_key.serialize_pem()]
+}
 
 fn made() -> Made {
-    let pem = |label: &str| format!("-----BEGIN {label}-----\n{DER}\n-----END {label}-----\n");
-    let (certificate, key) = (pem("CERTIFICATE"), pem("PRIVATE KEY"));
+    static OURS: LazyLock<[String; 2]> = LazyLock::new(certified);
+    static OTHER: LazyLock<[String; 2]> = LazyLock::new(certified);
+    let [certificate, key] = &*OURS;
+    let cut = &certificate[..certificate.len() / 2];
     Made::of(&[
+        ("other.key", &OTHER[1]),
+        ("cut.pem", cut),
         ("key", "sk_s3cret\n"),
-        ("ca.pem", &certificate),
-        ("our.pem", &certificate),
-        ("our.key", &key),
+        ("ca.pem", certificate),
+        ("our.pem", certificate),
+        ("our.key", key),
         ("EMPTY", ""),
         ("LONG", &"x".repeat(4_097)),
         ("none.pem", "hello"),
@@ -94,7 +103,7 @@ fn a_right_file_is_read() {
     assert!(!card.exchanges.tell_whose() && !card.exchanges.check_amounts());
     assert_eq!(card.exchanges.secrets, [("Authorization".into(), "file key".into())]);
     let debug = format!("{card:?}");
-    assert!(!debug.contains("s3cret") && !debug.contains(DER), "{debug}");
+    assert!(!debug.contains("s3cret") && !debug.contains("PRIVATE"), "{debug}");
 
     let mut out = Vec::new();
     card.write_pay(&mut out, &card.endpoint.authority(), &attempt());
@@ -181,7 +190,9 @@ fn what_is_wrong_with_a_processor_is_told_at_its_place() {
 fn what_is_wrong_with_files_and_headers_is_told_without_what_is_in_them() {
     for (old, new, expected) in [
         ("\"ca.pem\"", "\"none.pem\"", "8:14: none.pem: there is no certificate in it"),
+        ("\"ca.pem\"", "\"cut.pem\"", "8:14: cut.pem: "),
         ("\"ca.pem\"", "\"gone.pem\"", "8:14: gone.pem: entity not found"),
+        ("\"our.key\"", "\"other.key\"", "8:55: other.key: it is not the key of the"),
         ("\"our.key\"", "\"our.pem\"", "8:55: our.pem: there is no private key in it"),
         (", key = \"our.key\"", "", "8:7: `certificate` and `key` belong together"),
         ("https://", "http://", "8:7: `tls` is for https"),
