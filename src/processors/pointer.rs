@@ -242,7 +242,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn another_reader_finds_the_same(value in value(), pointer in "(/([ab012é]|~0|~1|\"){0,2}){0,3}") {
+        fn another_reader_finds_the_same(
+            value in value(), pointer in "(/([ab012é]|~0|~1|\"){0,2}){0,3}",
+        ) {
             let text = value.to_string();
             let found = find(&pointer, &text).map(|it| serde_json::from_str(&it).unwrap());
             prop_assert_eq!(found.as_ref(), value.pointer(&pointer), "{} in {}", pointer, text);
@@ -250,7 +252,8 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(body: Vec<u8>, pointer: String) {
-            if let (Ok(pointer), Some(document)) = (Pointer::parse(&pointer), Document::read(&body)) {
+            let (pointer, document) = (Pointer::parse(&pointer), Document::read(&body));
+            if let (Ok(pointer), Some(document)) = (pointer, document) {
                 let _ = pointer.find(document);
             }
         }

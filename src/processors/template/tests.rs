@@ -150,7 +150,8 @@ proptest! {
                 .map_err(|error| TestCaseError::fail(format!("{text}: {body}: {error}")))?;
             prop_assert!(read.is_object());
             let plain = Template::parse(&text, &Place::ALL).unwrap();
-            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&written(&plain, &filling)).unwrap(), read);
+            let spaced = written(&plain, &filling);
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&spaced).unwrap(), read);
         }
     }
 

@@ -42,6 +42,49 @@ fn check_contest(status: u16, body: &[u8], is_whole: bool, attempt: &Attempt, pa
     );
 }
 
+/// What is an answer, and what only looks like one.
+const BODIES: &[&str] = &[
+    "",
+    "{}",
+    "[]",
+    "null",
+    "7",
+    "\"message\"",
+    "<html>",
+    r#"{"message":"payment processed successfully"}"#,
+    r#" {"more":[{}],"message":"\u0041"} "#,
+    r#"{"message":7}"#,
+    r#"{"message":null}"#,
+    r#"{"message":"a","message":"b"}"#,
+    r#"{"message":"a","m\u0065ssage":"b"}"#,
+    r#"["message"]"#,
+    r#"["a"]"#,
+    r#"{"message":"cut o"#,
+    r#"{"message":"a"}{}"#,
+    r#"{"message":"a"},"#,
+    r#"{"message":"\ud83d"}"#,
+    r#"{"message":"a","b":1.}"#,
+    r#"{"message":"a","b":01}"#,
+    r#"{"message":"a","b":tru}"#,
+    r#"{"message":"a","b":"\x"}"#,
+    r#"{"message":"a","b":[}"#,
+    r#"{"message":"a","b":1e999}"#,
+    r#"{"message":"a","b":99999999999999999999}"#,
+    r#"{"failing":true,"minResponseTime":120}"#,
+    r#"{"failing":false,"minResponseTime":0}"#,
+    r#"[true,120]"#,
+    r#"{"failing":true}"#,
+    r#"{"failing":true,"minResponseTime":-1}"#,
+    r#"{"failing":true,"minResponseTime":4294967295}"#,
+    r#"{"failing":1,"minResponseTime":1}"#,
+    r#"{"failing":true,"minResponseTime":4294967296}"#,
+    r#"{"failing":true,"minResponseTime":1.0}"#,
+    r#"{"failing":true,"minResponseTime":1e1}"#,
+    r#"{"failing":true,"minResponseTime":-0}"#,
+    r#"{"failing":"true","minResponseTime":1}"#,
+    r#"{"failing":true,"failing":false,"minResponseTime":1}"#,
+];
+
 #[test]
 fn the_contests_answers_mean_what_they_always_did() {
     let attempt = attempt();
@@ -51,50 +94,7 @@ fn the_contests_answers_mean_what_they_always_did() {
             attempt.payment.id
         )
     };
-    let mut bodies: Vec<Vec<u8>> = [
-        "",
-        "{}",
-        "[]",
-        "null",
-        "7",
-        "\"message\"",
-        "<html>",
-        r#"{"message":"payment processed successfully"}"#,
-        r#" {"more":[{}],"message":"\u0041"} "#,
-        r#"{"message":7}"#,
-        r#"{"message":null}"#,
-        r#"{"message":"a","message":"b"}"#,
-        r#"{"message":"a","m\u0065ssage":"b"}"#,
-        r#"["message"]"#,
-        r#"["a"]"#,
-        r#"{"message":"cut o"#,
-        r#"{"message":"a"}{}"#,
-        r#"{"message":"a"},"#,
-        r#"{"message":"\ud83d"}"#,
-        r#"{"message":"a","b":1.}"#,
-        r#"{"message":"a","b":01}"#,
-        r#"{"message":"a","b":tru}"#,
-        r#"{"message":"a","b":"\x"}"#,
-        r#"{"message":"a","b":[}"#,
-        r#"{"message":"a","b":1e999}"#,
-        r#"{"message":"a","b":99999999999999999999}"#,
-        r#"{"failing":true,"minResponseTime":120}"#,
-        r#"{"failing":false,"minResponseTime":0}"#,
-        r#"[true,120]"#,
-        r#"{"failing":true}"#,
-        r#"{"failing":true,"minResponseTime":-1}"#,
-        r#"{"failing":true,"minResponseTime":4294967295}"#,
-        r#"{"failing":1,"minResponseTime":1}"#,
-        r#"{"failing":true,"minResponseTime":4294967296}"#,
-        r#"{"failing":true,"minResponseTime":1.0}"#,
-        r#"{"failing":true,"minResponseTime":1e1}"#,
-        r#"{"failing":true,"minResponseTime":-0}"#,
-        r#"{"failing":"true","minResponseTime":1}"#,
-        r#"{"failing":true,"failing":false,"minResponseTime":1}"#,
-    ]
-    .iter()
-    .map(|it| it.as_bytes().to_vec())
-    .collect();
+    let mut bodies: Vec<Vec<u8>> = BODIES.iter().map(|it| it.as_bytes().to_vec()).collect();
     for amount in [
         "19.90",
         "19.9",
@@ -212,7 +212,9 @@ proptest! {
     /// What the other built-in one says of money, it says of answers with a word for it.
     #[test]
     fn nothing_is_made_of_answers_that_say_nothing(
-        status in prop_oneof![Just(200_u16), Just(201), Just(402), Just(404), Just(503), 102..1_000_u16],
+        status in prop_oneof![
+            Just(200_u16), Just(201), Just(402), Just(404), Just(503), 102..1_000_u16,
+        ],
         body in body(), is_whole: bool, paired: bool,
     ) {
         let text = String::from_utf8_lossy(&body).into_owned();
