@@ -3,11 +3,12 @@
 //! What a file may not say, since money hangs on it:
 //!
 //! - *booked* of a status other than 2xx, unless a pointer shows it.
-//! - *rejected* or *not-booked* of a status other than 4xx, unless the body shows it; nor of 408, 409,
-//!   423, 425, 429, 499 and 5xx. These say that somebody gave up waiting, that another request is in
-//!   the way, or that something broke: the payment may have been, or may yet be, booked. The body is
-//!   asked since a status may come from any gateway on the way, a document only from the processor.
-//!   `empty` is enough for *not-booked* (a failure switch answers so), and not for *rejected*.
+//! - *rejected* of a status other than 4xx, nor of 408, 409, 423, 425, 429 and 499, unless the body
+//!   shows it. These say that somebody gave up waiting, that another request is in the way, or that
+//!   something broke: the payment may have been, or may yet be, booked.
+//! - *not-booked* of any status, unless the body shows it: it is believed at once, where a rejected
+//!   payment is looked for first, and a status may come from any gateway on the way, a document only
+//!   from the processor. `empty` is enough: a failure switch answers so.
 //! - *absent* of a status other than 404, 410 and 204, unless a pointer shows it.
 //! - *pause* of a status other than 429, unless a pointer shows it.
 //!
@@ -278,7 +279,8 @@ fn may_mean(meaning: Meaning, status: u16, condition: &Condition) -> bool {
     }
     match meaning {
         Meaning::Booked => status / 100 == 2,
-        Meaning::NotBooked | Meaning::Rejected => status / 100 == 4 && !UNDECIDED.contains(&status),
+        Meaning::NotBooked => false,
+        Meaning::Rejected => is_refusal(status),
         Meaning::Absent => [404, 410, 204].contains(&status),
         Meaning::Pause => status == 429,
         Meaning::Unknown | Meaning::Well | Meaning::Failing => true,

@@ -310,6 +310,8 @@ fn no_answer_is_made_to_say_more_than_it_can() {
         ("'4xx'", "", "rejected", false),
         ("408", "", "rejected", false),
         ("409", "", "rejected", false),
+        ("402", "", "not-booked", false),
+        ("402", pointed, "not-booked", true),
         ("423", "", "not-booked", false),
         ("425", "", "rejected", false),
         ("429", "", "rejected", false),
