@@ -387,11 +387,19 @@ fn open_journal(
         return Ok((Journal::none(), Recovered::default()));
     };
     let (journal, mut recovered) = Journal::start(found)?;
+    let (at, now) = (clock::now(), clock::moment());
     if recovered.is_copy {
         log::warn!(
             "journal {}: it is a copy, or was restored: nothing is paid for {}, until what was under \
              way is booked, and for 24 h each payment is looked for at the other processors before \
              it is paid at one",
+            directory.display(),
+            humantime::format_duration(config.policy.books_within)
+        );
+    } else if journal.is_copy_until(at, now).is_some_and(|until| until.is_ahead_of(at, now)) {
+        log::warn!(
+            "journal {}: it was restored less than 24 h ago: after this start, too, nothing is paid \
+             for {}",
             directory.display(),
             humantime::format_duration(config.policy.books_within)
         );

@@ -241,6 +241,14 @@ fn a_copy_is_known_as_one_wherever_it_is_put() {
     instance.start_again();
     let stderr = instance.galo.stderr();
     assert!(stderr.contains("it is a copy, or was restored"), "{stderr}");
+    // And for a day each start says why nothing is paid at first.
+    instance.kill();
+    instance.start_again();
+    let stderr = instance.galo.stderr();
+    assert!(stderr.contains("it was restored less than 24 h ago"), "{stderr}");
+    wait_until("that is said of a payment, too", || {
+        instance.get(&format!("/payments/{}", id(1))).body.contains("a journal was restored")
+    });
 }
 
 /// A hole in the middle: what lay there is named, and what is left starts and pays nothing twice.

@@ -178,7 +178,7 @@ fn what_does_not_fit_is_refused_in_one_line_before_anything_is_opened() {
         (own(tls, &ca, &garbage, &its_key), "--processors-client-cert"),
         (own(tls, &ca, &one, &one), "there is no private key in it"),
         (own(tls, &ca, &one, &missing), "--processors-client-key"),
-        (own(tls, &ca, &one, &other_key), "it is not the key of the certificate in"),
+        (own(tls, &ca, &one, &other_key), "it is not the key of the certificate"),
         (vec!["http://localhost", "--processors-ca", &ca], "https://"),
     ] {
         let data = scratch.join("data");

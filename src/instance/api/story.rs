@@ -87,6 +87,9 @@ fn why_it_waits(node: &Node, id: PaymentId) -> &'static str {
     if !node.cluster.is_home(id) {
         return "the instance that decides about it is away";
     }
+    if node.stats.held_back.load(Ordering::Relaxed) == 1 {
+        return "a journal was restored less than 24 h ago: nothing is paid for a while after a start";
+    }
     match Processor::ALL.map(is_up) {
         [false, false] => "no processor is up",
         [false, true] => "the cheaper processor is down, and it is waited for a while",

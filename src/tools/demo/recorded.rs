@@ -5,9 +5,9 @@
 use super::board::{Ended, Shown};
 use super::report::Report;
 use super::status::Document;
-use crate::tools::text::say;
+use crate::tools::text::{say, say_aside};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,8 +16,8 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// Make a page of a run out of what `GET /status.json` said of it, second by second
 ///
-/// One document a line; the last five minutes are shown. The page is one file that a browser opens
-/// without a server.
+/// One document a line; others are left out. The last five minutes are shown. The page is one file
+/// that a browser opens without a server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReportArgs {
     /// The documents: a file, or `-` for the standard input
@@ -38,19 +38,23 @@ pub struct ReportArgs {
 }
 
 /// # Errors
-/// If a file cannot be read or written, or a line is no status document: with the line's number.
+/// If a file cannot be read or written, or has no status document.
 pub fn run(args: &ReportArgs) -> Result<ExitCode, String> {
     let name = args.documents.display();
     let in_file = |error: io::Error| format!("{name}: {error}");
     let ended = args.ended.as_deref().map(|path| read_ended(path, args.badly)).transpose()?;
     let mut report = Report::to(&args.to)?;
-    let last = if args.documents == Path::new("-") {
+    let read = if args.documents == Path::new("-") {
         read_all(io::stdin().lock(), &mut report)
     } else {
         let file = File::open(&args.documents).map_err(in_file)?;
         read_all(BufReader::new(file), &mut report)
     };
-    let last = last.map_err(in_file)?.ok_or_else(|| format!("{name}: there is no document"))?;
+    let Read { last, others } = read.map_err(in_file)?;
+    let last = last.ok_or_else(|| format!("{name}: there is no status document in it"))?;
+    if others > 0 {
+        say_aside(format_args!("galo: {name}: {others} lines are no status document"));
+    }
     let shown = ended.map(|ended| Shown { ended: Some(ended), ..Shown::default() });
     let path = report.finish(last, shown)?;
     say(format_args!("the report is in {}", path.display()));
@@ -65,23 +69,30 @@ fn read_ended(path: &Path, badly: bool) -> Result<Ended, String> {
     Ok(Ended { good: !badly, text })
 }
 
-/// Adds all but the last one, which it gives back.
-fn read_all(mut lines: impl BufRead, report: &mut Report) -> io::Result<Option<Document>> {
-    let (mut last, mut line) = (None, Vec::new());
-    for number in 1_u64.. {
+/// What was in a file.
+#[derive(Default)]
+struct Read {
+    last: Option<Document>,
+    /// Lines that are none, as a refusal or what was cut short leaves them.
+    others: usize,
+}
+
+/// Adds all documents but the last one, which it gives back.
+fn read_all(mut lines: impl BufRead, report: &mut Report) -> io::Result<Read> {
+    let (mut read, mut line) = (Read::default(), Vec::new());
+    loop {
         line.clear();
         (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
         if line.is_empty() {
-            break;
+            return Ok(read);
         }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let no_document = || io::Error::other(format!("line {number} is no status document"));
-        let document = Document::read(&line).ok_or_else(no_document)?;
-        if let Some(before) = last.replace(document) {
-            report.add(&before);
+        match Document::read(&line) {
+            Some(document) => {
+                if let Some(before) = read.last.replace(document) {
+                    report.add(&before);
+                }
+            }
+            None => read.others += usize::from(!line.trim_ascii().is_empty()),
         }
     }
-    Ok(last)
 }
