@@ -28,7 +28,7 @@ impl Outside for Little {
     }
 }
 
-/// The file, and behind a NUL an answer.
+// The file, and behind a NUL an answer.
 fuzz_target!(|data: &[u8]| {
     let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
     let (text, answer) = data.split_at(end);
