@@ -4,6 +4,8 @@ use super::{Made, attempt, one};
 use crate::base::money::{Cents, Fee};
 use crate::net::http::request::{self, Method, Parsed};
 use crate::processors::{FeeSchedule, Kind, Limits, Processors, Timeouts};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -53,7 +55,10 @@ means = "booked"
 /// A certificate and its key, as PEM.
 fn certified() -> [String; 2] {
     let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
-    [made.cert.pem(), made.signing_key.serialize_pem()]
+    let pem = |label: &str, der: &[u8]| {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+    };
+    [pem("CERTIFICATE", made.cert.der()), pem("PRIVATE KEY", &made.signing_key.serialize_der())]
 }
 
 fn made() -> Made {
