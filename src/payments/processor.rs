@@ -166,12 +166,25 @@ fn read_booking(body: &[u8], attempt: &Attempt, paired: bool) -> Option<Outcome>
         return None;
     }
     let at = read_time(booked.requested_at.as_bytes())?;
-    match Cents::parse(booked.amount.as_raw_str().as_bytes()) {
+    what_is_booked(Cents::parse(booked.amount.as_raw_str().as_bytes()), at, attempt, paired)
+}
+
+/// What it means that a processor holds a payment of this id, over this amount and under this time.
+/// `None` if the amount is none.
+pub fn what_is_booked(
+    amount: Result<Cents, MoneyError>,
+    at: Timestamp,
+    attempt: &Attempt,
+    paired: bool,
+) -> Option<Outcome> {
+    match amount {
         Err(MoneyError::NotANumber) => None,
-        Ok(amount) if amount == payment.amount => Some(match is_ours(at, attempt, paired) {
-            true => Outcome::Recorded(at),
-            false => Outcome::Foreign,
-        }),
+        Ok(amount) if amount == attempt.payment.amount => {
+            Some(match is_ours(at, attempt, paired) {
+                true => Outcome::Recorded(at),
+                false => Outcome::Foreign,
+            })
+        }
         Ok(_) | Err(MoneyError::OutOfRange) => Some(Outcome::OtherAmount),
     }
 }
@@ -208,7 +221,8 @@ pub fn excerpt(body: &[u8]) -> impl std::fmt::Display + '_ {
     body[..body.len().min(EXCERPT_BYTES_MAX)].escape_ascii()
 }
 
-fn too_many(retry_after_s: Option<u32>) -> Refusal {
+/// 429: the pause that it asks for, or a second.
+pub fn too_many(retry_after_s: Option<u32>) -> Refusal {
     let retry_after_ms = retry_after_s.map_or(RETRY_AFTER_DEFAULT_MS, |s| u64::from(s) * 1_000);
     Refusal::TooMany { retry_after_ms }
 }

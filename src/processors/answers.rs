@@ -4,10 +4,9 @@
 //! every answer that says "booked" and does not prove it as it was asked to.
 
 use super::pointer::{Document, Pointer};
-use crate::base::clock::Timestamp;
 use crate::base::money::{Cents, MoneyError};
 use crate::net::http::RESPONSE_BODY_SIZE_MAX;
-use crate::payments::processor::{is_of_its_instance, read_time};
+use crate::payments::processor::{read_time, what_is_booked};
 use crate::payments::{Attempt, Outcome, PaymentId};
 use std::ops::RangeInclusive;
 
@@ -226,22 +225,8 @@ impl<'a> Answer<'a> {
             Some((pointer, unit)) => unit.read(&self.find(pointer)?),
             None => Ok(payment.amount),
         };
-        match amount {
-            Err(MoneyError::NotANumber) => None,
-            Ok(amount) if amount == payment.amount => Some(match is_ours(at, attempt, paired) {
-                true => Outcome::Recorded(at),
-                false => Outcome::Foreign,
-            }),
-            Ok(_) | Err(MoneyError::OutOfRange) => Some(Outcome::OtherAmount),
-        }
+        what_is_booked(amount, at, attempt, paired)
     }
-}
-
-/// As `payments/processor.rs` has it.
-fn is_ours(at: Timestamp, attempt: &Attempt, paired: bool) -> bool {
-    let payment = &attempt.payment;
-    at == attempt.requested_at
-        || (at >= payment.accepted_at && (!paired || is_of_its_instance(at, payment.guest)))
 }
 
 /// What a JSON text is, if it is a string.

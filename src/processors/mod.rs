@@ -37,6 +37,7 @@ use self::tls::Tls;
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::observed::Report;
+use crate::payments::processor::too_many;
 use crate::payments::{Attempt, Outcome, PaymentId, Refusal};
 use std::path::Path;
 use std::time::Duration;
@@ -45,8 +46,6 @@ use std::time::Duration;
 pub const PROCESSORS_MAX: usize = 8;
 /// A file of processors: eight long descriptions are 32 KB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
-/// The pause of a 429 that does not say how long.
-const RETRY_AFTER_DEFAULT_MS: u64 = 1_000;
 
 /// Whose API a processor speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +163,7 @@ impl Described {
             Meaning::Booked => answer.booked(&rule.proof, attempt, paired),
             Meaning::NotBooked => Outcome::NotRecorded(Refusal::Failing),
             Meaning::Rejected => Outcome::Declined { status: told_of(rule, status) },
-            Meaning::Pause => Outcome::NotRecorded(pause(retry_after_s)),
+            Meaning::Pause => Outcome::NotRecorded(too_many(retry_after_s)),
             Meaning::Absent | Meaning::Unknown | Meaning::Well | Meaning::Failing => {
                 Outcome::Unknown
             }
@@ -185,7 +184,7 @@ impl Described {
         match rule.meaning {
             Meaning::Booked => answer.booked(&rule.proof, attempt, paired),
             Meaning::Absent => Outcome::Absent,
-            Meaning::Pause => Outcome::NotRecorded(pause(retry_after_s)),
+            Meaning::Pause => Outcome::NotRecorded(too_many(retry_after_s)),
             _ => Outcome::Unknown,
         }
     }
@@ -218,11 +217,6 @@ fn told_of(rule: &Rule, status: u16) -> u16 {
 fn filling(attempt: &Attempt) -> Filling {
     let Attempt { payment, requested_at, .. } = *attempt;
     Filling { id: payment.id, amount: payment.amount, requested_at }
-}
-
-fn pause(retry_after_s: Option<u32>) -> Refusal {
-    let retry_after_ms = retry_after_s.map_or(RETRY_AFTER_DEFAULT_MS, |s| u64::from(s) * 1_000);
-    Refusal::TooMany { retry_after_ms }
 }
 
 /// The processors of a file, in its order. One at least, eight at most, no two of the same name or
