@@ -329,6 +329,66 @@ fn what_may_have_been_carried_out_is_lost() {
     });
 }
 
+/// Answers one request a connection, each with another harm done to what goes over the wire: cut off
+/// behind so many bytes, then with one bit of the next byte turned. At last none. Tells which are whole.
+fn harm(config: Arc<ServerConfig>) -> (SocketAddr, Receiver<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, is_whole) = channel();
+    std::thread::spawn(move || {
+        for harm in 0.. {
+            let (stream, _) = listener.accept().unwrap();
+            let mut peer = Peer::new(stream, config.clone());
+            peer.shake_hands().unwrap();
+            peer.answer("");
+            let mut bytes = Vec::new();
+            for piece in ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", "ok"] {
+                peer.0.conn.writer().write_all(piece.as_bytes()).unwrap();
+                while peer.0.conn.wants_write() {
+                    peer.0.conn.write_tls(&mut bytes).unwrap();
+                }
+            }
+            let at = harm / 2;
+            let whole = at == bytes.len();
+            match harm % 2 {
+                0 => bytes.truncate(at),
+                _ => bytes[at] ^= 1 << (at % 8),
+            }
+            tell.send(whole).unwrap();
+            peer.0.sock.write_all(&bytes).unwrap();
+            peer.cut();
+            if whole {
+                return;
+            }
+        }
+    });
+    (address, is_whole)
+}
+
+/// A processor that was asked may have done it, whatever becomes of its answer.
+#[test]
+fn an_answer_that_is_cut_anywhere_is_lost_and_one_that_is_changed_is_no_other() {
+    on_loops(|| async {
+        let certified = authority().certify(&["127.0.0.1"]);
+        for version in BOTH {
+            let (address, is_whole) = harm(speaks(&certified, &[version], false));
+            let mut link = link(&believing(), "127.0.0.1", address);
+            for harm in 0.. {
+                let answer = ask(&mut link).await;
+                see_it_closed(&mut link).await;
+                if is_whole.recv().unwrap() {
+                    assert!(harm > 100, "{version:?}: {harm} harms");
+                    assert_eq!(answer, ok(), "{version:?}");
+                    break;
+                }
+                // The version in a record's head is nothing that anybody reads (RFC 8446, 5.1).
+                let may_be_read = harm % 2 == 1 && answer == ok();
+                assert!(may_be_read || answer == Err(Failure::Lost), "{harm}: {answer:?}");
+            }
+        }
+    });
+}
+
 #[test]
 fn an_answer_that_ends_with_its_connection_is_one_if_its_end_was_said() {
     const SAID: Play = |mut peer| {
