@@ -77,7 +77,7 @@ impl<'a> Source<'a> {
     }
 
     pub fn processor(&mut self) -> Processor {
-        Processor::ALL[self.below(2)]
+        Processor::CONTEST[self.below(2)]
     }
 
     /// What may be in flight: an amount above zero, asked for no earlier than it was accepted.

@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
 type Rows = Result<Vec<Row>, String>;
 
 fn read(source: impl Read, format: &Format) -> Rows {
-    Statement::open(source, "a", Processor::Fallback, format)?.collect()
+    Statement::open(source, "a", Processor::FALLBACK, format)?.collect()
 }
 
 fn read_exported(source: impl Read) -> Rows {
@@ -116,7 +116,7 @@ fn rows(source: &mut Source) -> Vec<Row> {
     let settlement = |source: &mut Source| {
         let attempt = source.attempt();
         let requested_at = attempt.requested_at;
-        let (amount, processor) = (attempt.payment.amount, Processor::Fallback);
+        let (amount, processor) = (attempt.payment.amount, Processor::FALLBACK);
         Row::Held(Some(attempt.payment.id), Settlement { processor, amount, requested_at })
     };
     (0..source.below(6)).map(|_| settlement(source)).collect()

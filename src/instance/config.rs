@@ -337,9 +337,9 @@ impl Config {
         }
         let journal = journal_of(args.data, args.durability)?;
         let cheaper = if args.fallback_fee < args.default_fee {
-            Processor::Fallback
+            Processor::FALLBACK
         } else {
-            Processor::Default
+            Processor::DEFAULT
         };
         let policy = Policy {
             cheaper,
@@ -577,8 +577,8 @@ pub mod tests {
 
     #[test]
     fn the_lower_fee_is_the_cheaper_processor() {
-        assert_eq!(config("").unwrap().policy.cheaper, Processor::Default);
+        assert_eq!(config("").unwrap().policy.cheaper, Processor::DEFAULT);
         let dear = config("--default-fee 0.2 --fallback-fee 0.1").unwrap();
-        assert_eq!(dear.policy.cheaper, Processor::Fallback);
+        assert_eq!(dear.policy.cheaper, Processor::FALLBACK);
     }
 }

@@ -196,7 +196,7 @@ impl Engine {
 
     fn assign(self: &Rc<Self>, job: (Start, Position)) {
         let processor = job.0.attempt.processor;
-        let idle = self.idle[processor as usize].borrow_mut().pop();
+        let idle = self.idle[processor.index()].borrow_mut().pop();
         match idle {
             Some(lane) => {
                 lane.job.set(Some(job));
@@ -205,7 +205,7 @@ impl Engine {
                 }
             }
             None => {
-                let lanes = &self.lanes[processor as usize];
+                let lanes = &self.lanes[processor.index()];
                 lanes.set(lanes.get() + 1);
                 // The dispatcher bounds the requests in flight, and so the lanes: its window, its
                 // looks, and one probe a second for as long as probes hang.
@@ -218,7 +218,7 @@ impl Engine {
 
     /// The life of a lane.
     async fn drive(self: Rc<Self>, lane: Rc<Lane>) {
-        let index = lane.processor as usize;
+        let index = lane.processor.index();
         let alarm = Alarm::new();
         let mut link = Link::new(self.node.processors[index].clone());
         loop {
@@ -292,7 +292,7 @@ impl Engine {
 
     /// Somebody should see what a processor answers that is not in the table; not every time.
     fn tell_odd(&self, start: &Start, status: u16, body: &[u8]) {
-        let Odd { told_at, untold } = &self.odd[start.attempt.processor as usize];
+        let Odd { told_at, untold } = &self.odd[start.attempt.processor.index()];
         let (now, _) = turn::now();
         if told_at.get().is_some_and(|told_at| now.since(told_at) < ODD_ANSWERS_EVERY) {
             return untold.set(untold.get() + 1);
@@ -315,7 +315,7 @@ impl Engine {
         let (id, processor) = (start.attempt.payment.id, start.attempt.processor);
         let stats = &self.node.stats;
         if start.question == Question::Pay {
-            stats.attempts[processor as usize].record(now.since(begun));
+            stats.attempts[processor.index()].record(now.since(begun));
         }
         let end = self.dispatcher.borrow_mut().finished(start.flight, outcome, now);
         let is_guest_over = end.is_over() && start.attempt.payment.guest;
@@ -324,7 +324,7 @@ impl Engine {
                 let attempts = Attempts::default();
                 self.node.payments.happened(&Event::Settled { id, settlement, attempts });
                 self.node.payments.queue.release(1);
-                stats.settled[processor as usize].fetch_add(1, Ordering::Relaxed);
+                stats.settled[processor.index()].fetch_add(1, Ordering::Relaxed);
             }
             End::Foreign => {
                 self.node.payments.happened(&Event::Foreign { id });
@@ -420,8 +420,8 @@ impl Engine {
         stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
         stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);
         stats.held_back.store(u64::from(dispatcher.holds_back(now)), Ordering::Relaxed);
-        for processor in Processor::ALL {
-            let index = processor as usize;
+        for processor in Processor::CONTEST {
+            let index = processor.index();
             let seen = dispatcher.observed(processor);
             let oldest = dispatcher.oldest(processor).map_or(0, |started| started.0);
             stats.oldest_started_us[index].store(oldest, Ordering::Relaxed);

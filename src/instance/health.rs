@@ -32,12 +32,12 @@ impl Default for HealthCalls {
 impl HealthCalls {
     /// A health endpoint is being called, by us or by the peer.
     pub fn called(&self, which: Processor) {
-        self.0[which as usize].store(clock::moment().0, Ordering::Relaxed);
+        self.0[which.index()].store(clock::moment().0, Ordering::Relaxed);
     }
 
     /// How long ago either instance called it.
     fn since_call(&self, which: Processor) -> Duration {
-        clock::moment().since(Moment(self.0[which as usize].load(Ordering::Relaxed)))
+        clock::moment().since(Moment(self.0[which.index()].load(Ordering::Relaxed)))
     }
 }
 
@@ -45,7 +45,7 @@ impl HealthCalls {
 /// the thread.
 pub async fn poll(node: Arc<Node>, which: Processor) {
     let alarm = Alarm::new();
-    let mut link = Link::new(node.processors[which as usize].clone());
+    let mut link = Link::new(node.processors[which.index()].clone());
     let calls = &node.health_calls;
     loop {
         let due_in = HEALTH_EVERY.saturating_sub(calls.since_call(which));

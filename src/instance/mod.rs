@@ -269,7 +269,7 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }
     if drives {
-        for which in Processor::ALL {
+        for which in Processor::CONTEST {
             monoio::spawn(health::poll(node.clone(), which));
         }
         Engine::new(node).run().await;

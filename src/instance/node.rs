@@ -172,7 +172,7 @@ impl Node {
 
     /// A processor goes up or down, as seen from here.
     pub fn flipped(&self, which: Processor, state: State, latency: Duration) {
-        let index = which as usize;
+        let index = which.index();
         let up = state == State::Up;
         if let State::Down(trouble) = state {
             let place = Trouble::ALL.iter().position(|it| *it == trouble).unwrap_or_default();
@@ -235,7 +235,7 @@ impl Node {
     }
 
     fn is_up(&self, which: Processor) -> bool {
-        self.stats.up[which as usize].load(Ordering::Relaxed) == 1
+        self.stats.up[which.index()].load(Ordering::Relaxed) == 1
     }
 
     /// The only one that payments may go to at the moment, if it is not every one.
@@ -259,7 +259,7 @@ impl Node {
                 + load(&stats.handed_over),
             in_flight: load(&stats.in_flight),
             oldest: stats.oldest_started_us.each_ref().map(load),
-            any_is_up: Processor::ALL.iter().any(|it| self.may_pay(*it) && self.is_up(*it)),
+            any_is_up: Processor::CONTEST.iter().any(|it| self.may_pay(*it) && self.is_up(*it)),
             peer_is_up: self.cluster.peer_up().is_some(),
             has_room: self.payments.journal.has_room_for_attempt(),
             is_held_back: load(&stats.held_back) == 1,

@@ -98,7 +98,7 @@ fn write_down(node: &Node, resolution: Resolution, is_settled: bool) {
         // First: what a crash may tear off behind it is only who has said so.
         let attempts = Attempts::default();
         node.payments.happened(&Event::Settled { id, settlement, attempts });
-        let settled = &node.stats.settled[settlement.processor as usize];
+        let settled = &node.stats.settled[settlement.processor.index()];
         settled.fetch_add(1, Ordering::Relaxed);
     }
     log::warn!("payment {resolution}");

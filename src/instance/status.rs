@@ -200,7 +200,7 @@ impl InstanceStatus {
                 buckets: node.stats.entry.snapshot().filled(),
                 connections: load(&node.stats.connections[0]),
             },
-            processors: Processor::ALL.map(|it| processor(node, it, settled[it as usize])).into(),
+            processors: Processor::CONTEST.map(|it| processor(node, it, settled[it.index()])).into(),
             journal: journal(node),
             ledger: LedgerStatus {
                 accounts: node.config.accounts.len() as u64,
@@ -230,7 +230,7 @@ fn payments(node: &Node) -> PaymentsStatus {
 }
 
 fn processor(node: &Node, which: Processor, settled: Totals) -> ProcessorStatus {
-    let (index, stats) = (which as usize, &node.stats);
+    let (index, stats) = (which.index(), &node.stats);
     let started = load(&stats.oldest_started_us[index]);
     let oldest_us = if started == 0 { 0 } else { clock::moment().0.saturating_sub(started) };
     let trouble = Trouble::ALL.get(load(&stats.trouble[index]) as usize);

@@ -101,7 +101,7 @@ impl Days {
     pub fn add(&mut self, line: &Line) {
         let Settlement { processor, amount, requested_at: at } = line.settlement;
         let day = self.days.entry(at.0.div_euclid(MS_PER_DAY)).or_default();
-        day[processor as usize] += Totals { count: 1, amount: Total(amount.0.into()) };
+        day[processor.index()] += Totals { count: 1, amount: Total(amount.0.into()) };
         let (first, last) = self.bounds.unwrap_or((at, at));
         self.bounds = Some((first.min(at), last.max(at)));
     }

@@ -237,7 +237,7 @@ pub fn old_lines(number: u32, bytes: &[u8]) -> Result<Vec<Line>, JournalError> {
     let (own, body) = open(Kind::Books, number, bytes, SETTLEMENT_BYTES, count)?;
     let of_default = own.counts[0] as usize;
     let line = |(index, entry): (usize, &[u8])| {
-        let processor = Processor::ALL[usize::from(index >= of_default)];
+        let processor = Processor::CONTEST[usize::from(index >= of_default)];
         let (requested_at, amount) = (Timestamp(number_at(entry, 0)), Cents(number_at(entry, 8)));
         let settlement = Settlement { processor, amount, requested_at };
         Line { id: None, settlement, attempts: Attempts::default() }
@@ -307,7 +307,7 @@ pub struct Contents {
 impl Contents {
     pub fn add(&mut self, line: &Line) {
         let Settlement { processor, requested_at: at, .. } = line.settlement;
-        self.settled[processor as usize] += 1;
+        self.settled[processor.index()] += 1;
         let (first, last) = self.bounds.unwrap_or((at, at));
         self.bounds = Some((first.min(at), last.max(at)));
     }

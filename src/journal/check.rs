@@ -311,7 +311,7 @@ fn check_whole(
             return Ok(false);
         }
     };
-    for (processor, totals) in Processor::ALL.into_iter().zip(totals) {
+    for (processor, totals) in Processor::CONTEST.into_iter().zip(totals) {
         writeln!(out, "settled at {}: {}, {}", processor.name(), totals.count, totals.amount)?;
     }
     let (waiting, doubts) = replay.outstanding();
@@ -391,8 +391,8 @@ pub(super) fn compare(one: &Looked, two: &Looked) -> Vec<String> {
         if left.owner.instance == right.owner.instance {
             findings.push(format!("both are of instance {}", left.owner.instance));
         }
-        for processor in Processor::ALL {
-            let [left, right] = [left, right].map(|it| &it.owner.processors[processor as usize]);
+        for processor in Processor::CONTEST {
+            let [left, right] = [left, right].map(|it| &it.owner.processors[processor.index()]);
             if left != right {
                 let name = processor.name();
                 findings

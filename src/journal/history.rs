@@ -60,7 +60,7 @@ mod tests {
         let path = temporary("history");
         let settled = (0..100).map(|number| {
             let settlement = Settlement {
-                processor: Processor::ALL[usize::from(number % 20 == 0)],
+                processor: Processor::CONTEST[usize::from(number % 20 == 0)],
                 amount: Cents(1990),
                 requested_at: Timestamp(100 - number),
             };

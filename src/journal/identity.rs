@@ -286,8 +286,8 @@ pub fn judge(
         let is_harmless = !stored.is_paired && held.is_empty;
         decide(Change::Pairing, is_harmless, what.into(), otherwise)?;
     }
-    for processor in Processor::ALL {
-        let index = processor as usize;
+    for processor in Processor::CONTEST {
+        let index = processor.index();
         let (was, is) = (&stored.processors[index], &owner.processors[index]);
         if was == is {
             continue;

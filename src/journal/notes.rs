@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_was_resolved_is_void_and_what_was_rejected_anew_is_not() {
-        let (processor, requested_at) = (Processor::Default, Timestamp(7_000));
+        let (processor, requested_at) = (Processor::DEFAULT, Timestamp(7_000));
         let released = |id| resolved(id, Action::NotBooked { processor, requested_at });
         let notes = vec![
             resolved(1, Action::Cancelled),

@@ -171,10 +171,10 @@ impl Record {
     fn kind_and_detail(&self) -> (u8, u8) {
         match *self {
             Record::Event(Event::Accepted { .. }) => (1, 0),
-            Record::Event(Event::Attempted { processor, .. }) => (2, processor as u8),
+            Record::Event(Event::Attempted { processor, .. }) => (2, processor.number()),
             Record::Event(Event::Released { .. }) => (3, 0),
             Record::Event(Event::Settled { settlement, attempts, .. }) => {
-                (4, settlement.processor as u8 | with(attempts))
+                (4, settlement.processor.number() | with(attempts))
             }
             Record::Event(Event::Foreign { .. }) => (5, 0),
             Record::Event(Event::Forwarded { learned, .. }) => (6, u8::from(learned)),
@@ -182,7 +182,7 @@ impl Record {
             Record::Synced { .. } => (8, 0),
             Record::End => (9, 0),
             Record::Carried { attempt, attempts, .. } => {
-                let processor = attempt.map_or(0, |(processor, _)| 1 + processor as u8);
+                let processor = attempt.map_or(0, |(processor, _)| 1 + processor.number());
                 (10, processor | with(attempts))
             }
             Record::Event(Event::Adopted { .. }) => (11, 0),
@@ -354,7 +354,7 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
     let id = || take(bytes, ID_AT).map(|id| PaymentId(u128::from_le_bytes(id)));
     let number = |at| take(bytes, at).map(i64::from_le_bytes);
     let amount = || number(AFTER_ID).map(Cents);
-    let processor = Processor::ALL.get(usize::from(detail)).copied();
+    let processor = Processor::CONTEST.get(usize::from(detail)).copied();
     Some(match kind {
         1 => Event::Accepted {
             id: id()?,
@@ -369,7 +369,7 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
         3 => Event::Released { id: id()? },
         4 => {
             let (processor, attempts) = without_attempts(detail);
-            let processor = Processor::ALL.get(usize::from(processor)).copied()?;
+            let processor = Processor::CONTEST.get(usize::from(processor)).copied()?;
             let (amount, requested_at) = (amount()?, Timestamp(number(AFTER_AMOUNT)?));
             let settlement = Settlement { processor, amount, requested_at };
             Event::Settled { id: id()?, settlement, attempts }
@@ -398,7 +398,7 @@ fn read_carried(detail: u8, bytes: &[u8]) -> Option<Record> {
     let attempt = match processor {
         0 => None,
         1 | 2 => {
-            let processor = Processor::ALL[usize::from(processor) - 1];
+            let processor = Processor::CONTEST[usize::from(processor) - 1];
             Some((processor, Timestamp(number(ACCEPTED_BYTES)?)))
         }
         _ => return None,
@@ -518,7 +518,7 @@ mod tests {
         let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..14_u8);
         (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
-            let processor = Processor::ALL[usize::from(flag)];
+            let processor = Processor::CONTEST[usize::from(flag)];
             let requested_at = at;
             Record::Event(match kind {
                 0 => Event::Accepted { id, amount, accepted_at: at },
@@ -543,7 +543,7 @@ mod tests {
                 7 => return Record::Synced { until: Position(amount.0 as u64) },
                 8 => return Record::End,
                 _ => {
-                    let attempt = flag.then_some((Processor::ALL[amount.0 as usize % 2], at));
+                    let attempt = flag.then_some((Processor::CONTEST[amount.0 as usize % 2], at));
                     let attempts = Attempts(at.0 as u8 & 15);
                     return Record::Carried { id, amount, accepted_at: at, attempt, attempts };
                 }
@@ -552,7 +552,7 @@ mod tests {
     }
 
     fn any_resolution(id: PaymentId, amount: Cents, at: Timestamp, flag: bool) -> Resolution {
-        let (processor, requested_at) = (Processor::ALL[usize::from(flag)], at);
+        let (processor, requested_at) = (Processor::CONTEST[usize::from(flag)], at);
         let action = [
             Action::Retry,
             Action::Settled { processor, requested_at },
@@ -590,7 +590,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_record_are_these() {
         let settlement = Settlement {
-            processor: Processor::Fallback,
+            processor: Processor::FALLBACK,
             amount: Cents(1990),
             requested_at: Timestamp(1_752_000_000_123),
         };

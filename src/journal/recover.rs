@@ -294,7 +294,7 @@ impl Replay {
     fn held(&self) -> identity::Held {
         let mut doubts = [0; 2];
         for (processor, _) in self.payments.iter().filter_map(|(_, payment)| payment.attempt) {
-            doubts[processor as usize] += 1;
+            doubts[processor.index()] += 1;
         }
         let is_empty = self.payments.len() == 0 && self.ids.is_empty() && !self.has_settled();
         identity::Held { is_empty, doubts }

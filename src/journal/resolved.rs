@@ -91,11 +91,11 @@ pub fn detail_of(action: Action) -> u8 {
         Action::Cancelled => 3,
         Action::Elsewhere => 4,
     };
-    number | action.names().map_or(0, |(processor, _)| (processor as u8) << 4)
+    number | action.names().map_or(0, |(processor, _)| processor.number() << 4)
 }
 
 fn action_of(detail: u8, requested_at: Timestamp) -> Option<Action> {
-    let processor = *Processor::ALL.get(usize::from(detail >> 4))?;
+    let processor = *Processor::CONTEST.get(usize::from(detail >> 4))?;
     let names_nothing = requested_at == Timestamp(0) && detail >> 4 == 0;
     match detail & 0x0f {
         0 if names_nothing => Some(Action::Retry),

@@ -573,7 +573,7 @@ impl Salvage<'_> {
             | Event::Rejected(Rejection { id, .. }) => _ = self.attempted.remove(&id),
             Event::Settled { id, settlement, .. } => {
                 self.attempted.remove(&id);
-                self.kept.settlements[settlement.processor as usize] += 1;
+                self.kept.settlements[settlement.processor.index()] += 1;
             }
             Event::Resolved(ref it) => _ = self.attempted.remove(&it.id),
             Event::Purged => self.attempted.clear(),

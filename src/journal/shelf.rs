@@ -105,7 +105,7 @@ impl Shelf {
     /// The settlements of books of an older layout, which count until they are rewritten as a volume.
     pub fn add_old(&mut self, number: u32, lines: &[Line]) {
         let summary = &mut self.recent.entry(number).or_default().summary;
-        for processor in Processor::ALL {
+        for processor in Processor::CONTEST {
             let of_it =
                 lines.iter().map(|line| line.settlement).filter(|it| it.processor == processor);
             let run =

@@ -361,7 +361,7 @@ impl Volume {
             if requested_at.0 > to_ms {
                 break;
             }
-            totals[processor as usize] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
+            totals[processor.index()] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
         }
         Ok(totals)
     }
@@ -494,7 +494,7 @@ impl Volume {
         let mut totals = <[Totals; 2]>::default();
         for line in self.lines() {
             let Settlement { processor, amount, .. } = line?.settlement;
-            totals[processor as usize] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
+            totals[processor.index()] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
         }
         if totals != self.total {
             return Err(corrupt(
@@ -554,13 +554,13 @@ fn put_line(line: &Line, first_ms: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&id.map_or(0, |id| id.0).to_le_bytes());
     out.extend_from_slice(&after_ms.to_le_bytes());
     out.extend_from_slice(&amount.0.to_le_bytes());
-    out.push(*processor as u8 | if id.is_some() { IS_ID_KNOWN } else { 0 });
+    out.push(processor.number() | if id.is_some() { IS_ID_KNOWN } else { 0 });
     out.push(attempts.0);
 }
 
 /// `None` if there is no such processor, or no such time.
 fn read_line(bytes: &[u8], first_ms: i64) -> Option<Line> {
-    let processor = Processor::ALL.get(usize::from(bytes[28] & !IS_ID_KNOWN)).copied()?;
+    let processor = Processor::CONTEST.get(usize::from(bytes[28] & !IS_ID_KNOWN)).copied()?;
     let requested_at = Timestamp(first_ms.checked_add(word_at(bytes, 16).into())?);
     let id = take(bytes, 0).map(|id| PaymentId(u128::from_le_bytes(id)));
     Some(Line {
@@ -672,7 +672,7 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> Builder<W> {
             self.block.resize(BLOCK_HEAD_BYTES, 0);
         }
         put_line(line, self.block_first_ms, &mut self.block);
-        self.block_totals[processor as usize] +=
+        self.block_totals[processor.index()] +=
             Totals { count: 1, amount: Total(i128::from(amount.0)) };
         // One that has no id is found by nobody; a place for each line keeps the sizes simple.
         let hash = line.id.map_or(u32::MAX, |id| hash_of(id, self.key));
@@ -763,7 +763,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(id: u128, at_ms: i64, cents: i64) -> Line {
-        let processor = Processor::ALL[id as usize % 2];
+        let processor = Processor::CONTEST[id as usize % 2];
         let (amount, requested_at) = (Cents(cents), Timestamp(at_ms));
         let settlement = Settlement { processor, amount, requested_at };
         Line { id: Some(PaymentId(id)), settlement, attempts: Attempts(id as u8 % 16) }
@@ -781,7 +781,7 @@ mod tests {
     fn sum<'a>(lines: impl Iterator<Item = &'a Line>) -> [Totals; 2] {
         let mut totals = <[Totals; 2]>::default();
         for Line { settlement: Settlement { processor, amount, .. }, .. } in lines {
-            totals[*processor as usize] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
+            totals[processor.index()] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
         }
         totals
     }

@@ -306,14 +306,14 @@ impl Dispatcher {
         if std::mem::replace(&mut self.reach, reach) == reach {
             return;
         }
-        for processor in Processor::ALL {
-            for (due, case) in self.refused[processor as usize].take() {
+        for processor in Processor::CONTEST {
+            for (due, case) in self.refused[processor.index()].take() {
                 let next = case.next_to_ask(&self.policy, reach);
-                self.refused[next as usize].push(due, case);
+                self.refused[next.index()].push(due, case);
             }
             let [absent, again] = [&mut self.absent, &mut self.again];
             let postable =
-                absent[processor as usize].take().chain(again[processor as usize].take());
+                absent[processor.index()].take().chain(again[processor.index()].take());
             for (due, (case, open)) in postable {
                 self.place_absent(case, open, due);
             }
@@ -348,7 +348,7 @@ impl Dispatcher {
             let first = self.policy.cheaper.other();
             let (due, pause) = (payment.accepted, Duration::ZERO);
             let unverified = Unverified { case, open: None, pause, due };
-            return self.unverified[first as usize].push(due, unverified);
+            return self.unverified[first.index()].push(due, unverified);
         }
         self.requeue(case);
     }
@@ -363,7 +363,7 @@ impl Dispatcher {
         // When it was posted is not known any more, but before now it was.
         let (pause, posted_at) = (Duration::ZERO, now);
         let open = Open { processor, requested_at, posted_at, pause, declined: None };
-        self.doubts[processor as usize].push(now, (Case::new(payment), open));
+        self.doubts[processor.index()].push(now, (Case::new(payment), open));
     }
 
     /// Whether an earlier process may have settled what nobody has counted yet: until it is known what
@@ -390,7 +390,7 @@ impl Dispatcher {
     /// Of these, those that wait to be asked about at this processor; not those for which another
     /// one has to be asked first.
     pub fn in_doubt_at(&self, processor: Processor) -> usize {
-        let index = processor as usize;
+        let index = processor.index();
         let all =
             [&self.doubts[index], &self.absent[index], &self.declined[index], &self.again[index]];
         all.into_iter().map(Agenda::len).sum()
@@ -438,12 +438,12 @@ impl Dispatcher {
     }
 
     pub fn observed(&self, processor: Processor) -> &Observed {
-        &self.observed[processor as usize]
+        &self.observed[processor.index()]
     }
 
     /// When the oldest `Pay` in flight at this processor went out.
     pub fn oldest(&self, processor: Processor) -> Option<Moment> {
-        let order = &self.order[processor as usize];
+        let order = &self.order[processor.index()];
         order.iter().find_map(|id| self.flight(*id)).map(Flight::started)
     }
 
@@ -459,7 +459,7 @@ impl Dispatcher {
             self.flights.push(None);
             (self.flights.len() - 1) as u32
         });
-        let index = flight.processor as usize;
+        let index = flight.processor.index();
         let question = match flight.look {
             Some(look) => {
                 self.looks[index][look as usize] += 1;
@@ -483,7 +483,7 @@ impl Dispatcher {
         let Some(flight) = slot.as_mut().filter(|it| it.sequence == id.sequence) else { return };
         flight.sent = Some(now);
         if flight.look.is_none() {
-            let (index, begun) = (flight.processor as usize, flight.begun);
+            let (index, begun) = (flight.processor.index(), flight.begun);
             self.observed[index].sent(begun, now);
             self.order[index].push_back(id);
         }
@@ -491,7 +491,7 @@ impl Dispatcher {
 
     /// The health endpoint of a processor has answered.
     pub fn reported(&mut self, processor: Processor, report: Report, now: Moment) {
-        self.observed[processor as usize].reported(report, now);
+        self.observed[processor.index()].reported(report, now);
     }
 
     /// Looks for stalls. Call every few milliseconds while anything is in flight.
@@ -504,11 +504,11 @@ impl Dispatcher {
             return;
         }
         self.was_late = false;
-        for processor in Processor::ALL {
+        for processor in Processor::CONTEST {
             // While a processor is down, its probe is watched, not what was in flight before.
             let up = self.observed(processor).state() == State::Up;
             let oldest = if up { self.oldest(processor) } else { None };
-            self.observed[processor as usize].watch(oldest, now);
+            self.observed[processor.index()].watch(oldest, now);
         }
     }
 
@@ -556,7 +556,7 @@ impl Dispatcher {
                     None if !keep(&it.case) => {}
                     Some(open) if ids.contains(&it.case.payment.id) => {
                         self.unverified_doubts -= 1;
-                        self.doubts[open.processor as usize].push(due, (it.case, open));
+                        self.doubts[open.processor.index()].push(due, (it.case, open));
                     }
                     _ => self.unverified[index].push(due, it),
                 }
@@ -587,11 +587,11 @@ impl Dispatcher {
     }
 
     fn drop_ended(&mut self, processor: Processor) {
-        while let Some(id) = self.order[processor as usize].front() {
+        while let Some(id) = self.order[processor.index()].front() {
             if self.flight(*id).is_some() {
                 break;
             }
-            self.order[processor as usize].pop_front();
+            self.order[processor.index()].pop_front();
         }
     }
 

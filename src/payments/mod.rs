@@ -50,32 +50,60 @@ impl fmt::Display for PaymentId {
     }
 }
 
-/// One of the two payment processors; the first is the cheaper one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Processor {
-    Default,
-    Fallback,
-}
+/// A payment processor, by its number in the table of names ([`names::Names`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Processor(u8);
 
 impl Processor {
-    /// Both, the cheaper one first. An index into arrays kept per processor.
-    pub const ALL: [Processor; 2] = [Processor::Default, Processor::Fallback];
+    /// So many there can be: a record of the journal has three bits for the number of one.
+    pub const MAX: usize = 8;
+    /// The contest's two, as the table of names has them if nothing else is said.
+    pub const DEFAULT: Processor = Processor(0);
+    pub const FALLBACK: Processor = Processor(1);
+    pub const CONTEST: [Processor; 2] = [Processor::DEFAULT, Processor::FALLBACK];
+
+    /// `None` from [`Processor::MAX`] on.
+    pub const fn new(number: usize) -> Option<Processor> {
+        if number < Processor::MAX { Some(Processor(number as u8)) } else { None }
+    }
+
+    /// Every number, whether a processor has it or not.
+    pub fn every() -> impl DoubleEndedIterator<Item = Processor> + Clone {
+        (0..Processor::MAX as u8).map(Processor)
+    }
+
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Into arrays kept per processor.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
 
     /// The name that flags, metrics and summaries use.
     pub fn name(self) -> &'static str {
         match self {
-            Processor::Default => "default",
-            Processor::Fallback => "fallback",
+            Processor::DEFAULT => "default",
+            _ => "fallback",
         }
     }
 
     /// The other one.
     pub fn other(self) -> Processor {
         match self {
-            Processor::Default => Processor::Fallback,
-            Processor::Fallback => Processor::Default,
+            Processor::DEFAULT => Processor::FALLBACK,
+            _ => Processor::DEFAULT,
         }
     }
+}
+
+/// Something for each processor, by its number.
+pub type Each<T> = [T; Processor::MAX];
+
+/// These for the first ones, and nothing for the others.
+pub fn each<T: Copy + Default, const N: usize>(first: [T; N]) -> Each<T> {
+    std::array::from_fn(|index| first.get(index).copied().unwrap_or_default())
 }
 
 /// A payment that was accepted and is not settled yet.
@@ -139,8 +167,8 @@ impl Rejection {
     }
 
     pub fn reason(&self) -> Reason {
-        let holds = |it: &Processor| self.statuses[*it as usize] == Rejection::OTHER_AMOUNT;
-        Processor::ALL.into_iter().find(holds).map_or(Reason::Refused, Reason::OtherAmount)
+        let holds = |it: &Processor| self.statuses[it.index()] == Rejection::OTHER_AMOUNT;
+        Processor::CONTEST.into_iter().find(holds).map_or(Reason::Refused, Reason::OtherAmount)
     }
 }
 

@@ -242,7 +242,7 @@ pub fn read_health(status: u16, body: &[u8]) -> Option<Report> {
 
 /// The processor of this name in flags, metrics and messages between the instances.
 pub fn by_name(name: &str) -> Option<Processor> {
-    Processor::ALL.into_iter().find(|processor| processor.name() == name)
+    Processor::CONTEST.into_iter().find(|processor| processor.name() == name)
 }
 
 #[cfg(test)]
@@ -261,7 +261,7 @@ mod tests {
             verify: false,
         };
         let requested_at = Timestamp(1_594_384_496_123);
-        Attempt { payment, processor: Processor::Default, requested_at }
+        Attempt { payment, processor: Processor::DEFAULT, requested_at }
     }
 
     #[test]

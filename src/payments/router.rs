@@ -33,7 +33,7 @@ impl Default for Policy {
     /// hiccup on our side, as long as one throttled period under a CPU quota.
     fn default() -> Policy {
         Policy {
-            cheaper: Processor::Default,
+            cheaper: Processor::DEFAULT,
             patience: Duration::from_millis(300),
             attempt_latency_max: Duration::from_millis(1_400),
             processor_concurrency: 400,
@@ -65,7 +65,7 @@ impl Router<'_> {
     pub fn choose(&self, waited: Duration, queued: usize, now: Moment) -> Decision {
         let Policy { cheaper: cheaper_one, patience, .. } = *self.policy;
         let dearer_one = cheaper_one.other();
-        let [cheaper, dearer] = [cheaper_one, dearer_one].map(|it| &self.observed[it as usize]);
+        let [cheaper, dearer] = [cheaper_one, dearer_one].map(|it| &self.observed[it.index()]);
         if self.can_take(cheaper_one, now) {
             return Decision::Send(cheaper_one);
         }
@@ -101,8 +101,8 @@ impl Router<'_> {
 
     /// It answers well and has a free place, or this payment may be risked on it.
     pub fn can_take(&self, processor: Processor, now: Moment) -> bool {
-        let seen = &self.observed[processor as usize];
-        seen.has_place(now) || (self.may_probe[processor as usize] && seen.is_probe_due(now))
+        let seen = &self.observed[processor.index()];
+        seen.has_place(now) || (self.may_probe[processor.index()] && seen.is_probe_due(now))
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
     use crate::payments::observed::Report;
 
     const POLICY: Policy = Policy {
-        cheaper: Processor::Default,
+        cheaper: Processor::DEFAULT,
         patience: Duration::from_millis(100),
         attempt_latency_max: Duration::from_millis(1_300),
         processor_concurrency: 2,
@@ -183,13 +183,13 @@ mod tests {
     fn with_less_reach_only_the_cheaper_one_is_used() {
         use Decision::{Send, Wait};
         for (cheaper, decision) in [
-            ("up 5", Send(Processor::Default)),
-            ("probe", Send(Processor::Default)),
+            ("up 5", Send(Processor::DEFAULT)),
+            ("probe", Send(Processor::DEFAULT)),
             ("failing", Wait),
             ("paused", Wait),
             ("full 1000", Wait),
             ("up 2000", Wait),
-            ("untried", Send(Processor::Default)), // the last resort
+            ("untried", Send(Processor::DEFAULT)), // the last resort
         ] {
             let observed = [look(cheaper), look("up 5")];
             let router = Router { reach: Reach::Cheaper, ..router(&POLICY, &observed) };
@@ -207,33 +207,34 @@ mod tests {
     #[test]
     fn the_rule() {
         use Decision::{Send, Wait};
-        use Processor::{Default, Fallback};
+        const DEFAULT: Processor = Processor::DEFAULT;
+        const FALLBACK: Processor = Processor::FALLBACK;
         // cheaper, dearer, waited ms, queued, decision, why
         let cases = [
-            ("up 5", "up 5", 0, 1, Send(Default), "the cheaper one"),
-            ("up 1000", "up 5", 500, 1, Send(Default), "slow, but within what an audit forgives"),
+            ("up 5", "up 5", 0, 1, Send(DEFAULT), "the cheaper one"),
+            ("up 1000", "up 5", 500, 1, Send(DEFAULT), "slow, but within what an audit forgives"),
             ("failing", "up 5", 0, 1, Wait, "patience"),
             ("failing", "up 5", 99, 1, Wait, "patience"),
-            ("failing", "up 5", 100, 1, Send(Fallback), "patience is over"),
-            ("up 2000", "up 5", 100, 1, Send(Fallback), "too slow for an audit"),
+            ("failing", "up 5", 100, 1, Send(FALLBACK), "patience is over"),
+            ("up 2000", "up 5", 100, 1, Send(FALLBACK), "too slow for an audit"),
             ("up 2000", "up 5", 0, 1, Wait, "too slow for an audit, patience"),
-            ("probe", "up 5", 500, 1, Send(Default), "a probe of the cheaper one comes first"),
-            ("probe", "failing", 0, 1, Send(Default), "a probe costs no patience"),
-            ("failing", "probe", 100, 1, Send(Fallback), "a probe of the dearer one"),
+            ("probe", "up 5", 500, 1, Send(DEFAULT), "a probe of the cheaper one comes first"),
+            ("probe", "failing", 0, 1, Send(DEFAULT), "a probe costs no patience"),
+            ("failing", "probe", 100, 1, Send(FALLBACK), "a probe of the dearer one"),
             ("failing", "probe", 0, 1, Wait, "no probe of the dearer one before patience is over"),
-            ("up 5", "probe", 500, 1, Send(Default), "the dearer one is not probed without need"),
+            ("up 5", "probe", 500, 1, Send(DEFAULT), "the dearer one is not probed without need"),
             ("failing", "fresh", 9_000, 99, Wait, "it may have recovered as the dearer one has"),
-            ("untried", "up 5", 9_000, 9, Send(Fallback), "no last resort while the other works"),
-            ("untried", "untried", 500, 9, Send(Default), "both slow: better than standing still"),
+            ("untried", "up 5", 9_000, 9, Send(FALLBACK), "no last resort while the other works"),
+            ("untried", "untried", 500, 9, Send(DEFAULT), "both slow: better than standing still"),
             ("failing", "untried", 500, 9, Wait, "not yet: the cheaper one has only just failed"),
             ("failing", "failing", 9_000, 1, Wait, "both down"),
             ("failing", "up 2000", 9_000, 1, Wait, "the dearer one too slow"),
             ("full 20", "up 5", 900, 6, Wait, "four rounds of 20 ms end within patience"),
-            ("full 20", "up 5", 900, 10, Send(Fallback), "six rounds do not"),
-            ("full 1000", "up 5", 100, 1, Send(Fallback), "a place is a second away"),
+            ("full 20", "up 5", 900, 10, Send(FALLBACK), "six rounds do not"),
+            ("full 1000", "up 5", 100, 1, Send(FALLBACK), "a place is a second away"),
             ("full 1000", "full 5", 100, 1, Wait, "no place anywhere"),
             ("paused", "up 5", 0, 1, Wait, "asked to pause"),
-            ("paused", "up 5", 100, 1, Send(Fallback), "asked to pause for longer than patience"),
+            ("paused", "up 5", 100, 1, Send(FALLBACK), "asked to pause for longer than patience"),
         ];
         for (cheaper, dearer, waited_ms, queued, expected, why) in cases {
             let observed = [look(cheaper), look(dearer)];
@@ -244,7 +245,7 @@ mod tests {
                 "{cheaper} | {dearer} | {waited_ms} ms | {queued}: {why}"
             );
             if let Send(processor) = decision {
-                let mirrored = Policy { cheaper: Fallback, ..POLICY };
+                let mirrored = Policy { cheaper: FALLBACK, ..POLICY };
                 let [a, b] = observed;
                 let decision = router(&mirrored, &[b, a]).choose(waited, queued, NOW);
                 assert_eq!(

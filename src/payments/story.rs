@@ -171,7 +171,7 @@ impl StoryMessage {
             }
             Story::Settled(Line { settlement, attempts, .. }) => {
                 let Settlement { processor, amount, requested_at } = settlement;
-                let fee = fees[processor as usize].of(amount.0.into());
+                let fee = fees[processor.index()].of(amount.0.into());
                 message.amount = number(&amount.to_string());
                 message.processor = Some(processor.name().into());
                 message.requested_at = Some(requested_at.to_string());
@@ -210,7 +210,7 @@ mod tests {
 
     fn settled() -> Story {
         let settlement =
-            Settlement { processor: Processor::Fallback, amount: Cents(1990), requested_at: AT };
+            Settlement { processor: Processor::FALLBACK, amount: Cents(1990), requested_at: AT };
         Story::Settled(Line { id: Some(PaymentId(1)), settlement, attempts: Attempts(2) })
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let in_doubt = Story::InDoubt {
             amount: Cents(1),
             accepted_at: AT,
-            processor: Processor::Default,
+            processor: Processor::DEFAULT,
             requested_at: AT,
             attempts: Attempts(1),
         };

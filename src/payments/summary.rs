@@ -45,7 +45,7 @@ impl SummaryIndex {
     /// from the past also adds to the running totals of every block after it: 12 µs where ten
     /// million are later.
     pub fn record(&mut self, settlement: Settlement) {
-        self.histories[settlement.processor as usize]
+        self.histories[settlement.processor.index()]
             .record(settlement.requested_at.0, settlement.amount.0);
     }
 
@@ -56,7 +56,7 @@ impl SummaryIndex {
         processor: Processor,
         run: impl Iterator<Item = (Timestamp, Cents)>,
     ) {
-        let history = &mut self.histories[processor as usize];
+        let history = &mut self.histories[processor.index()];
         for (at, amount) in run {
             history.record_last(at.0, amount.0);
         }
@@ -332,7 +332,7 @@ mod tests {
     fn index_of(entries: impl IntoIterator<Item = (i64, i64)>) -> SummaryIndex {
         let mut index = SummaryIndex::new();
         for (at_ms, cents) in entries {
-            index.record(settlement(Processor::Default, at_ms, cents));
+            index.record(settlement(Processor::DEFAULT, at_ms, cents));
         }
         index
     }
@@ -405,9 +405,9 @@ mod tests {
     fn processors_are_kept_apart_and_cleared_together() {
         let mut index = SummaryIndex::new();
         assert_eq!(index.totals(ALL), [totals(0, 0); 2]);
-        index.record(settlement(Processor::Default, 5, 100));
-        index.record(settlement(Processor::Fallback, 5, 30));
-        index.record(settlement(Processor::Fallback, 6, 3));
+        index.record(settlement(Processor::DEFAULT, 5, 100));
+        index.record(settlement(Processor::FALLBACK, 5, 30));
+        index.record(settlement(Processor::FALLBACK, 6, 3));
         assert_eq!(index.totals(ALL), [totals(1, 100), totals(2, 33)]);
         assert_eq!(index.totals(window(6, 6)), [totals(0, 0), totals(1, 3)]);
         index.clear();
@@ -556,7 +556,7 @@ mod tests {
         let mut index = index_of(nearly_ordered(10_000_000));
         let started = Instant::now();
         for ms in 0..100 {
-            index.record(settlement(Processor::Default, ms, 1));
+            index.record(settlement(Processor::DEFAULT, ms, 1));
         }
         println!("before 10,000,000 others: record {} ns", started.elapsed().as_nanos() / 100);
     }

@@ -27,5 +27,5 @@ pub fn attempt() -> Attempt {
         verify: false,
     };
     let requested_at = Timestamp(1_594_384_496_123);
-    Attempt { payment, processor: Processor::Default, requested_at }
+    Attempt { payment, processor: Processor::DEFAULT, requested_at }
 }

@@ -172,14 +172,14 @@ pub fn judge(both: Both, rules: Rules, differ: &mut impl FnMut(Kind)) {
     }
     let should_be_held = match known.map(|it| it.fate) {
         Some(Fate::Accepted) => rules.told == [true; 2],
-        Some(Fate::Settled(by, _)) => rules.told[by as usize],
+        Some(Fate::Settled(by, _)) => rules.told[by.index()],
         Some(Fate::Refused | Fate::Unknown) | None => false,
     };
     if should_be_held && held.iter().all(|bookings| bookings.is_empty()) {
         differ(Kind::MissingThere);
     }
-    for which in Processor::ALL {
-        let bookings = held[which as usize];
+    for which in Processor::CONTEST {
+        let bookings = held[which.index()];
         if bookings.is_empty() {
             continue;
         }
@@ -221,8 +221,8 @@ fn judge_held(
 mod tests {
     use super::*;
 
-    const DEFAULT: Processor = Processor::Default;
-    const FALLBACK: Processor = Processor::Fallback;
+    const DEFAULT: Processor = Processor::DEFAULT;
+    const FALLBACK: Processor = Processor::FALLBACK;
 
     fn booking(id: u128, at_ms: i64) -> Booking {
         Booking { id: PaymentId(id), amount: Cents(1_990), requested_at: Timestamp(at_ms) }
@@ -242,7 +242,7 @@ mod tests {
     /// The same, as somebody knows them who keeps books.
     fn settled() -> (Vec<Known>, [Vec<Booking>; 2]) {
         let (mut known, books) = good();
-        for (which, bookings) in Processor::ALL.into_iter().zip(&books) {
+        for (which, bookings) in Processor::CONTEST.into_iter().zip(&books) {
             for it in bookings {
                 known[it.id.0 as usize].fate = Fate::Settled(which, it.requested_at);
             }

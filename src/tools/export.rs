@@ -230,7 +230,7 @@ fn settled_row(line: &Line, fees: [Fee; 2], resolution: Option<&Resolution>) -> 
     let mut row = Row::new("settled", id.map_or(String::new(), |id| id.to_string()));
     (row.processor, row.amount) = (processor.name(), amount.to_string());
     row.requested_at = requested_at.to_string();
-    row.fee = fee_text(fees[processor as usize].of(amount.0.into()));
+    row.fee = fee_text(fees[processor.index()].of(amount.0.into()));
     row.attempts = attempts(line.attempts);
     row.note = match id {
         Some(_) => noted(resolution),
@@ -315,7 +315,7 @@ impl<W: Write> Sheet<W> {
         if is_before || self.window.to.is_some_and(|it| from > it) {
             return Ok(());
         }
-        for (processor, Totals { count, amount }) in Processor::ALL.into_iter().zip(totals) {
+        for (processor, Totals { count, amount }) in Processor::CONTEST.into_iter().zip(totals) {
             let mut row = Row::new(ARCHIVED, archive.name());
             (row.processor, row.amount) = (processor.name(), amount.to_string());
             row.requested_at = from.to_string();
@@ -331,14 +331,14 @@ impl<W: Write> Sheet<W> {
         if !self.window.contains(requested_at) {
             return Ok(());
         }
-        self.totals[processor as usize] += Totals { count: 1, amount: Total(amount.0.into()) };
+        self.totals[processor.index()] += Totals { count: 1, amount: Total(amount.0.into()) };
         self.settled(line, by_hand)
     }
 
     /// The line of nearly every one: without a text for each of its parts.
     fn settled(&mut self, line: &Line, by_hand: Option<&Resolution>) -> Result<(), Failed> {
         let Line { id, settlement: Settlement { processor, amount, requested_at }, .. } = *line;
-        let fee = fee_text(self.fees[processor as usize].of(amount.0.into()));
+        let fee = fee_text(self.fees[processor.index()].of(amount.0.into()));
         let (name, attempts) = (processor.name(), attempts(line.attempts));
         if self.format == Format::Csv
             && by_hand.is_none()
@@ -362,7 +362,7 @@ impl<W: Write> Sheet<W> {
         let mut row = Row::new("rejected", rejection.id.to_string());
         row.amount = rejection.amount.to_string();
         let said =
-            Processor::ALL.map(|it| format!("{} {}", it.name(), rejection.statuses[it as usize]));
+            Processor::CONTEST.map(|it| format!("{} {}", it.name(), rejection.statuses[it.index()]));
         row.note = said.join("; ");
         self.row(&row)
     }
@@ -407,10 +407,10 @@ impl<W: Write> Sheet<W> {
     }
 
     fn end(&mut self) -> Result<(), Failed> {
-        for (processor, Totals { count, amount }) in Processor::ALL.into_iter().zip(self.totals) {
+        for (processor, Totals { count, amount }) in Processor::CONTEST.into_iter().zip(self.totals) {
             let mut row = Row::new("total", count.to_string());
             (row.processor, row.amount) = (processor.name(), amount.to_string());
-            row.fee = fee_text(self.fees[processor as usize].of(amount.0));
+            row.fee = fee_text(self.fees[processor.index()].of(amount.0));
             self.row(&row)?;
         }
         self.row(&Row::new("digest", format!("crc32c:{:08x}", self.digest)))?;

@@ -83,14 +83,14 @@ pub fn describe(node: &Node, id: PaymentId, story: &Story) -> StoryMessage {
 
 /// As far as can be seen from outside of the dispatcher.
 fn why_it_waits(node: &Node, id: PaymentId) -> &'static str {
-    let is_up = |which: Processor| node.stats.up[which as usize].load(Ordering::Relaxed) > 0;
+    let is_up = |which: Processor| node.stats.up[which.index()].load(Ordering::Relaxed) > 0;
     if !node.cluster.is_home(id) {
         return "the instance that decides about it is away";
     }
     if node.stats.held_back.load(Ordering::Relaxed) == 1 {
         return "a journal was restored less than 24 h ago: nothing is paid for a while after a start";
     }
-    match Processor::ALL.map(is_up) {
+    match Processor::CONTEST.map(is_up) {
         [false, false] => "no processor is up",
         [false, true] => "the cheaper processor is down, and it is waited for a while",
         [true, _] => "its turn has not come",

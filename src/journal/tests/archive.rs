@@ -12,7 +12,7 @@ use crate::payments::Totals;
 use proptest::prelude::*;
 
 fn line(id: u128, at: i64) -> Line {
-    let (processor, amount) = (Processor::ALL[id as usize % 2], Cents(id as i64 + 1));
+    let (processor, amount) = (Processor::CONTEST[id as usize % 2], Cents(id as i64 + 1));
     let settlement = Settlement { processor, amount, requested_at: Timestamp(at) };
     Line { id: Some(PaymentId(id)), settlement, attempts: Attempts(0) }
 }
@@ -28,7 +28,7 @@ fn sum<'a>(lines: impl IntoIterator<Item = &'a Line>, window: Window) -> [Totals
     for Line { settlement: Settlement { processor, amount, requested_at }, .. } in lines {
         if window.contains(*requested_at) {
             let amount = crate::base::money::Total(amount.0.into());
-            totals[*processor as usize] += Totals { count: 1, amount };
+            totals[processor.index()] += Totals { count: 1, amount };
         }
     }
     totals

@@ -129,7 +129,7 @@ impl Day {
             let mut expected = [(0, 0); 2];
             for (settlement, _) in model.lines.values() {
                 if window.contains(settlement.requested_at) {
-                    let sum: &mut (u64, i128) = &mut expected[settlement.processor as usize];
+                    let sum: &mut (u64, i128) = &mut expected[settlement.processor.index()];
                     *sum = (sum.0 + 1, sum.1 + i128::from(settlement.amount.0));
                 }
             }

@@ -17,7 +17,7 @@ pub(super) fn short_journal() -> (Simulated, Vec<Model>) {
         states.push(model.clone());
     };
     let id = |number: u128| PaymentId(number << 64 | 0xabcd);
-    let [cheap, dear] = Processor::ALL;
+    let [cheap, dear] = Processor::CONTEST;
     step(Step::Accept(id(50), 7, 1));
     step(Step::Purge);
     writer.flush();

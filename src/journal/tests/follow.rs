@@ -6,7 +6,7 @@ use crate::journal::follow::{self, Follower, Told};
 fn settle(writer: &Writer, id: u128) {
     let (amount, requested_at) = (Cents(id as i64 + 1), Timestamp(1_000 - id as i64));
     writer.append_accepted(PaymentId(id), amount, Timestamp(0)).unwrap();
-    let settlement = Settlement { processor: Processor::Default, amount, requested_at };
+    let settlement = Settlement { processor: Processor::DEFAULT, amount, requested_at };
     writer.append(&Event::Settled { id: PaymentId(id), settlement, attempts: Attempts(0) });
 }
 

@@ -8,7 +8,7 @@ fn settle(writer: &Writer, id: u128, at: i64) {
     let (amount, requested_at) = (Cents(id as i64 + 1), Timestamp(at));
     writer.append_accepted(PaymentId(id), amount, Timestamp(at)).unwrap();
     let settlement =
-        Settlement { processor: Processor::ALL[id as usize % 2], amount, requested_at };
+        Settlement { processor: Processor::CONTEST[id as usize % 2], amount, requested_at };
     writer.append(&Event::Settled { id: PaymentId(id), settlement, attempts: Attempts(0) });
 }
 
@@ -79,7 +79,7 @@ fn books_of_before_are_read_and_rewritten() {
             let mut settled = [Vec::new(), Vec::new()];
             for line in volume.lines().map(Result::unwrap) {
                 let Settlement { processor, amount, requested_at } = line.settlement;
-                settled[processor as usize].push((requested_at, amount));
+                settled[processor.index()].push((requested_at, amount));
             }
             storage.set_bytes(&name, books::encode_old(number, volume.flags(), &settled));
             old += 1;
@@ -209,7 +209,7 @@ fn what_is_asked_while_the_keeper_works_is_whole() {
     for number in 0..COUNT {
         let (id, amount) = (PaymentId(u128::from(number)), Cents(number as i64 + 1));
         journal.append_accepted(id, amount, Timestamp(1)).unwrap();
-        let (processor, requested_at) = (Processor::Default, Timestamp(number as i64));
+        let (processor, requested_at) = (Processor::DEFAULT, Timestamp(number as i64));
         let settlement = Settlement { processor, amount, requested_at };
         journal.append(&Event::Settled { id, settlement, attempts: Attempts(0) });
         if number % 16 == 0 {

@@ -165,7 +165,7 @@ impl Model {
             Step::Settle(id) => {
                 let (cents, _, attempt) = self.open.remove(&id).unwrap();
                 let (processor, at) = attempt.unwrap();
-                let settled = &mut self.settled[processor as usize];
+                let settled = &mut self.settled[processor.index()];
                 settled.0 += 1;
                 settled.1 += i128::from(cents);
                 let (amount, requested_at) = (Cents(cents), Timestamp(at));
@@ -228,7 +228,7 @@ impl Model {
     fn any_decision(&self, random: &mut Random) -> Option<Step> {
         if !self.rejected.is_empty() && random.below(2) == 0 {
             let id = self.rejected[random.below(self.rejected.len())].id;
-            let (processor, requested_at) = (Processor::Default, Timestamp(3));
+            let (processor, requested_at) = (Processor::DEFAULT, Timestamp(3));
             let settled = Action::Settled { processor, requested_at };
             let action = [Action::Retry, Action::Elsewhere, Action::Cancelled, settled];
             return Some(Step::Resolve(id, action[random.below(4)]));
@@ -350,7 +350,7 @@ impl Model {
         Some(match (attempt, choice % 10) {
             (None, 0) => Step::Forward(*id),
             (None, 1) if random.below(3) == 0 => Step::Reject(*id),
-            (None, _) => Step::Attempt(*id, Processor::ALL[choice % 2], at),
+            (None, _) => Step::Attempt(*id, Processor::CONTEST[choice % 2], at),
             (Some(_), 0) => Step::Foreign(*id),
             (Some(_), 1 | 2) => Step::Release(*id),
             (Some(_), _) => Step::Settle(*id),

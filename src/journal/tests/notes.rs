@@ -36,7 +36,7 @@ pub(super) fn fill(writer: &Writer, next: &mut u128) {
     while writer.appended().segment() < until {
         let id = PaymentId(1 << 100 | *next);
         writer.append_accepted(id, Cents(1), Timestamp(0)).unwrap();
-        let (processor, amount, requested_at) = (Processor::Default, Cents(1), Timestamp(1));
+        let (processor, amount, requested_at) = (Processor::DEFAULT, Cents(1), Timestamp(1));
         let settlement = Settlement { processor, amount, requested_at };
         writer.append(&Event::Settled { id, settlement, attempts: Attempts::default() });
         *next += 1;

@@ -46,7 +46,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub fn settled(id: PaymentId, requested_at: Timestamp) -> Event {
-    let settlement = Settlement { processor: Processor::Default, amount: Cents(10), requested_at };
+    let settlement = Settlement { processor: Processor::DEFAULT, amount: Cents(10), requested_at };
     Event::Settled { id, settlement, attempts: Attempts::default() }
 }
 
@@ -150,7 +150,7 @@ fn threads_share_writes_and_syncs() {
                         guest: false,
                         verify: false,
                     };
-                    let processor = Processor::Default;
+                    let processor = Processor::DEFAULT;
                     journal.append_attempted(&Attempt { payment, processor, requested_at: at });
                     journal.flush();
                     if number != PER_THREAD - 1 {

@@ -30,11 +30,11 @@ fn attempt(id: u128) -> Attempt {
         guest: false,
         verify: false,
     };
-    Attempt { payment, processor: Processor::Default, requested_at: Timestamp(1) }
+    Attempt { payment, processor: Processor::DEFAULT, requested_at: Timestamp(1) }
 }
 
 fn settle(writer: &Writer, id: u128) {
-    let (processor, amount, requested_at) = (Processor::Default, Cents(1), Timestamp(1));
+    let (processor, amount, requested_at) = (Processor::DEFAULT, Cents(1), Timestamp(1));
     let settlement = Settlement { processor, amount, requested_at };
     let attempts = Attempts::default();
     writer.append(&Event::Settled { id: PaymentId(id), settlement, attempts });
@@ -157,7 +157,7 @@ fn old_payments_are_carried_over() {
     let found = Model::of_recovered(&writer, &recovered);
     assert_eq!(found.settled[0].0, 2_900);
     assert_eq!(found.open[&PaymentId(1)], (1, 5, None));
-    assert_eq!(found.open[&PaymentId(2)], (2, 5, Some((Processor::Default, 1))));
+    assert_eq!(found.open[&PaymentId(2)], (2, 5, Some((Processor::DEFAULT, 1))));
     assert_eq!(found.ids.len(), IDS_REMEMBERED);
     assert_eq!(writer.append_accepted(PaymentId(1), Cents(9), Timestamp(9)), None, "a repetition");
 }
@@ -180,7 +180,7 @@ fn a_payment_carried_over_by_half_is_still_in_doubt() {
     for cut in before.offset()..=writer.appended().offset() {
         storage.set_bytes(name, bytes[..cut].into());
         let found = replayed(&storage).unwrap();
-        assert_eq!(found.open[&PaymentId(2)].2, Some((Processor::Default, 1)), "cut at {cut}");
+        assert_eq!(found.open[&PaymentId(2)].2, Some((Processor::DEFAULT, 1)), "cut at {cut}");
         assert_eq!(found.ids.len(), 1);
     }
 }
@@ -197,7 +197,7 @@ fn an_attempt_brings_an_acceptance_that_was_purged() {
     writer.flush();
     while writer.keep() {}
     let found = replayed(&storage).unwrap();
-    assert_eq!(found.open[&PaymentId(2)], (1, 0, Some((Processor::Default, 1))));
+    assert_eq!(found.open[&PaymentId(2)], (1, 0, Some((Processor::DEFAULT, 1))));
     settle(&writer, 2);
     assert!((writer.payments().len() == 0));
 }

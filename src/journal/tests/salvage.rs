@@ -66,8 +66,8 @@ fn assert_rest_is_kept(original: &Model, lost: &[Record], found: &Model, context
     let mut settled = original.settled;
     for record in lost {
         if let Record::Event(Event::Settled { settlement, .. }) = record {
-            settled[settlement.processor as usize].0 -= 1;
-            settled[settlement.processor as usize].1 -= i128::from(settlement.amount.0);
+            settled[settlement.processor.index()].0 -= 1;
+            settled[settlement.processor.index()].1 -= i128::from(settlement.amount.0);
         }
     }
     assert_eq!(found.settled, settled, "{context}");
@@ -224,7 +224,7 @@ fn one_block(number: u32, bytes: &[u8], original: &Model) -> (Range<usize>, [(u6
     let volume = Volume::of_bytes(number, bytes.to_vec()).unwrap();
     let mut without = original.settled;
     for line in volume.lines().map(Result::unwrap) {
-        let settled = &mut without[line.settlement.processor as usize];
+        let settled = &mut without[line.settlement.processor.index()];
         *settled = (settled.0 - 1, settled.1 - i128::from(line.settlement.amount.0));
     }
     let lines = volume.span().lines as usize;

@@ -41,7 +41,7 @@ fn owner() -> Owner {
 }
 
 fn assert_payments(model: &Model) {
-    let (default, fallback) = (Processor::Default, Processor::Fallback);
+    let (default, fallback) = (Processor::DEFAULT, Processor::FALLBACK);
     let settled = |number: u128, processor, cents, at, attempts| {
         let (amount, requested_at) = (Cents(cents), Timestamp(at));
         let settlement = Settlement { processor, amount, requested_at };
@@ -91,7 +91,7 @@ fn its_payments_are_read_and_go_on_under_the_table_of_names() {
     for number in [7, 8] {
         let id = PaymentId(ACCEPTED + number);
         let (amount, requested_at) = (Cents(101 * number as i64), Timestamp(9));
-        let settlement = Settlement { processor: Processor::Fallback, amount, requested_at };
+        let settlement = Settlement { processor: Processor::FALLBACK, amount, requested_at };
         writer.append(&Event::Settled { id, settlement, attempts: Attempts(2) });
     }
     writer.flush();

@@ -95,13 +95,13 @@ impl Case {
     }
 
     pub fn refused_by(&mut self, processor: Processor, status: u16) {
-        let count = &mut self.refusals[processor as usize];
+        let count = &mut self.refusals[processor.index()];
         *count = count.saturating_add(1);
-        self.statuses[processor as usize] = status;
+        self.statuses[processor.index()] = status;
     }
 
     pub fn has_enough_of(&self, processor: Processor) -> bool {
-        self.refusals[processor as usize] >= REFUSALS_MAX
+        self.refusals[processor.index()] >= REFUSALS_MAX
     }
 
     /// Of those it may go to the one that has refused it the least, the cheaper one first.
@@ -109,7 +109,7 @@ impl Case {
         [policy.cheaper, policy.cheaper.other()]
             .into_iter()
             .filter(|it| self.may_go_to(*it, policy, reach))
-            .min_by_key(|it| self.refusals[*it as usize])
+            .min_by_key(|it| self.refusals[it.index()])
             .unwrap_or(policy.cheaper)
     }
 
@@ -120,7 +120,7 @@ impl Case {
     }
 
     pub fn held_under_another_amount(&mut self, processor: Processor) -> Rejection {
-        self.statuses[processor as usize] = Rejection::OTHER_AMOUNT;
+        self.statuses[processor.index()] = Rejection::OTHER_AMOUNT;
         self.rejection()
     }
 }

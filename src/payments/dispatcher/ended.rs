@@ -68,7 +68,7 @@ impl Dispatcher {
                     Some(due) => due,
                     None => self.lengthen(&mut open.pause, now),
                 };
-                self.declined[open.processor as usize].push(due, (case, open));
+                self.declined[open.processor.index()].push(due, (case, open));
             }
             // An earlier request of the same attempt may still be carried out, so this one's
             // certain failure decides nothing.
@@ -98,7 +98,7 @@ impl Dispatcher {
                 match declined.next_look() {
                     Some(due) => {
                         let due = due.max(now);
-                        self.declined[open.processor as usize].push(due, (case, open));
+                        self.declined[open.processor.index()].push(due, (case, open));
                     }
                     None => {
                         let declined = *declined;
@@ -108,7 +108,7 @@ impl Dispatcher {
             }
             Some(_) => {
                 let due = self.lengthen(&mut open.pause, now);
-                self.declined[open.processor as usize].push(due, (case, open));
+                self.declined[open.processor.index()].push(due, (case, open));
             }
         }
         End::InDoubt
@@ -118,7 +118,7 @@ impl Dispatcher {
     fn refuse(&mut self, mut case: Case, mut open: Open, declined: Declined, now: Moment) -> End {
         case.refused_by(open.processor, declined.status);
         let may_go = |it: Processor| case.may_go_to(it, &self.policy, self.reach);
-        let is_over = Processor::ALL
+        let is_over = Processor::CONTEST
             .into_iter()
             .filter(|it| if declined.is_only { may_go(*it) } else { *it == open.processor })
             .all(|it| case.has_enough_of(it));
@@ -128,7 +128,7 @@ impl Dispatcher {
         let due = self.due_after(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, case.refusals() - 1, now);
         if declined.is_only {
             let next = case.next_to_ask(&self.policy, self.reach);
-            self.refused[next as usize].push(due, case);
+            self.refused[next.index()].push(due, case);
             return End::Released;
         }
         open.declined = Some(declined.counted());
@@ -152,7 +152,7 @@ impl Dispatcher {
                 let asked = self.likely_target(&case, now).other();
                 let due = self.lengthen(&mut pause, now);
                 let unverified = Unverified { case, open, pause, due: turn };
-                self.unverified[asked as usize].push(due, unverified);
+                self.unverified[asked.index()].push(due, unverified);
             }
         }
         if open.is_some() { End::InDoubt } else { End::Kept }
@@ -180,7 +180,7 @@ impl Dispatcher {
     ) {
         self.unverified_doubts += usize::from(open.is_some());
         let unverified = Unverified { case, open, pause: Duration::ZERO, due };
-        self.unverified[asked as usize].push(now, unverified);
+        self.unverified[asked.index()].push(now, unverified);
     }
 
     /// It was certainly not booked, and nothing of it is under way.
@@ -204,7 +204,7 @@ impl Dispatcher {
     fn place_later(&mut self, case: Case, due: Moment) {
         if case.is_refused() {
             let next = case.next_to_ask(&self.policy, self.reach);
-            self.refused[next as usize].push(due, case);
+            self.refused[next.index()].push(due, case);
         } else {
             self.later[usize::from(case.payment.guest)].push(due, case);
         }
@@ -228,7 +228,7 @@ impl Dispatcher {
             true => &mut self.doubts,
             false => &mut self.declined,
         };
-        place[open.processor as usize].push(due, (case, open));
+        place[open.processor.index()].push(due, (case, open));
     }
 
     /// Its processor does not hold it (yet): it may be posted again there, unless no payment may go
@@ -241,7 +241,7 @@ impl Dispatcher {
             true => &mut self.absent,
             false => &mut self.again,
         };
-        place[open.processor as usize].push(due, (case, open));
+        place[open.processor.index()].push(due, (case, open));
     }
 
     /// Doubles a pause, and says when it is over.
@@ -293,7 +293,7 @@ impl Dispatcher {
 
     fn learn(&mut self, flight: &Flight, outcome: Outcome, now: Moment) {
         let jitter = self.jitter();
-        let (index, started) = (flight.processor as usize, flight.started());
+        let (index, started) = (flight.processor.index(), flight.started());
         let seen = &mut self.observed[index];
         let was_up = seen.state() == State::Up;
         match flight.look {

@@ -11,7 +11,7 @@ impl Dispatcher {
         {
             return Some(start);
         }
-        let each = Processor::ALL.into_iter();
+        let each = Processor::CONTEST.into_iter();
         each.clone()
             .find_map(|processor| self.next_probe_of_doubt(processor, now))
             .or_else(|| self.next_fresh(now, at))
@@ -23,7 +23,7 @@ impl Dispatcher {
     /// A processor that is down is probed with what may be there already: an outage puts no further
     /// payment in doubt.
     fn next_probe_of_doubt(&mut self, processor: Processor, now: Moment) -> Option<Start> {
-        let index = processor as usize;
+        let index = processor.index();
         if !self.observed[index].is_probe_due(now) {
             return None;
         }
@@ -111,8 +111,8 @@ impl Dispatcher {
     fn may_probe_again(&self) -> [bool; 2] {
         let [a, b] = self.may_probe();
         [
-            a && self.is_free_of_fresh(Processor::Default),
-            b && self.is_free_of_fresh(Processor::Fallback),
+            a && self.is_free_of_fresh(Processor::DEFAULT),
+            b && self.is_free_of_fresh(Processor::FALLBACK),
         ]
     }
 
@@ -140,8 +140,8 @@ impl Dispatcher {
         let start = order.into_iter().find_map(|(due, repeat, index)| {
             due.filter(|due| *due <= now)?;
             match repeat {
-                Absent | Again => self.next_open(repeat, Processor::ALL[index], now),
-                Refused => self.next_refused(Processor::ALL[index], now, at),
+                Absent | Again => self.next_open(repeat, Processor::CONTEST[index], now),
+                Refused => self.next_refused(Processor::CONTEST[index], now, at),
                 Later => self.next_later(index, now, at),
             }
         })?;
@@ -152,7 +152,7 @@ impl Dispatcher {
     /// An attempt is posted again. Its time is old already, so for an audit it makes no difference
     /// how slow the answer is.
     fn next_open(&mut self, which: Repeat, processor: Processor, now: Moment) -> Option<Start> {
-        let index = processor as usize;
+        let index = processor.index();
         let is_declined = which == Repeat::Again;
         loop {
             let seen = &self.observed[index];
@@ -176,18 +176,18 @@ impl Dispatcher {
     /// the other one again: the refusal may have been a mistake, and a turn may never come.
     fn next_refused(&mut self, turn: Processor, now: Moment, at: Timestamp) -> Option<Start> {
         let other = turn.other();
-        let is_well = |it: Processor| self.observed[it as usize].has_place(now);
+        let is_well = |it: Processor| self.observed[it.index()].has_place(now);
         let well = [turn, other].into_iter().find(|it| is_well(*it));
-        let is_turn_up = self.observed[turn as usize].state() == State::Up;
+        let is_turn_up = self.observed[turn.index()].state() == State::Up;
         let probes = [turn, other].map(|it| self.may_be_probed(it, now));
-        while self.refused[turn as usize].is_due(now) && (well.is_some() || probes != [false; 2]) {
-            let (due, case) = self.refused[turn as usize].pop_with_due()?;
+        while self.refused[turn.index()].is_due(now) && (well.is_some() || probes != [false; 2]) {
+            let (due, case) = self.refused[turn.index()].pop_with_due()?;
             let may_go_back =
                 case.may_go_to(other, &self.policy, self.reach) && !case.has_enough_of(other);
             let may_go = |it: &Processor| *it == turn || (may_go_back && !is_turn_up);
             let target = well.filter(may_go).or_else(|| self.probe_of(&case, may_go, now));
             let Some(target) = target else {
-                self.refused[turn as usize].push(now + REFUSED_PAUSE_MIN, case);
+                self.refused[turn.index()].push(now + REFUSED_PAUSE_MIN, case);
                 continue;
             };
             if self.is_clear(&case, target, now) {
@@ -200,8 +200,8 @@ impl Dispatcher {
 
     /// Down, and to be tried with a payment that was sent before.
     fn may_be_probed(&self, processor: Processor, now: Moment) -> bool {
-        let seen = &self.observed[processor as usize];
-        self.may_probe_again()[processor as usize]
+        let seen = &self.observed[processor.index()];
+        self.may_probe_again()[processor.index()]
             && (seen.is_probe_due(now) || seen.is_last_resort_due(now))
     }
 
@@ -214,11 +214,11 @@ impl Dispatcher {
         now: Moment,
     ) -> Option<Processor> {
         let reach = self.reach_of(case);
-        Processor::ALL
+        Processor::CONTEST
             .into_iter()
             .filter(|it| may_go(it) && case.may_go_to(*it, &self.policy, reach))
             .filter(|it| self.may_be_probed(*it, now))
-            .min_by_key(|it| (self.observed[*it as usize].tried_at(), *it != self.policy.cheaper))
+            .min_by_key(|it| (self.observed[it.index()].tried_at(), *it != self.policy.cheaper))
     }
 
     /// A payment that was sent in vain too often.
@@ -228,7 +228,7 @@ impl Dispatcher {
             let waited = now.since(case.payment.accepted);
             let router = self.router(self.reach_of(case), [false; 2]);
             let cheaper = self.policy.cheaper;
-            let is_cheaper_up = self.observed[cheaper as usize].state() == State::Up;
+            let is_cheaper_up = self.observed[cheaper.index()].state() == State::Up;
             let processor = match router.choose(waited, 1, now) {
                 Decision::Send(processor) => processor,
                 Decision::Wait => {
@@ -246,11 +246,11 @@ impl Dispatcher {
     /// The next question about an attempt of unknown outcome, and nothing else: it changes nothing
     /// anywhere. Call until it answers `None`.
     pub fn next_doubt(&mut self, now: Moment) -> Option<Start> {
-        Processor::ALL.into_iter().find_map(|processor| self.next_look(processor, now))
+        Processor::CONTEST.into_iter().find_map(|processor| self.next_look(processor, now))
     }
 
     fn next_look(&mut self, processor: Processor, now: Moment) -> Option<Start> {
-        let index = processor as usize;
+        let index = processor.index();
         if !self.observed[index].is_admitting(now) {
             return None;
         }
@@ -270,7 +270,7 @@ impl Dispatcher {
 
     /// Asks a processor about a payment that is to be paid at the other one.
     fn next_verification(&mut self, processor: Processor, now: Moment) -> Option<Start> {
-        let index = processor as usize;
+        let index = processor.index();
         let may_look = !self.holds_back(now)
             && self.observed[index].is_admitting(now)
             && self.looks[index][Look::Verify as usize] < LOOKS_MAX

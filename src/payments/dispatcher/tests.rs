@@ -13,7 +13,7 @@ use crate::payments::{PaymentId, Totals};
 use std::collections::{BTreeMap, BTreeSet};
 
 const POLICY: Policy = Policy {
-    cheaper: Processor::Default,
+    cheaper: Processor::DEFAULT,
     patience: Duration::from_millis(100),
     attempt_latency_max: Duration::from_millis(1_300),
     processor_concurrency: 100,
@@ -149,7 +149,7 @@ fn a_payment_leaves_by_being_settled_and_only_so() {
     let mut bench = Bench::with_payments(3);
     for left in (0..3).rev() {
         let start = bench.next().unwrap();
-        assert_eq!((start.question, start.attempt.processor), (Question::Pay, Processor::Default));
+        assert_eq!((start.question, start.attempt.processor), (Question::Pay, Processor::DEFAULT));
         assert_eq!(start.attempt.requested_at, bench.at());
         let end = bench.finish(start, recorded(start));
         let Attempt { payment, processor, requested_at } = start.attempt;
@@ -204,7 +204,7 @@ fn what_was_withheld_is_due_again_at_once_and_tells_nothing_of_the_processor() {
     let mut bench = Bench::with_payments(1);
     for _ in 0..10 {
         let start = bench.next().expect("at once");
-        assert_eq!(start.attempt.processor, Processor::Default);
+        assert_eq!(start.attempt.processor, Processor::DEFAULT);
         let withheld = Outcome::NotRecorded(Refusal::Withheld);
         assert_eq!(bench.finish(start, withheld), End::Released);
     }
@@ -216,7 +216,7 @@ fn an_unknown_outcome_pins_the_payment_to_its_processor_and_time() {
     let first = bench.next().unwrap();
     assert_eq!(bench.finish(first, Outcome::Unknown), End::InDoubt);
     // The cheaper one is certainly down, the dearer one is well: still nothing goes there.
-    bench.report(Processor::Default, true, 0);
+    bench.report(Processor::DEFAULT, true, 0);
     bench.ms += 1_000;
     let mut questions = Vec::new();
     for outcome in [
@@ -325,10 +325,10 @@ fn a_doubt_at_a_processor_that_stays_slow_is_not_forgotten() {
     let mut bench = Bench::with_payments(1);
     let first = bench.next().unwrap();
     bench.finish(first, Outcome::Unknown);
-    bench.report(Processor::Default, false, 2_000);
+    bench.report(Processor::DEFAULT, false, 2_000);
     let pay = loop {
         let start = bench.wait_for_next();
-        bench.report(Processor::Default, false, 2_000);
+        bench.report(Processor::DEFAULT, false, 2_000);
         match start.question {
             Question::Look => bench.finish(start, Outcome::Absent),
             Question::Pay => break start,
@@ -358,24 +358,24 @@ fn at_most_so_many_looks_at_once() {
 #[test]
 fn a_down_processor_is_probed_with_one_payment_at_a_time() {
     let mut bench = Bench::with_payments(50);
-    bench.report(Processor::Default, true, 0);
-    bench.report(Processor::Fallback, true, 0);
+    bench.report(Processor::DEFAULT, true, 0);
+    bench.report(Processor::FALLBACK, true, 0);
     bench.ms += 2_000;
     let default = bench.next().unwrap();
     let fallback = bench.next().unwrap();
-    assert_eq!(default.attempt.processor, Processor::Default);
-    assert_eq!(fallback.attempt.processor, Processor::Fallback);
+    assert_eq!(default.attempt.processor, Processor::DEFAULT);
+    assert_eq!(fallback.attempt.processor, Processor::FALLBACK);
     assert_eq!(bench.next(), None);
     bench.finish(default, FAILING);
     assert_eq!(bench.next(), None, "a pause comes first");
     bench.finish(fallback, recorded(fallback));
     let chance = bench.next().expect("the cheaper one gets its chance before the backlog goes");
-    assert_eq!(chance.attempt.processor, Processor::Default);
+    assert_eq!(chance.attempt.processor, Processor::DEFAULT);
     assert_eq!(bench.next(), None, "within patience");
     bench.finish(chance, recorded(chance));
     let rest: Vec<Start> = std::iter::from_fn(|| bench.next()).collect();
     assert_eq!(rest.len(), 48);
-    assert!(rest.iter().all(|start| start.attempt.processor == Processor::Default));
+    assert!(rest.iter().all(|start| start.attempt.processor == Processor::DEFAULT));
 }
 
 #[test]
@@ -385,8 +385,8 @@ fn both_slow_is_no_reason_to_stand_still() {
     let mut tried = BTreeSet::new();
     for _ in 0..20_000 {
         if bench.ms.is_multiple_of(5_000) {
-            bench.report(Processor::Default, false, 3_000);
-            bench.report(Processor::Fallback, false, 3_000);
+            bench.report(Processor::DEFAULT, false, 3_000);
+            bench.report(Processor::FALLBACK, false, 3_000);
         }
         if bench.ms > 5_000
             && let Some(start) = bench.next()
@@ -430,7 +430,7 @@ fn a_call_to_watch_that_comes_late_does_not_judge() {
     bench.dispatcher.watch(bench.now());
     bench.dispatcher.watch(bench.now());
     bench.next().unwrap();
-    let state = |bench: &Bench| bench.dispatcher.observed(Processor::Default).state();
+    let state = |bench: &Bench| bench.dispatcher.observed(Processor::DEFAULT).state();
     bench.ms += 200;
     bench.dispatcher.watch(bench.now());
     assert_eq!(state(&bench), State::Up, "it was us who stood still");
@@ -503,7 +503,7 @@ fn an_outage_puts_no_more_payments_in_doubt() {
         bench.ms += 10;
         bench.submit(number);
         while let Some(start) = bench.next() {
-            let is_down = start.attempt.processor == Processor::Default;
+            let is_down = start.attempt.processor == Processor::DEFAULT;
             let outcome = match start.question {
                 Question::Look => Outcome::Absent,
                 Question::Pay if is_down => Outcome::Unknown,
@@ -538,13 +538,13 @@ fn the_clock_of_an_attempt_starts_when_it_goes_out() {
         bench.dispatcher.watch(bench.now());
     }
     let seen = |bench: &Bench| {
-        let seen = bench.dispatcher.observed(Processor::Default);
+        let seen = bench.dispatcher.observed(Processor::DEFAULT);
         (seen.state(), seen.latency())
     };
     assert_eq!(seen(&bench), (State::Up, Duration::ZERO));
-    assert_eq!(bench.dispatcher.oldest(Processor::Default), None);
+    assert_eq!(bench.dispatcher.oldest(Processor::DEFAULT), None);
     bench.dispatcher.sent(start.flight, bench.now());
-    assert_eq!(bench.dispatcher.oldest(Processor::Default), Some(bench.now()));
+    assert_eq!(bench.dispatcher.oldest(Processor::DEFAULT), Some(bench.now()));
     bench.ms += 10;
     bench.finish(start, recorded(start));
     assert_eq!(seen(&bench), (State::Up, Duration::from_millis(5)));
@@ -557,7 +557,7 @@ fn a_lone_payment_goes_where_it_is_well_while_the_other_one_fails() {
     let begun = bench.ms;
     for _ in 0..100 {
         let start = bench.wait_for_next();
-        let is_well = start.attempt.processor == Processor::Fallback;
+        let is_well = start.attempt.processor == Processor::FALLBACK;
         bench.ms += 1;
         bench.finish(start, if is_well { recorded(start) } else { FAILING });
         if is_well {

@@ -14,11 +14,11 @@ fn what_is_decided_is_read() {
         (r#""as":"cancelled""#, Action::Cancelled),
         (
             r#""as":"settled","processor":"fallback","requestedAt":"2023-11-14T22:13:20.123Z""#,
-            Action::Settled { processor: Processor::Fallback, requested_at: AT },
+            Action::Settled { processor: Processor::FALLBACK, requested_at: AT },
         ),
         (
             r#""as":"notBooked","processor":"default","requestedAt":"2023-11-14T22:13:20.123Z""#,
-            Action::NotBooked { processor: Processor::Default, requested_at: AT },
+            Action::NotBooked { processor: Processor::DEFAULT, requested_at: AT },
         ),
     ] {
         let body = format!(r#"{{{text},"by":"ana","reason":"João asked"}}"#);
@@ -81,7 +81,7 @@ fn what_may_be_decided_depends_on_how_things_stand() {
     use Held::{Disowned, Free, InDoubt, Nowhere, Posted, Unverified};
     let (id, amount, accepted_at) = (PaymentId(1), Cents(5), Timestamp(1_650_000_000_000));
     let attempts = Attempts(1);
-    let (default, fallback) = (Processor::Default, Processor::Fallback);
+    let (default, fallback) = (Processor::DEFAULT, Processor::FALLBACK);
     let waiting = Story::Waiting { amount, accepted_at, attempts };
     let (processor, requested_at) = (default, AT);
     let in_doubt = Story::InDoubt { amount, accepted_at, processor, requested_at, attempts };
@@ -135,9 +135,9 @@ fn what_was_decided_before_is_not_done_again() {
     let (id, amount, accepted_at, at) = (PaymentId(1), Cents(5), EARLIER, NOW);
     for (action, attempt) in [
         (Action::Retry, None),
-        (not_booked(Processor::Default, AT), None),
+        (not_booked(Processor::DEFAULT, AT), None),
         // Released, and sent again since: the lost request speaks of the attempt of before.
-        (not_booked(Processor::Default, AT), Some((Processor::Default, NOW))),
+        (not_booked(Processor::DEFAULT, AT), Some((Processor::DEFAULT, NOW))),
     ] {
         let (by, reason) = (by.clone(), reason.clone());
         let last = Resolution { id, amount, accepted_at, action, at, by, reason };
@@ -157,11 +157,11 @@ fn what_was_decided_before_is_not_done_again() {
             last: Some(&last),
         };
         assert_eq!(decide(action, &standing), Ok(Verdict::Repeated), "{action:?}");
-        let other = settled_at(Processor::Fallback, EARLIER);
+        let other = settled_at(Processor::FALLBACK, EARLIER);
         assert!(decide(other, &standing).is_err(), "{action:?}");
     }
     // Settled just so: who says it is written down once.
-    let (processor, requested_at) = (Processor::Default, AT);
+    let (processor, requested_at) = (Processor::DEFAULT, AT);
     let settlement = Settlement { processor, amount, requested_at };
     let line = Line { id: Some(id), settlement, attempts: Attempts(1) };
     let story = Some(Story::Settled(line));
@@ -177,7 +177,7 @@ fn what_was_decided_before_is_not_done_again() {
 /// One booking is counted by one of two instances, whichever of them is told of it.
 #[test]
 fn of_a_pair_each_counts_what_was_booked_under_its_own_milliseconds() {
-    let (id, amount, processor) = (PaymentId(1), Cents(5), Processor::Default);
+    let (id, amount, processor) = (PaymentId(1), Cents(5), Processor::DEFAULT);
     let (even, odd) = (Timestamp(AT.0 & !1), Timestamp(AT.0 | 1));
     let rejection = Rejection { id, amount, statuses: [400; 2], accepted_at: EARLIER };
     let rejected = (Story::Rejected(rejection), Held::Nowhere);

@@ -90,7 +90,7 @@ impl fmt::Display for Sheet {
         let (Some(held), Some(score)) = (run.held, run.score()) else {
             return line("INCOMPLETE", "the processors' totals are unknown: no score".into());
         };
-        for (index, which) in Processor::ALL.into_iter().enumerate() {
+        for (index, which) in Processor::CONTEST.into_iter().enumerate() {
             let said = run.said.map_or("nothing".into(), |said| {
                 format!("{}, {}", grouped(said[index].count), money(said[index].amount.0))
             });

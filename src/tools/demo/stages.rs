@@ -35,7 +35,7 @@ pub struct Stage {
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [default, fallback] = Processor::ALL.map(Processor::name);
+        let [default, fallback] = Processor::CONTEST.map(Processor::name);
         let [of_default, of_fallback] = self.conditions;
         write!(f, "{default} is {of_default}, {fallback} is {of_fallback}")
     }

@@ -10,7 +10,7 @@ use crate::tools::text::{grouped, money};
 /// What the processors hold, and what the instances say, in lines. Whether all is there.
 pub fn totals(answers: &Answers, posts: Posts) -> (bool, String) {
     let mut text = format!("{:<12}{:>12}{:>18}{:>18}\n", "", "it holds", "", "galo says");
-    for (index, which) in Processor::ALL.into_iter().enumerate() {
+    for (index, which) in Processor::CONTEST.into_iter().enumerate() {
         let columns = |totals: Option<Totals>| {
             totals.map_or(["?".into(), "?".into()], |totals| {
                 [grouped(totals.count), money(totals.amount.0)]

@@ -276,11 +276,11 @@ fn both(totals: [Totals; 2]) -> String {
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  {:<10}{:>12}{:>18}   the backend says", "holds", "payments", "money")?;
-        for which in Processor::ALL {
-            let held = self.held[which as usize];
+        for which in Processor::CONTEST {
+            let held = self.held[which.index()];
             let (count, amount) = (grouped(held.count), money(held.amount.0));
             let said =
-                self.said.as_ref().map_or("nothing".into(), |said| one(said[which as usize]));
+                self.said.as_ref().map_or("nothing".into(), |said| one(said[which.index()]));
             write!(f, "\n  {:<10}{count:>12}{amount:>18}   {said}", which.name())?;
         }
         Ok(())
@@ -306,8 +306,8 @@ mod tests {
     #[test]
     fn each_kind_is_one_sentence_with_a_few_examples() {
         let mut differences: Vec<_> = (1..=4).map(|id| differ(Kind::MissingThere, id)).collect();
-        differences.push(differ(Kind::MissingHere(Processor::Default), 5));
-        differences.push(differ(Kind::MissingHere(Processor::Fallback), 6));
+        differences.push(differ(Kind::MissingHere(Processor::DEFAULT), 5));
+        differences.push(differ(Kind::MissingHere(Processor::FALLBACK), 6));
         let id = |last| format!("00000000-0000-0000-0000-00000000000{last}");
         let expected = [
             format!("accepted but held by none: 4 ({}, {}, {}, …)", id(1), id(2), id(3)),
@@ -339,9 +339,9 @@ mod tests {
     #[test]
     fn a_payment_that_is_held_thrice_is_one_duplicate() {
         let differences = vec![
-            differ(Kind::OtherAmount(Processor::Default), 3),
-            differ(Kind::TwiceThere(Processor::Default), 1),
-            differ(Kind::TwiceThere(Processor::Default), 2),
+            differ(Kind::OtherAmount(Processor::DEFAULT), 3),
+            differ(Kind::TwiceThere(Processor::DEFAULT), 1),
+            differ(Kind::TwiceThere(Processor::DEFAULT), 2),
             differ(Kind::BothThere, 1),
         ];
         assert_eq!(judged(differences, vec![]).duplicates(), 2);

@@ -94,7 +94,7 @@ impl<R: Read> Exported<R> {
                 b"settled" => {
                     let (id, settlement) = read_settled(record)?;
                     let amount = Total(settlement.amount.0.into());
-                    self.read[settlement.processor as usize] += Totals { count: 1, amount };
+                    self.read[settlement.processor.index()] += Totals { count: 1, amount };
                     return Ok(Some(Row::Held(id, settlement)));
                 }
                 b"waiting" | b"in_doubt" => return read_open(record, Fate::Unknown).map(Some),
@@ -127,8 +127,8 @@ impl<R: Read> Exported<R> {
     }
 
     fn check_total(&mut self, (by, total): (Processor, Totals), line: u64) -> Result<(), Flaw> {
-        let read = self.read[by as usize];
-        if read != total || self.said[by as usize].replace(total).is_some() {
+        let read = self.read[by.index()];
+        if read != total || self.said[by.index()].replace(total).is_some() {
             let what = format!(
                 "it tells of {} payments and {} at {}, and {} and {} stand before it",
                 total.count,
@@ -144,8 +144,8 @@ impl<R: Read> Exported<R> {
 
     /// Nothing may have come after a total.
     fn check_totals(&self, line: u64) -> Result<(), Flaw> {
-        for by in Processor::ALL {
-            if self.said[by as usize] != Some(self.read[by as usize]) {
+        for by in Processor::CONTEST {
+            if self.said[by.index()] != Some(self.read[by.index()]) {
                 let what = format!("the total of {} is missing, or not of all", by.name());
                 return Err(Flaw::at(line, what));
             }
@@ -219,7 +219,7 @@ fn check_digest(record: Record) -> Result<(), Flaw> {
 fn read_processor(record: Record) -> Result<Processor, Flaw> {
     let name = record.get(2);
     let named = |it: &Processor| it.name().as_bytes() == name;
-    Processor::ALL
+    Processor::CONTEST
         .into_iter()
         .find(named)
         .ok_or_else(|| Flaw::at(record.line, format!("{} is no processor", shown(name))))
@@ -269,11 +269,11 @@ mod tests {
         let open =
             |id, cents, fate| Row::Open(Known { id: PaymentId(id), amount: Cents(cents), fate });
         let expected = vec![
-            row(1, Processor::Default, 1_990, 1_000),
+            row(1, Processor::DEFAULT, 1_990, 1_000),
             open(2, 500, Fate::Refused),
-            row(3, Processor::Fallback, 5, 2_000),
+            row(3, Processor::FALLBACK, 5, 2_000),
             open(5, 700, Fate::Unknown),
-            row(4, Processor::Default, 10, 3_000),
+            row(4, Processor::DEFAULT, 10, 3_000),
         ];
         assert_eq!(read(&export()), Ok(expected));
         let without_id = with_digest(&[

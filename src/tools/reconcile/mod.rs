@@ -90,7 +90,7 @@ fn read_pair(text: &str) -> Result<(Processor, &str), String> {
     let shape = "it must look like default=… or fallback=…";
     let (name, rest) = text.split_once('=').ok_or(shape)?;
     let named = |it: &Processor| it.name() == name;
-    let processor = Processor::ALL.into_iter().find(named).ok_or(shape)?;
+    let processor = Processor::CONTEST.into_iter().find(named).ok_or(shape)?;
     if rest.is_empty() { Err(shape.into()) } else { Ok((processor, rest)) }
 }
 
@@ -179,15 +179,15 @@ fn check(args: &ReconcileArgs) -> Result<[bool; 2], String> {
     {
         return Err("--from is after --to".into());
     }
-    let by_file = Processor::ALL.map(|by| args.statement.iter().any(|it| it.0 == by));
-    let asked = Processor::ALL.map(|by| args.processor.iter().filter(|it| it.0 == by).count());
-    for by in Processor::ALL {
-        if asked[by as usize] > 1 || (asked[by as usize] == 1 && by_file[by as usize]) {
+    let by_file = Processor::CONTEST.map(|by| args.statement.iter().any(|it| it.0 == by));
+    let asked = Processor::CONTEST.map(|by| args.processor.iter().filter(|it| it.0 == by).count());
+    for by in Processor::CONTEST {
+        if asked[by.index()] > 1 || (asked[by.index()] == 1 && by_file[by.index()]) {
             let name = by.name();
             return Err(format!("there are two sources for the books of {name}: give one of them"));
         }
     }
-    let told = Processor::ALL.map(|by| by_file[by as usize] || asked[by as usize] == 1);
+    let told = Processor::CONTEST.map(|by| by_file[by.index()] || asked[by.index()] == 1);
     if told == [false; 2] {
         return Err("with what? --statement default=FILE, or --processor default=URL".into());
     }

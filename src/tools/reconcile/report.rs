@@ -117,7 +117,7 @@ impl Report {
             found.examples.push(Example::of(both));
         }
         if let (Kind::OtherAmount(by), Some(known)) = (kind, both.known.first()) {
-            let amounts = both.held[by as usize].iter().map(|it| i128::from(it.amount.0));
+            let amounts = both.held[by.index()].iter().map(|it| i128::from(it.amount.0));
             let here = i128::from(known.amount.0);
             for there in amounts.filter(|it| *it != here).take(1) {
                 self.hundredfold[0] += u64::from(there == here * 100);
@@ -146,8 +146,8 @@ impl Report {
 /// The usual case, and the shortest way through it.
 fn is_same(both: Both) -> bool {
     let (by, booking) = match both.held {
-        [[booking], []] => (Processor::Default, booking),
-        [[], [booking]] => (Processor::Fallback, booking),
+        [[booking], []] => (Processor::DEFAULT, booking),
+        [[], [booking]] => (Processor::FALLBACK, booking),
         _ => return false,
     };
     let Booking { id, amount, requested_at } = *booking;
@@ -168,7 +168,7 @@ fn keep_what_counts(known: &mut Vec<Known>) {
 /// Of what is known twice that is right which is held as it is, if any is.
 fn put_right_first(known: &mut [Known], held: [&[Booking]; 2]) {
     let is_held = |known: &Known| match known.fate {
-        Fate::Settled(by, at) => held[by as usize]
+        Fate::Settled(by, at) => held[by.index()]
             .iter()
             .any(|booking| booking.amount == known.amount && booking.requested_at == at),
         _ => false,
@@ -194,15 +194,15 @@ fn processor_of(kind: Kind, both: Both) -> Processor {
         | Kind::OtherAmount(by)
         | Kind::OtherTime(by)
         | Kind::TwiceThere(by) => by,
-        Kind::MissingThere | Kind::TwiceHere => settled_by(both).unwrap_or(Processor::Default),
+        Kind::MissingThere | Kind::TwiceHere => settled_by(both).unwrap_or(Processor::DEFAULT),
         // The one that ought not to hold it.
-        Kind::BothThere => settled_by(both).map_or(Processor::Fallback, Processor::other),
+        Kind::BothThere => settled_by(both).map_or(Processor::FALLBACK, Processor::other),
     }
 }
 
 /// See [`Found::money`].
 fn money_of(way: Way, both: Both) -> i128 {
-    let held = both.held[way.processor as usize];
+    let held = both.held[way.processor.index()];
     let sum =
         |bookings: &[Booking]| bookings.iter().map(|it| i128::from(it.amount.0)).sum::<i128>();
     let known = |from: usize| {
@@ -227,9 +227,9 @@ fn money_of(way: Way, both: Both) -> i128 {
 
 impl Example {
     fn of(both: Both) -> Example {
-        let there = Processor::ALL
+        let there = Processor::CONTEST
             .into_iter()
-            .flat_map(|by| both.held[by as usize].iter().map(move |it| (by, *it)));
+            .flat_map(|by| both.held[by.index()].iter().map(move |it| (by, *it)));
         Example {
             id: both.id,
             here: both.known.iter().take(LINES_MAX).copied().collect(),
@@ -268,7 +268,7 @@ impl fmt::Display for Report {
         let [a, b, c, d] = columns;
         write!(f, "  {:<16}{a:>12}{b:>18}{c:>14}{d:>18}", "")?;
         for by in self.told_processors() {
-            let (here, there) = (self.here[by as usize], self.there[by as usize]);
+            let (here, there) = (self.here[by.index()], self.there[by.index()]);
             write!(f, "\n  {:<16}{:>12}", by.name(), grouped(here.count))?;
             write!(f, "{:>18}{:>14}", money(here.amount.0), grouped(there.count))?;
             write!(f, "{:>18}", money(there.amount.0))?;
@@ -302,7 +302,7 @@ impl fmt::Display for Report {
 
 impl Report {
     fn told_processors(&self) -> impl Iterator<Item = Processor> + '_ {
-        Processor::ALL.into_iter().filter(|by| self.told[*by as usize])
+        Processor::CONTEST.into_iter().filter(|by| self.told[by.index()])
     }
 
     /// One document. Nothing in it needs to be escaped; money is a decimal with two places.
@@ -314,7 +314,7 @@ impl Report {
             format!(r#"{{"payments":{count},"amount":{amount}}}"#)
         };
         let processors = self.told_processors().map(|by| {
-            let (here, there) = (self.here[by as usize], self.there[by as usize]);
+            let (here, there) = (self.here[by.index()], self.there[by.index()]);
             format!(r#""{}":{{"here":{},"there":{}}}"#, by.name(), totals(here), totals(there))
         });
         let differences = self.found.iter().map(|(way, found)| {

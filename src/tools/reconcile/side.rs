@@ -94,9 +94,9 @@ impl Side {
                      none; compare what came later, with --from"
                 )
             })?;
-            self.bookings[processor as usize].push(Booking { id, amount, requested_at });
+            self.bookings[processor.index()].push(Booking { id, amount, requested_at });
             let amount = Total(amount.0.into());
-            self.totals[processor as usize] += Totals { count: 1, amount };
+            self.totals[processor.index()] += Totals { count: 1, amount };
         }
         Ok(())
     }
@@ -128,8 +128,8 @@ impl Side {
                 (one, _) => one.is_some(),
             };
             let (by, booking) = match is_default {
-                true => (Processor::Default, default.next()?),
-                false => (Processor::Fallback, fallback.next()?),
+                true => (Processor::DEFAULT, default.next()?),
+                false => (Processor::FALLBACK, fallback.next()?),
             };
             let fate = Fate::Settled(by, booking.requested_at);
             Some(Known { id: booking.id, amount: booking.amount, fate })
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_side_is_kept_by_id_and_within_the_window() {
-        let [default, fallback] = Processor::ALL;
+        let [default, fallback] = Processor::CONTEST;
         let rows =
             [row(3, default, 5), row(1, fallback, 6), row(2, default, 7), row(9, default, 8)];
         let rows = rows.into_iter().chain([4, 2, 0].map(|id| Row::Open(open(id))));
@@ -185,14 +185,14 @@ mod tests {
 
     #[test]
     fn more_than_there_is_room_for_and_errors_end_it() {
-        let rows = || [1, 2].into_iter().map(|id| Ok(row(id, Processor::Default, 1)));
+        let rows = || [1, 2].into_iter().map(|id| Ok(row(id, Processor::DEFAULT, 1)));
         let mut room = Room(3);
         let mut take = |rows: &mut dyn Iterator<Item = Result<Row, String>>| {
             Side::default().take(rows, Window::default(), &mut room)
         };
         assert_eq!(take(&mut rows()), Ok(()));
         assert!(take(&mut rows()).unwrap_err().contains("--from and --to"));
-        let without_id = |at_ms| match row(0, Processor::Default, at_ms) {
+        let without_id = |at_ms| match row(0, Processor::DEFAULT, at_ms) {
             Row::Held(_, settlement) => Ok(Row::Held(None, settlement)),
             open => Ok(open),
         };

@@ -240,7 +240,7 @@ mod tests {
     const ID: &str = "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3";
 
     fn read_as(text: &[u8], format: &Format) -> Result<Vec<Row>, String> {
-        Statement::open(text, "default.csv", Processor::Default, format)?.collect()
+        Statement::open(text, "default.csv", Processor::DEFAULT, format)?.collect()
     }
 
     fn read(text: &str) -> Result<Vec<Row>, String> {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn row(cents: i64, at_ms: i64) -> Row {
-        let (processor, amount) = (Processor::Default, Cents(cents));
+        let (processor, amount) = (Processor::DEFAULT, Cents(cents));
         let requested_at = Timestamp(at_ms);
         let id = PaymentId::parse(ID.as_bytes());
         Row::Held(id, Settlement { processor, amount, requested_at })
@@ -355,7 +355,7 @@ mod tests {
         let text = format!("{HEADER}{good}x,y,z\n{good}");
         let format = Format::default();
         let rows =
-            Statement::open(text.as_bytes(), "default.csv", Processor::Default, &format).unwrap();
+            Statement::open(text.as_bytes(), "default.csv", Processor::DEFAULT, &format).unwrap();
         let read: Vec<_> = rows.map(|row| row.is_ok()).collect();
         assert_eq!(read, [true, false]);
     }

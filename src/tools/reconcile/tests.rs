@@ -10,8 +10,8 @@ use crate::tools::compare::{Fate, Known, Rules};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-const DEFAULT: Processor = Processor::Default;
-const FALLBACK: Processor = Processor::Fallback;
+const DEFAULT: Processor = Processor::DEFAULT;
+const FALLBACK: Processor = Processor::FALLBACK;
 
 /// Id, processor, cents, milliseconds.
 type Line = (u128, Processor, i64, i64);
@@ -210,7 +210,7 @@ fn second_opinion(here: &[Line], there: &[Line]) -> BTreeMap<(String, String), u
         };
         let Some(first) = ours.iter().min_by_key(|it| (!theirs.contains(it), it.1, it.3, it.2))
         else {
-            for by in Processor::ALL {
+            for by in Processor::CONTEST {
                 let held = theirs.iter().filter(|it| it.1 == by).count();
                 if held > 0 {
                     count("missing here", by);
@@ -219,7 +219,7 @@ fn second_opinion(here: &[Line], there: &[Line]) -> BTreeMap<(String, String), u
                     count("twice there", by);
                 }
             }
-            if Processor::ALL.iter().all(|by| theirs.iter().any(|it| it.1 == *by)) {
+            if Processor::CONTEST.iter().all(|by| theirs.iter().any(|it| it.1 == *by)) {
                 count("held by both", FALLBACK);
             }
             continue;
@@ -230,7 +230,7 @@ fn second_opinion(here: &[Line], there: &[Line]) -> BTreeMap<(String, String), u
         if theirs.is_empty() {
             count("missing there", first.1);
         }
-        for by in Processor::ALL {
+        for by in Processor::CONTEST {
             let held: Vec<_> = theirs.iter().filter(|it| it.1 == by).collect();
             if held.len() > 1 {
                 count("twice there", by);
@@ -245,7 +245,7 @@ fn second_opinion(here: &[Line], there: &[Line]) -> BTreeMap<(String, String), u
                 count("other time", by);
             }
         }
-        if Processor::ALL.iter().all(|by| theirs.iter().any(|it| it.1 == *by)) {
+        if Processor::CONTEST.iter().all(|by| theirs.iter().any(|it| it.1 == *by)) {
             count("held by both", first.1.other());
         }
     }

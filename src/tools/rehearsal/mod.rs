@@ -107,7 +107,7 @@ pub fn run(args: &RehearseArgs) {
 
 fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration) -> Policy {
     let processor_concurrency = args.processor_concurrency as usize;
-    let cheaper = Processor::Default;
+    let cheaper = Processor::DEFAULT;
     let policy = Policy { cheaper, patience, attempt_latency_max, ..Policy::default() };
     Policy { processor_concurrency, ..policy }
 }

@@ -249,7 +249,7 @@ impl Play<'_> {
             Event::HealthAsked { processor } => self.health(processor),
             Event::Health { instance, processor, failing, delay_us } => {
                 let report = Report { failing, response_min: Duration::from_micros(delay_us) };
-                let (processor, now) = (Processor::ALL[processor], self.moment());
+                let (processor, now) = (Processor::CONTEST[processor], self.moment());
                 self.instances[instance].dispatcher.reported(processor, report, now);
                 self.pump(instance);
             }
@@ -338,7 +338,7 @@ impl Play<'_> {
     fn database_done(&mut self, request: u32) {
         let Start { attempt, question, .. } = self.requests[request as usize].start;
         let entry = &mut self.entries[attempt.payment.id.0 as usize];
-        let booked = &mut entry.booked[attempt.processor as usize];
+        let booked = &mut entry.booked[attempt.processor.index()];
         if question == Question::Pay && booked.is_none() {
             *booked = Some((attempt.requested_at, self.now_us));
         }
@@ -361,7 +361,7 @@ impl Play<'_> {
     }
 
     fn processor_of(&self, request: u32) -> usize {
-        self.requests[request as usize].start.attempt.processor as usize
+        self.requests[request as usize].start.attempt.processor.index()
     }
 
     fn answer(&mut self, request: u32) {
@@ -380,7 +380,7 @@ impl Play<'_> {
         match self.instances[*instance].dispatcher.finished(start.flight, outcome, now) {
             End::Settled(settlement) => {
                 let entry = &mut self.entries[start.attempt.payment.id.0 as usize];
-                let booked = entry.booked[settlement.processor as usize].map(|(at, _)| at);
+                let booked = entry.booked[settlement.processor.index()].map(|(at, _)| at);
                 assert_eq!(booked, Some(settlement.requested_at), "settled as it was booked");
                 assert_eq!(entry.known_us, u64::MAX, "settled once");
                 entry.known_us = self.now_us;

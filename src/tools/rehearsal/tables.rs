@@ -131,7 +131,7 @@ impl Table {
     /// An attempt begun then would be booked: before the totals are read, and soon enough that no
     /// audit asks meanwhile. Limits of concurrency are left out, so the bound is one from above.
     fn would_book(&self, processor: Processor, ms: u64) -> bool {
-        let index = processor as usize;
+        let index = processor.index();
         let delay_ms = self.stage_at(ms).map_or(0, |stage| stage.delay_ms[index]);
         let booked_ms = ms + delay_ms;
         let failing = self.stage_at(booked_ms).is_some_and(|stage| stage.failing[index]);
@@ -142,7 +142,7 @@ impl Table {
     pub fn hindsight(&self, accepted_ms: &[u64]) -> Hindsight {
         let end_ms = (self.duration_ms + READ_AFTER_MS) as usize;
         // The first millisecond, from each one on, at which an attempt would be booked.
-        let next = Processor::ALL.map(|processor| {
+        let next = Processor::CONTEST.map(|processor| {
             let mut next = vec![usize::MAX; end_ms + 1];
             for ms in (0..end_ms).rev() {
                 let books = self.would_book(processor, ms as u64);

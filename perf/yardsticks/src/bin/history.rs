@@ -32,8 +32,8 @@ fn main() -> io::Result<()> {
     let settlements = (0..settled).map(|number: i64| {
         let settlement = Settlement {
             processor: match number % FALLBACK_EVERY {
-                0 => Processor::Fallback,
-                _ => Processor::Default,
+                0 => Processor::FALLBACK,
+                _ => Processor::DEFAULT,
             },
             amount: AMOUNT,
             requested_at: Timestamp(END_MS - settled + number),

@@ -70,7 +70,7 @@ impl Processors {
             }
             _ => {}
         }
-        let is_odd = self.odd[attempt.processor as usize] && random.chance(2);
+        let is_odd = self.odd[attempt.processor.index()] && random.chance(2);
         match (start.question, is_odd) {
             (Question::Pay, true) => self.pay_oddly(attempt, now, left, random),
             (Question::Pay, false) => self.pay(attempt, now),
@@ -86,8 +86,8 @@ impl Processors {
 
     /// What each processor holds.
     pub fn held(&self) -> impl Iterator<Item = (PaymentId, Processor, Timestamp)> {
-        Processor::ALL.into_iter().flat_map(|processor| {
-            let held = self.held[processor as usize].iter();
+        Processor::CONTEST.into_iter().flat_map(|processor| {
+            let held = self.held[processor.index()].iter();
             held.map(move |it| (it.id, processor, it.requested_at))
         })
     }
@@ -103,7 +103,7 @@ impl Processors {
     }
 
     fn booking(&self, processor: Processor, id: PaymentId) -> Option<&Booking> {
-        self.held[processor as usize].iter().find(|it| it.id == id)
+        self.held[processor.index()].iter().find(|it| it.id == id)
     }
 
     /// Books it. False if it is held already.
@@ -112,14 +112,14 @@ impl Processors {
         let is_new = self.find(processor, payment.id).is_none();
         if is_new {
             let booking = Booking { id: payment.id, requested_at, shown_at };
-            self.held[processor as usize].push(booking);
+            self.held[processor.index()].push(booking);
         }
         is_new
     }
 
     /// Whether a payment may be taken for one that no processor will have.
     pub fn may_be_rejected(&self, payment: &Payment, cheaper: Processor) -> bool {
-        let has_enough = |it: Processor| self.refusals[it as usize][number(payment.id)] >= 3;
+        let has_enough = |it: Processor| self.refusals[it.index()][number(payment.id)] >= 3;
         self.poison.contains(payment.id)
             || (has_enough(cheaper) && (payment.guest || has_enough(cheaper.other())))
     }
@@ -130,10 +130,10 @@ impl Processors {
     }
 
     fn is_down(&self, processor: Processor, now: u64) -> bool {
-        self.down[processor as usize]
+        self.down[processor.index()]
             || match self.fails {
                 Some(Fails::Always(failing) | Fails::Gone(failing)) => failing == processor,
-                Some(Fails::InTurns(us)) => now / us % 2 == processor as u64,
+                Some(Fails::InTurns(us)) => now / us % 2 == u64::from(processor.number()),
                 Some(Fails::Blind(_)) | None => false,
             }
     }
@@ -195,7 +195,7 @@ impl Processors {
         books_in: Option<u64>,
     ) -> Reaction {
         if (400..500).contains(&status) {
-            let count = &mut self.refusals[attempt.processor as usize][number(attempt.payment.id)];
+            let count = &mut self.refusals[attempt.processor.index()][number(attempt.payment.id)];
             *count = count.saturating_add(1);
         }
         let outcome = read_pay(status, body.as_bytes(), Some(1), true, attempt);

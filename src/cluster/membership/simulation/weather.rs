@@ -44,9 +44,9 @@ impl Climate {
         let mut poison = Ids::default();
         let fails = random.chance(8).then(|| match random.below(6) {
             0 | 1 => Fails::InTurns((50 + random.below(2_000)) * MS),
-            2 => Fails::Gone(random.pick(&Processor::ALL)),
-            3 => Fails::Blind(random.pick(&Processor::ALL)),
-            _ => Fails::Always(random.pick(&Processor::ALL)),
+            2 => Fails::Gone(random.pick(&Processor::CONTEST)),
+            3 => Fails::Blind(random.pick(&Processor::CONTEST)),
+            _ => Fails::Always(random.pick(&Processor::CONTEST)),
         });
         let ids =
             if random.chance(10) { 6 + random.below(GENERATION - 6) } else { 2 + random.below(4) };
@@ -176,8 +176,8 @@ impl Simulation {
         let kinds = if self.climate.is_odd { 9 } else { 6 };
         match self.random.below(kinds) {
             0 | 1 => {
-                let processor = self.random.pick(&Processor::ALL);
-                let down = &mut self.processors.down[processor as usize];
+                let processor = self.random.pick(&Processor::CONTEST);
+                let down = &mut self.processors.down[processor.index()];
                 *down ^= true;
                 let is_down = *down;
                 self.tell(Tale::IsDown(processor, is_down));
@@ -192,8 +192,8 @@ impl Simulation {
                 self.tell(Tale::ClockSteps(member, step));
             }
             _ => {
-                let processor = self.random.pick(&Processor::ALL);
-                let odd = &mut self.processors.odd[processor as usize];
+                let processor = self.random.pick(&Processor::CONTEST);
+                let odd = &mut self.processors.odd[processor.index()];
                 *odd ^= true;
                 let is_odd = *odd;
                 self.tell(Tale::IsOdd(processor, is_odd));

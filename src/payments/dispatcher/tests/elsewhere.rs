@@ -26,12 +26,12 @@ fn what_may_have_been_driven_elsewhere_is_asked_for_there_first() {
         let mut bench = Bench::new();
         bench.submit_as(1, |payment| payment.verify = true);
         let look = bench.next().unwrap();
-        assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::Fallback));
+        assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::FALLBACK));
         assert_eq!(bench.next(), None, "nothing before the answer");
         let end = bench.finish(look, outcome);
         assert!(format!("{end:?}").starts_with(expected), "{outcome:?}: {end:?}");
         if let End::Settled(settlement) = end {
-            assert_eq!(settlement.processor, Processor::Fallback);
+            assert_eq!(settlement.processor, Processor::FALLBACK);
         }
         if expected == "Kept" {
             let next = bench.wait_for_next();
@@ -47,7 +47,7 @@ fn what_may_have_been_driven_elsewhere_is_asked_for_there_first() {
 #[test]
 fn what_was_said_long_ago_is_asked_again() {
     let mut bench = Bench::new();
-    bench.report(Processor::Default, true, 5_000);
+    bench.report(Processor::DEFAULT, true, 5_000);
     let probe = {
         bench.submit(0);
         bench.next().unwrap()
@@ -77,7 +77,7 @@ fn after_a_copy_was_put_back_no_processor_is_believed_before_all_is_booked() {
     assert!(bench.now().since(put_back_at) >= POLICY.books_within);
     let second = bench.next().unwrap();
     for look in [first, second] {
-        assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::Fallback));
+        assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::FALLBACK));
         bench.dispatcher.set_verifying(true, bench.now());
         assert_eq!(bench.finish(look, Outcome::Absent), End::Kept);
         let pay = bench.wait_for_next();
@@ -103,7 +103,7 @@ fn a_hung_processor_holds_up_only_those_it_has_to_be_asked_about() {
         while let Some(start) = bench.next() {
             match start.question {
                 Question::Pay => {
-                    assert_eq!(start.attempt.processor, Processor::Default);
+                    assert_eq!(start.attempt.processor, Processor::DEFAULT);
                     paid = true;
                     bench.finish(start, recorded(start));
                 }
@@ -113,10 +113,10 @@ fn a_hung_processor_holds_up_only_those_it_has_to_be_asked_about() {
         }
         assert!(paid || guest, "{number} is paid at once");
         bench.dispatcher.watch(bench.now());
-        assert_eq!(bench.dispatcher.observed(Processor::Default).state(), State::Up);
+        assert_eq!(bench.dispatcher.observed(Processor::DEFAULT).state(), State::Up);
     }
     assert_eq!(hanging, LOOKS_MAX);
-    assert_eq!(bench.dispatcher.oldest(Processor::Fallback), None, "looks are no attempts");
+    assert_eq!(bench.dispatcher.oldest(Processor::FALLBACK), None, "looks are no attempts");
 }
 
 #[test]
@@ -131,13 +131,13 @@ fn a_doubt_that_may_have_been_driven_elsewhere_is_verified_before_it_is_posted_a
         verify: true,
     };
     let attempt =
-        Attempt { payment, processor: Processor::Default, requested_at: Timestamp(1_000) };
+        Attempt { payment, processor: Processor::DEFAULT, requested_at: Timestamp(1_000) };
     bench.dispatcher.submit_doubt(attempt, bench.now());
     let own = bench.wait_for_next();
     assert_eq!((own.question, own.attempt), (Question::Look, attempt));
     assert_eq!(bench.finish(own, Outcome::Absent), End::InDoubt);
     let other = bench.wait_for_next();
-    assert_eq!((other.question, other.attempt.processor), (Question::Look, Processor::Fallback));
+    assert_eq!((other.question, other.attempt.processor), (Question::Look, Processor::FALLBACK));
     assert_eq!(bench.dispatcher.in_doubt(), 0);
     assert_eq!(bench.finish(other, Outcome::Absent), End::InDoubt);
     let again = bench.wait_for_next();
@@ -164,7 +164,7 @@ fn a_doubt_that_waits_for_the_other_processor_is_found_where_it_was_sent() {
         let other = bench.wait_for_next();
         assert_eq!(
             (other.question, other.attempt.processor),
-            (Question::Look, Processor::Fallback)
+            (Question::Look, Processor::FALLBACK)
         );
         assert_eq!(bench.finish(other, Outcome::Unknown), End::InDoubt);
     }
@@ -191,7 +191,7 @@ fn guests_and_an_instance_out_of_touch_use_only_the_cheaper_one() {
         for _ in 0..1_000 {
             bench.ms += 1;
             while let Some(start) = bench.next() {
-                if start.attempt.processor == Processor::Default {
+                if start.attempt.processor == Processor::DEFAULT {
                     bench.finish(start, FAILING);
                     continue;
                 }
@@ -203,7 +203,7 @@ fn guests_and_an_instance_out_of_touch_use_only_the_cheaper_one() {
         // The guest, or the first of all, is not in the way of those that may go to the other one.
         assert_eq!(own, if reach == Reach::Every { 3 } else { 0 });
         bench.dispatcher.set_reach(Reach::Every);
-        bench.report(Processor::Default, false, 0);
+        bench.report(Processor::DEFAULT, false, 0);
         let mut paid = BTreeSet::new();
         for _ in 0..5_000 {
             bench.ms += 1;
@@ -219,12 +219,12 @@ fn guests_and_an_instance_out_of_touch_use_only_the_cheaper_one() {
 #[test]
 fn out_of_touch_a_doubt_at_the_dearer_one_is_only_looked_at() {
     let mut bench = Bench::with_payments(1);
-    bench.report(Processor::Default, true, 5_000);
+    bench.report(Processor::DEFAULT, true, 5_000);
     let probe = bench.next().unwrap();
     bench.submit(1);
     bench.ms += 200;
     let start = bench.wait_for_next();
-    assert_eq!(start.attempt.processor, Processor::Fallback);
+    assert_eq!(start.attempt.processor, Processor::FALLBACK);
     bench.finish(start, Outcome::Unknown);
     bench.finish(probe, recorded(probe));
     bench.dispatcher.set_reach(Reach::Cheaper);

@@ -74,7 +74,7 @@ fn play_with_faults(seed: u64) {
             submitted += 1;
         }
         if draw(500) == 0 {
-            let processor = Processor::ALL[draw(2) as usize];
+            let processor = Processor::CONTEST[draw(2) as usize];
             bench.report(processor, draw(2) == 0, draw(3) * 900);
         }
         if draw(20) == 0 {
@@ -83,12 +83,12 @@ fn play_with_faults(seed: u64) {
         while let Some(start) = bench.dispatcher.next(bench.now(), bench.at()) {
             bench.dispatcher.sent(start.flight, bench.now());
             let processor = start.attempt.processor;
-            let other = &books[processor.other() as usize];
+            let other = &books[processor.other().index()];
             let held = other.booked.contains_key(&id(start))
                 || other.late.iter().any(|(_, late)| late.payment.id.0 == id(start));
             assert!(!held, "seed {seed}: the other one holds {}", start.attempt.payment.id);
             let fault = if has_faults { draw(14) } else { 99 };
-            let answer = books[processor as usize].answer(start, bench.ms, fault);
+            let answer = books[processor.index()].answer(start, bench.ms, fault);
             let slow_ms = if draw(50) == 0 { 3_000 } else { 30 };
             open.push((bench.ms + draw(slow_ms), start, answer));
         }
@@ -102,7 +102,7 @@ fn play_with_faults(seed: u64) {
             {
                 let totals =
                     Totals { count: 1, amount: crate::base::money::Total(amount.0.into()) };
-                settled[processor as usize] += totals;
+                settled[processor.index()] += totals;
                 assert_eq!(times.insert(id(start), requested_at), None, "settled once");
             }
         }
@@ -118,8 +118,8 @@ fn assert_books_agree(
     times: &BTreeMap<u128, Timestamp>,
     seed: u64,
 ) {
-    for processor in Processor::ALL {
-        let booked = &books[processor as usize].booked;
+    for processor in Processor::CONTEST {
+        let booked = &books[processor.index()].booked;
         let mut totals = Totals::default();
         for (id, attempt) in booked {
             totals += Totals {
@@ -128,7 +128,7 @@ fn assert_books_agree(
             };
             assert_eq!(times[id], attempt.requested_at, "seed {seed}");
         }
-        assert_eq!(totals, settled[processor as usize], "seed {seed}");
+        assert_eq!(totals, settled[processor.index()], "seed {seed}");
     }
     assert!(books[0].booked.keys().all(|id| !books[1].booked.contains_key(id)), "seed {seed}");
 }

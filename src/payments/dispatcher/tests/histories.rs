@@ -137,7 +137,7 @@ impl History {
         let (paired, always_clear) = (draw.one_in(2), draw.one_in(8));
         let fails = draw.one_in(if always_clear { 2 } else { 6 }).then(|| match draw.below(3) {
             0 => Fails::InTurns(50 + draw.below(2_000)),
-            _ => Fails::Always(draw.pick(&Processor::ALL)),
+            _ => Fails::Always(draw.pick(&Processor::CONTEST)),
         });
         // Those take long to play.
         let has_poison = fails.is_none() && draw.one_in(5);
@@ -362,7 +362,7 @@ impl History {
 
     /// What comes back, and in how many milliseconds it is booked.
     fn weather_of_a_payment(&mut self, attempt: Attempt) -> (Answer, Option<u64>) {
-        let index = attempt.processor as usize;
+        let index = attempt.processor.index();
         let number = attempt.payment.id.0;
         let say = |status, body| Answer::Bytes { status, body, retry_after_s: None };
         let kind = self.payments[&number].1;
@@ -410,7 +410,7 @@ impl History {
     fn is_failing(&self, processor: Processor) -> bool {
         match self.fails {
             Some(Fails::Always(failing)) => failing == processor,
-            Some(Fails::InTurns(ms)) => self.ms / ms % 2 == processor as u64,
+            Some(Fails::InTurns(ms)) => self.ms / ms % 2 == u64::from(processor.number()),
             None => false,
         }
     }
@@ -431,12 +431,12 @@ impl History {
     fn book(&mut self, attempt: Attempt) {
         let Attempt { payment, processor, requested_at: at } = attempt;
         let number = payment.id.0;
-        let held = &mut self.held[processor as usize];
+        let held = &mut self.held[processor.index()];
         if held.contains_key(&number) {
             return;
         }
         held.insert(number, Held { amount: payment.amount, at, by_us: true });
-        let other = self.held[processor.other() as usize].get(&number);
+        let other = self.held[processor.other().index()].get(&number);
         assert!(other.is_none(), "seed {}: {number} is booked at both", self.seed);
     }
 
@@ -452,7 +452,7 @@ impl History {
                     read_look(status, body.as_bytes(), retry_after_s, &attempt, self.paired)
                 }
             },
-            Answer::Booking => match self.held[attempt.processor as usize].get(&id(start)) {
+            Answer::Booking => match self.held[attempt.processor.index()].get(&id(start)) {
                 None => read_look(404, b"", None, &attempt, self.paired),
                 Some(Held { amount, at, .. }) => {
                     let (id, at) = (attempt.payment.id, at.to_string());
@@ -512,9 +512,9 @@ impl History {
             let story = format!("seed {seed}: {payment:?} {kind:?} {written:?} {held:?}");
             match *written {
                 Written::Settled(Settlement { processor, amount, requested_at }) => {
-                    let held = held[processor as usize].expect(&story);
+                    let held = held[processor.index()].expect(&story);
                     assert_eq!((held.amount, held.at), (amount, requested_at), "{story}");
-                    assert!(!by_us[processor.other() as usize], "{story}");
+                    assert!(!by_us[processor.other().index()], "{story}");
                 }
                 Written::Foreign | Written::Rejected => assert_eq!(by_us, [false; 2], "{story}"),
                 Written::Free | Written::Attempted(_) => {

@@ -13,7 +13,7 @@ fn a_refusal_is_believed_when_it_is_confirmed_and_then_the_other_one_is_asked() 
         assert_eq!(end, End::Released);
         assert!((confirmed_ms..confirmed_ms + 500).contains(&took_ms), "{status}: {took_ms}");
         let second = bench.wait_for_next();
-        assert_eq!(second.attempt.processor, Processor::Fallback);
+        assert_eq!(second.attempt.processor, Processor::FALLBACK);
         assert_eq!(second.attempt.requested_at, bench.at());
     }
 }
@@ -64,7 +64,7 @@ fn three_refusals_by_each_processor_and_it_is_over() {
     let end = loop {
         let start = bench.wait_for_next();
         assert_eq!(start.question, Question::Pay);
-        let index = start.attempt.processor as usize;
+        let index = start.attempt.processor.index();
         asked.push(index);
         let declined_at = bench.ms;
         bench.finish(start, Outcome::Declined { status: 400 + index as u16 });
@@ -91,8 +91,8 @@ fn a_refused_payment_goes_back_while_the_one_whose_turn_it_is_fails() {
                 let start = bench.wait_for_next();
                 assert!(bench.ms - begun < 60_000, "it is never sent to the fallback");
                 match start.attempt.processor {
-                    Processor::Default => bench.finish(start, FAILING),
-                    Processor::Fallback => return bench.finish(start, outcome(start)),
+                    Processor::DEFAULT => bench.finish(start, FAILING),
+                    _ => return bench.finish(start, outcome(start)),
                 };
             }
         };
@@ -101,7 +101,7 @@ fn a_refused_payment_goes_back_while_the_one_whose_turn_it_is_fails() {
         assert_eq!(confirm(&mut bench, declined_at).1, End::Released);
         if slow_at_first {
             // Then both are down, and each is tried in its turn.
-            bench.report(Processor::Fallback, false, 5_000);
+            bench.report(Processor::FALLBACK, false, 5_000);
         }
         assert!(matches!(at_the_fallback(&mut bench, recorded), End::Settled(_)));
         assert!(bench.dispatcher.is_idle());
@@ -145,7 +145,7 @@ fn a_booking_under_another_amount_ends_it() {
     let End::Rejected(rejection) = bench.finish(look, Outcome::OtherAmount) else {
         panic!("it is over");
     };
-    let reason = crate::payments::Reason::OtherAmount(Processor::Default);
+    let reason = crate::payments::Reason::OtherAmount(Processor::DEFAULT);
     assert_eq!(rejection.reason(), reason);
     assert!(bench.dispatcher.is_idle());
 }
@@ -171,7 +171,7 @@ fn refusals_say_nothing_about_a_processor_and_hold_nobody_up() {
             bench.finish(start, outcome);
         }
         assert!(good, "{number} is sent as soon as it has come");
-        for processor in Processor::ALL {
+        for processor in Processor::CONTEST {
             assert_eq!(bench.dispatcher.observed(processor).state(), State::Up);
         }
     }
@@ -195,7 +195,7 @@ fn looks_alone_do_not_add_up_to_refusals() {
         };
         if posts == 1 && start.question == Question::Pay {
             // It was the cheaper one until now.
-            let policy = Policy { cheaper: Processor::Fallback, ..POLICY };
+            let policy = Policy { cheaper: Processor::FALLBACK, ..POLICY };
             bench.dispatcher.policy = policy;
         }
         assert_eq!(bench.finish(start, outcome), End::InDoubt);
