@@ -200,7 +200,9 @@ impl InstanceStatus {
                 buckets: node.stats.entry.snapshot().filled(),
                 connections: load(&node.stats.connections[0]),
             },
-            processors: Processor::CONTEST.map(|it| processor(node, it, settled[it.index()])).into(),
+            processors: Processor::CONTEST
+                .map(|it| processor(node, it, settled[it.index()]))
+                .into(),
             journal: journal(node),
             ledger: LedgerStatus {
                 accounts: node.config.accounts.len() as u64,

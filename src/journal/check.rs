@@ -115,7 +115,7 @@ fn tell_identity(
             let pairing = if owner.is_paired { "one of a pair" } else { "alone" };
             write!(out, "journal {:032x}: of instance {}, ", identity.id, owner.instance)?;
             write!(out, "{pairing}")?;
-            for (name, url) in identity.names.iter().zip(&owner.processors) {
+            for ((_, name), url) in identity.names.iter().zip(&owner.processors) {
                 write!(out, ", {name} {url}")?;
             }
             let copied = identity.copied_at.map(|at| format!(", found to be a copy at {at}"));

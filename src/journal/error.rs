@@ -1,8 +1,8 @@
 //! What can be wrong with a journal, each in one line that says what to do.
 
-use super::names::Names;
 use super::{head, manifest};
 use crate::base::clock::Timestamp;
+use crate::payments::names::Names;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -106,7 +106,7 @@ impl fmt::Display for JournalError {
                 f,
                 "journal: {file} names processors by {names}, and this program knows {}: start the \
                  version of galo that wrote it",
-                Names::first()
+                Names::contest()
             ),
             JournalError::Corrupt { file, offset, what } => write!(
                 f,

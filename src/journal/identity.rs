@@ -26,10 +26,10 @@
 //! wherever it is put.
 
 use super::JournalError;
-use super::names::Names;
 use crate::base::clock::{Micros, Moment, Timestamp, Until};
 use crate::base::instance::Instance;
 use crate::payments::Processor;
+use crate::payments::names::Names;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ pub struct Held {
 impl Identity {
     /// Of a new journal, which is nowhere yet.
     pub fn new(id: u128, owner: Owner) -> Identity {
-        let (place, names) = (Place::default(), Names::first());
+        let (place, names) = (Place::default(), Names::contest());
         Identity { version: VERSION, id, names, owner, place, copied_at: None }
     }
 
@@ -160,7 +160,8 @@ impl Identity {
         let Place { file, directory, made_at } = place;
         let mut text =
             format!("version={VERSION}\nid={id:032x}\ninstance={instance}\npairing={pairing}\n");
-        for (number, (name, url)) in names.iter().zip(processors).enumerate() {
+        for ((processor, name), url) in names.iter().zip(processors) {
+            let number = processor.number();
             let _ = writeln!(text, "processor={number} {name} {url}");
         }
         let _ = writeln!(text, "place={file:016x}-{directory:016x}-{:016x}", made_at.0);
@@ -193,12 +194,12 @@ impl Identity {
             Some(VERSION) => table_of(lines),
             Some(VERSION_BEFORE_NAMES) => {
                 let urls = value("default").zip(value("fallback"));
-                urls.map(|(default, fallback)| (Names::first(), vec![default, fallback]))
+                urls.map(|(default, fallback)| (Names::contest(), vec![default, fallback]))
             }
             Some(version) => return Err(JournalError::UnknownVersion { file: file(), version }),
         };
         let (names, urls) = table.ok_or_else(|| corrupt("no table of processors"))?;
-        if names != Names::first() {
+        if names != Names::contest() {
             return Err(JournalError::OtherNames { file: file(), names: names.to_string() });
         }
         let read = || {

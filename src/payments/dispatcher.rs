@@ -312,8 +312,7 @@ impl Dispatcher {
                 self.refused[next.index()].push(due, case);
             }
             let [absent, again] = [&mut self.absent, &mut self.again];
-            let postable =
-                absent[processor.index()].take().chain(again[processor.index()].take());
+            let postable = absent[processor.index()].take().chain(again[processor.index()].take());
             for (due, (case, open)) in postable {
                 self.place_absent(case, open, due);
             }

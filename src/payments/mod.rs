@@ -9,8 +9,10 @@
 
 pub mod dispatcher;
 pub mod event;
+pub mod fee;
 pub mod ids;
 pub mod intake;
+pub mod names;
 pub mod observed;
 pub mod processor;
 pub mod queue;
@@ -18,6 +20,7 @@ pub mod resolution;
 pub mod router;
 pub mod story;
 pub mod summary;
+pub mod terms;
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::money::{Cents, Total};
@@ -68,7 +71,7 @@ impl Processor {
     }
 
     /// Every number, whether a processor has it or not.
-    pub fn every() -> impl DoubleEndedIterator<Item = Processor> + Clone {
+    pub fn every() -> impl Iterator<Item = Processor> + Clone {
         (0..Processor::MAX as u8).map(Processor)
     }
 

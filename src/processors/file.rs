@@ -3,14 +3,15 @@
 use super::endpoint::Endpoint;
 use super::exchange::{self, Common};
 use super::fault::Faults;
-use super::fee::FeeSchedule;
 use super::headers;
 use super::outside::Outside;
 use super::rules::Author;
 use super::table::{Table, Text};
 use super::tls;
-use super::{Described, Kind, Limits, PROCESSORS_MAX, Processors, Timeouts};
+use super::{Described, Kind, PROCESSORS_MAX, Processors, Timeouts};
 use crate::base::money::Cents;
+use crate::payments::fee::FeeSchedule;
+use crate::payments::terms::Limits;
 use std::time::Duration;
 use toml::de::DeTable;
 

@@ -14,7 +14,6 @@ pub mod answers;
 pub mod endpoint;
 pub mod exchange;
 pub mod fault;
-pub mod fee;
 pub mod file;
 pub mod headers;
 pub mod outside;
@@ -29,21 +28,22 @@ use self::answers::{Answer, Condition, Meaning, Rule};
 use self::endpoint::Endpoint;
 use self::exchange::Exchanges;
 use self::fault::{Faults, Refused};
-use self::fee::FeeSchedule;
 use self::outside::{Machine, Outside};
 use self::request::Secrets;
 use self::template::Filling;
 use self::tls::Tls;
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
+use crate::payments::fee::FeeSchedule;
 use crate::payments::observed::Report;
 use crate::payments::processor::too_many;
-use crate::payments::{Attempt, Outcome, PaymentId, Refusal};
+use crate::payments::terms::Limits;
+use crate::payments::{Attempt, Outcome, PaymentId, Processor, Refusal};
 use std::path::Path;
 use std::time::Duration;
 
 /// As many as a journal's table of names has room for.
-pub const PROCESSORS_MAX: usize = 8;
+pub const PROCESSORS_MAX: usize = Processor::MAX;
 /// A file of processors: eight long descriptions are 32 KB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
 
@@ -65,36 +65,6 @@ impl Kind {
             Kind::Idempotent => "idempotent",
             Kind::Described => "described",
         }
-    }
-}
-
-/// What a processor may be asked to take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Requests in flight.
-    pub concurrency: u32,
-    /// Requests a second.
-    pub per_second: Option<u32>,
-    /// Amounts of a payment, both included.
-    pub smallest: Option<Cents>,
-    pub largest: Option<Cents>,
-    /// The sum of a day of UTC.
-    pub day: Option<Cents>,
-}
-
-impl Limits {
-    pub const CONCURRENCY: u32 = 400;
-
-    /// Whether a payment of this amount may go there at all.
-    pub fn takes(&self, amount: Cents) -> bool {
-        self.smallest.is_none_or(|it| amount >= it) && self.largest.is_none_or(|it| amount <= it)
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let concurrency = Limits::CONCURRENCY;
-        Limits { concurrency, per_second: None, smallest: None, largest: None, day: None }
     }
 }
 

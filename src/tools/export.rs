@@ -361,8 +361,8 @@ impl<W: Write> Sheet<W> {
     fn rejected(&mut self, rejection: &Rejection) -> Result<(), Failed> {
         let mut row = Row::new("rejected", rejection.id.to_string());
         row.amount = rejection.amount.to_string();
-        let said =
-            Processor::CONTEST.map(|it| format!("{} {}", it.name(), rejection.statuses[it.index()]));
+        let said = Processor::CONTEST
+            .map(|it| format!("{} {}", it.name(), rejection.statuses[it.index()]));
         row.note = said.join("; ");
         self.row(&row)
     }
@@ -407,7 +407,8 @@ impl<W: Write> Sheet<W> {
     }
 
     fn end(&mut self) -> Result<(), Failed> {
-        for (processor, Totals { count, amount }) in Processor::CONTEST.into_iter().zip(self.totals) {
+        for (processor, Totals { count, amount }) in Processor::CONTEST.into_iter().zip(self.totals)
+        {
             let mut row = Row::new("total", count.to_string());
             (row.processor, row.amount) = (processor.name(), amount.to_string());
             row.fee = fee_text(self.fees[processor.index()].of(amount.0));

@@ -6,8 +6,9 @@ use super::*;
 use crate::base::instance::Instance;
 use crate::journal::head::{self, Kind as FileKind};
 use crate::journal::identity::{self, Change, Identity, Owner};
-use crate::journal::names::Names;
+use crate::journal::names::Reference;
 use crate::journal::{Found, LEDGER_DIRECTORY};
+use crate::payments::names::Names;
 use std::path::PathBuf;
 
 const ACCEPTED: u128 = 0x4a79_01b8_7d26_4d9d_aa19_0000_0000_0000;
@@ -85,7 +86,7 @@ fn its_payments_are_read_and_go_on_under_the_table_of_names() {
     assert!(text.starts_with("version=6\n"), "{text}");
     assert!(text.contains("processor=1 fallback http://127.0.0.1:18002\n"), "{text}");
     let identity = Identity::decode(text.as_bytes()).unwrap();
-    assert_eq!((identity.names, identity.owner), (Names::first(), owner()));
+    assert_eq!((identity.names, identity.owner), (Names::contest(), owner()));
 
     // All of them are over, and what is written from now on is of the new version.
     for number in [7, 8] {
@@ -144,7 +145,7 @@ fn a_file_of_another_table_is_refused_by_whoever_reads_it() {
         let storage = storage.copy();
         let mut bytes = storage.bytes(&name);
         let names = Names::new(["default", "fallback", "third"].map(String::from).into()).unwrap();
-        head::set_reference(&mut bytes, names.reference());
+        head::set_reference(&mut bytes, Reference::to(&names));
         storage.set_bytes(&name, bytes);
         if matches!(kind, FileKind::Ids | FileKind::Accounts) {
             continue;

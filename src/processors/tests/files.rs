@@ -3,7 +3,9 @@
 use super::{Made, attempt, one};
 use crate::base::money::{Cents, Fee};
 use crate::net::http::request::{self, Method, Parsed};
-use crate::processors::{FeeSchedule, Kind, Limits, Processors, Timeouts};
+use crate::payments::fee::FeeSchedule;
+use crate::payments::terms::Limits;
+use crate::processors::{Kind, Processors, Timeouts};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::LazyLock;

@@ -279,8 +279,7 @@ impl fmt::Display for Judged {
         for which in Processor::CONTEST {
             let held = self.held[which.index()];
             let (count, amount) = (grouped(held.count), money(held.amount.0));
-            let said =
-                self.said.as_ref().map_or("nothing".into(), |said| one(said[which.index()]));
+            let said = self.said.as_ref().map_or("nothing".into(), |said| one(said[which.index()]));
             write!(f, "\n  {:<10}{count:>12}{amount:>18}   {said}", which.name())?;
         }
         Ok(())
