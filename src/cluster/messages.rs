@@ -3,7 +3,7 @@
 //! Plain values. What they mean is decided in `membership.rs`; who is asked when, in `peer.rs`.
 
 use crate::base::money::Total;
-use crate::payments::Totals;
+use crate::payments::{Each, Totals, each};
 use serde::{Deserialize, Serialize};
 
 /// Who is there: sent as a greeting, and as its answer.
@@ -69,19 +69,19 @@ pub struct TotalsMessage {
 }
 
 impl TotalsMessage {
-    pub fn new(totals: [Totals; 2]) -> TotalsMessage {
-        let [default, fallback] = totals.map(|it| (it.count, it.amount.0.to_string()));
+    pub fn new(totals: Each<Totals>) -> TotalsMessage {
+        let [default, fallback, ..] = totals.map(|it| (it.count, it.amount.0.to_string()));
         TotalsMessage { default, fallback }
     }
 
     /// `None` for what no history can come to: two of these can always be added.
-    pub fn read(self) -> Option<[Totals; 2]> {
+    pub fn read(self) -> Option<Each<Totals>> {
         let totals = |(count, cents): (u64, String)| {
             let cents: i128 = cents.parse().ok()?;
             let most = i128::from(i64::try_from(count).ok()?) * i128::from(i64::MAX);
             (0..=most).contains(&cents).then_some(Totals { count, amount: Total(cents) })
         };
-        Some([totals(self.default)?, totals(self.fallback)?])
+        Some(each([totals(self.default)?, totals(self.fallback)?]))
     }
 }
 

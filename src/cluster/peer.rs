@@ -20,7 +20,7 @@ use crate::net::client::Target;
 use crate::net::pipelined::{Pipe, Reason, Reply, Unheard};
 use crate::payments::observed::Report;
 use crate::payments::story::StoryMessage;
-use crate::payments::{Accepted, PaymentId, Processor, Totals, Window};
+use crate::payments::{Accepted, Each, PaymentId, Processor, Totals, Window};
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::fmt;
@@ -128,7 +128,7 @@ impl Peer {
     ///
     /// # Errors
     /// After [`PEER_TIMEOUT`] at the latest.
-    pub async fn totals(&self, window: Window) -> Result<Option<[Totals; 2]>, PeerError> {
+    pub async fn totals(&self, window: Window) -> Result<Option<Each<Totals>>, PeerError> {
         let mut query = String::new();
         for (name, bound) in [("from", window.from), ("to", window.to)] {
             if let Some(at) = bound {

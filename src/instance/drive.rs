@@ -452,7 +452,7 @@ impl Lane {
 }
 
 fn tell_rejected(rejection: &Rejection) {
-    let Rejection { id, amount, statuses: [default, fallback], .. } = rejection;
+    let Rejection { id, amount, statuses: [default, fallback, ..], .. } = rejection;
     match rejection.reason() {
         Reason::Refused => log::error!(
             "payment {id} over {amount} is rejected: default {default}, fallback {fallback}"

@@ -24,7 +24,7 @@ use crate::ledger::{AccountId, accounts};
 use crate::net::client::{Target, Url};
 use crate::payments::observed::{Report, State, Trouble};
 use crate::payments::resolution::Asked;
-use crate::payments::{Attempt, Payment, PaymentId, Processor, Reach, Totals, Window};
+use crate::payments::{Attempt, Each, Payment, PaymentId, Processor, Reach, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
@@ -213,8 +213,8 @@ impl Node {
 
     /// Where all payments are. Exact between two turns of the one event loop; with more threads a
     /// payment may be on its way from one number to the next while they are read.
-    pub fn whereabouts(&self, settled: [Totals; 2]) -> Whereabouts {
-        let [default, fallback] = settled.map(|totals| totals.count as i64);
+    pub fn whereabouts(&self, settled: Each<Totals>) -> Whereabouts {
+        let [default, fallback, ..] = settled.map(|totals| totals.count as i64);
         let books = self.payments.books();
         let (rejected, cancelled) = (books.rejected.len() as i64, books.cancelled as i64);
         drop(books);

@@ -15,7 +15,7 @@ use crate::payments::ids::{Admission, IdWindow};
 use crate::payments::queue::Queue;
 use crate::payments::resolution::{Action, Resolution};
 use crate::payments::story::{self, Story};
-use crate::payments::{Accepted, Attempt, Payment, PaymentId, Rejection, Totals, Window};
+use crate::payments::{Accepted, Attempt, Each, Payment, PaymentId, Rejection, Totals, Window};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -140,7 +140,7 @@ impl Payments {
     ///
     /// # Errors
     /// If the books cannot be read.
-    pub fn totals(&self, window: Window) -> Result<Option<[Totals; 2]>, JournalError> {
+    pub fn totals(&self, window: Window) -> Result<Option<Each<Totals>>, JournalError> {
         let is_unsure = self.is_unsure.load(Ordering::Acquire);
         (!is_unsure).then(|| self.journal.totals(window)).transpose()
     }
@@ -221,13 +221,14 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::instance::lifecycle::Phase;
+    use crate::payments::each;
 
     /// What is refused costs nobody money; what was forgotten to make room for it would.
     #[test]
     fn with_too_many_rejected_ones_none_is_accepted_until_some_are_resolved() {
         let lifecycle = Arc::<Lifecycle>::default();
         lifecycle.enter(Phase::Serving);
-        let (amount, accepted_at, statuses) = (Cents(1), Timestamp(0), [400; 2]);
+        let (amount, accepted_at, statuses) = (Cents(1), Timestamp(0), each([400; 2]));
         let rejection =
             |id: usize| Rejection { id: PaymentId(id as u128), amount, statuses, accepted_at };
         let rejected = (1..REJECTED_MAX).map(rejection).collect();

@@ -252,7 +252,8 @@ impl Stats {
         };
         let help = "Payments a processor holds.";
         write_counters(out, "galo_settled_total", help, &load(&self.settled));
-        let cents = around.settled_cents.map(|cents| u64::try_from(cents).unwrap_or(u64::MAX));
+        let [default, fallback, ..] = around.settled_cents;
+        let cents = [default, fallback].map(|cents: i128| u64::try_from(cents).unwrap_or(u64::MAX));
         let help = "The money of these, in cents.";
         write_counters(out, "galo_settled_cents_total", help, &both(cents));
         let fee = |index: usize| around.fees[index].of(around.settled_cents[index]) / 1_000_000;

@@ -4,6 +4,7 @@
 use crate::base::clock;
 use crate::base::histogram::Histogram;
 use crate::base::money::Fee;
+use crate::payments::Each;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +20,7 @@ pub struct Surroundings<'a> {
     pub rejected: usize,
     /// Of [`Whereabouts::missing`](crate::instance::whereabouts::Whereabouts::missing).
     pub missing: u64,
-    pub settled_cents: [i128; 2],
+    pub settled_cents: Each<i128>,
     pub fees: [Fee; 2],
     pub summary_bytes: usize,
     pub peer_up: Option<bool>,

@@ -23,7 +23,7 @@ use super::storage::Storage;
 use super::volume::{Span, Volume};
 use crate::base::clock::{MS_PER_DAY, Timestamp};
 use crate::base::money::Total;
-use crate::payments::{Line, Settlement, Totals, Window};
+use crate::payments::{Each, Line, Settlement, Totals, Window};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -56,7 +56,7 @@ pub struct Archive {
     pub from: Timestamp,
     /// … and of its last.
     pub to: Timestamp,
-    pub totals: [Totals; 2],
+    pub totals: Each<Totals>,
 }
 
 impl Archive {
@@ -93,7 +93,7 @@ impl Archive {
 /// What was settled on each day, as it is added up.
 #[derive(Debug, Default)]
 pub struct Days {
-    days: BTreeMap<i64, [Totals; 2]>,
+    days: BTreeMap<i64, Each<Totals>>,
     bounds: Option<(Timestamp, Timestamp)>,
 }
 
@@ -114,8 +114,8 @@ pub struct Abridged {
     first: u32,
     archives: Vec<Archive>,
     /// Each with the totals of all days before it.
-    days: Vec<(i64, [Totals; 2])>,
-    total: [Totals; 2],
+    days: Vec<(i64, Each<Totals>)>,
+    total: Each<Totals>,
 }
 
 impl Abridged {
@@ -128,7 +128,7 @@ impl Abridged {
         left: Days,
     ) -> Option<Abridged> {
         let (from, to) = left.bounds?;
-        let mut totals = <[Totals; 2]>::default();
+        let mut totals = Each::<Totals>::default();
         left.days.values().for_each(|day| add(&mut totals, *day));
         let mut archives = before.map_or(Vec::new(), |it| it.archives.clone());
         archives.push(Archive { number, first, checksum, from, to, totals });
@@ -136,7 +136,7 @@ impl Abridged {
         for (day, totals) in before.iter().flat_map(|it| it.each_day()) {
             add(days.entry(day).or_default(), totals);
         }
-        let mut sum = <[Totals; 2]>::default();
+        let mut sum = Each::<Totals>::default();
         let days = days.into_iter().map(|(day, totals)| {
             let before = sum;
             add(&mut sum, totals);
@@ -204,7 +204,7 @@ impl Abridged {
             self.days.push((day, before));
             self.total = sum(before, take(&bytes[8..])?).filter(|_| is_later)?;
         }
-        let mut total = <[Totals; 2]>::default();
+        let mut total = Each::<Totals>::default();
         for bytes in archives.chunks_exact(ARCHIVE_BYTES) {
             let words: [&[u8]; 4] = [0, 4, 8, 12].map(|at| &bytes[at..at + 4]);
             let [number, first, checksum, _] =
@@ -224,7 +224,7 @@ impl Abridged {
         (total == self.total && !self.archives.is_empty()).then(|| self.lines())
     }
 
-    fn each_day(&self) -> impl Iterator<Item = (i64, [Totals; 2])> {
+    fn each_day(&self) -> impl Iterator<Item = (i64, Each<Totals>)> {
         let ends = self.days.iter().skip(1).map(|(_, before)| *before).chain([self.total]);
         self.days.iter().zip(ends).map(|((day, before), end)| (*day, minus(end, *before)))
     }
@@ -242,7 +242,7 @@ impl Abridged {
         &self.archives
     }
 
-    pub fn total(&self) -> [Totals; 2] {
+    pub fn total(&self) -> Each<Totals> {
         self.total
     }
 
@@ -254,7 +254,7 @@ impl Abridged {
 
     /// What it takes in memory, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.days.capacity() * size_of::<(i64, [Totals; 2])>()
+        self.days.capacity() * size_of::<(i64, Each<Totals>)>()
             + self.archives.capacity() * size_of::<Archive>()
     }
 
@@ -263,7 +263,7 @@ impl Abridged {
     /// # Errors
     /// [`JournalError::Archived`] if it begins or ends within a day of which there is something, and
     /// not before or behind all of it.
-    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+    pub fn totals(&self, window: Window) -> Result<Each<Totals>, JournalError> {
         let Some((first, last)) = self.bounds().filter(|_| !window.is_empty()) else {
             return Ok(Default::default());
         };
@@ -285,7 +285,7 @@ impl Abridged {
     }
 
     /// The totals of everything before that moment.
-    fn before(&self, at: Timestamp, last: Timestamp) -> Result<[Totals; 2], JournalError> {
+    fn before(&self, at: Timestamp, last: Timestamp) -> Result<Each<Totals>, JournalError> {
         let day = at.0.div_euclid(MS_PER_DAY);
         let next = self.days.partition_point(|(it, _)| *it < day);
         let is_cut = at.0.rem_euclid(MS_PER_DAY) != 0
@@ -298,7 +298,7 @@ impl Abridged {
 }
 
 /// Of what is part of the other.
-fn minus(all: [Totals; 2], part: [Totals; 2]) -> [Totals; 2] {
+fn minus(all: Each<Totals>, part: Each<Totals>) -> Each<Totals> {
     std::array::from_fn(|index| Totals {
         count: all[index].count - part[index].count,
         amount: Total(all[index].amount.0 - part[index].amount.0),
@@ -306,7 +306,7 @@ fn minus(all: [Totals; 2], part: [Totals; 2]) -> [Totals; 2] {
 }
 
 /// `None` if that is more than there can be.
-fn sum(one: [Totals; 2], two: [Totals; 2]) -> Option<[Totals; 2]> {
+fn sum(one: Each<Totals>, two: Each<Totals>) -> Option<Each<Totals>> {
     let mut sum = one;
     for (sum, more) in sum.iter_mut().zip(two) {
         sum.count = sum.count.checked_add(more.count).filter(|count| *count <= u64::MAX / 4)?;
@@ -315,7 +315,7 @@ fn sum(one: [Totals; 2], two: [Totals; 2]) -> Option<[Totals; 2]> {
     Some(sum)
 }
 
-fn put(totals: [Totals; 2], out: &mut Vec<u8>) {
+fn put(totals: Each<Totals>, out: &mut Vec<u8>) {
     for Totals { count, amount } in totals {
         out.extend_from_slice(&count.to_le_bytes());
         out.extend_from_slice(&amount.0.to_le_bytes());
@@ -323,8 +323,8 @@ fn put(totals: [Totals; 2], out: &mut Vec<u8>) {
 }
 
 /// `None` if it is more money than so many settlements can come to.
-fn take(bytes: &[u8]) -> Option<[Totals; 2]> {
-    let mut totals = <[Totals; 2]>::default();
+fn take(bytes: &[u8]) -> Option<Each<Totals>> {
+    let mut totals = Each::<Totals>::default();
     for (totals, bytes) in totals.iter_mut().zip(bytes.chunks_exact(TOTALS_BYTES / 2)) {
         let count = u64::from_le_bytes(*bytes.first_chunk()?);
         let cents = i128::from_le_bytes(*bytes[8..].first_chunk()?);

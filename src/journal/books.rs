@@ -22,7 +22,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
-use crate::payments::{Attempts, Line, PaymentId, Processor, Settlement};
+use crate::payments::{Attempts, Each, Line, PaymentId, Processor, Settlement};
 
 /// Before version 3 of the layout.
 const SETTLEMENT_BYTES: usize = 2 * size_of::<i64>();
@@ -299,7 +299,7 @@ pub fn check(number: u32, bytes: &[u8]) -> Result<Contents, JournalError> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Settlements per processor.
-    pub settled: [u64; 2],
+    pub settled: Each<u64>,
     /// The times of the first and the last.
     pub bounds: Option<(Timestamp, Timestamp)>,
 }

@@ -234,7 +234,7 @@ pub(super) fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError>
             })
         }
         Kind::Books => {
-            let [default, fallback] = books::check(number, bytes)?.settled;
+            let [default, fallback, ..] = books::check(number, bytes)?.settled;
             let of = match volume::span(number, bytes)? {
                 Span { first, last, .. } if first < last => {
                     format!(", of segments {first} to {last}")

@@ -53,6 +53,7 @@ mod tests {
     use crate::base::money::Cents;
     use crate::journal::tests::temporary;
     use crate::journal::{Durability, Journal, Options};
+    use crate::payments::each;
     use crate::payments::{Processor, Window};
 
     #[test]
@@ -73,6 +74,9 @@ mod tests {
         let (journal, _) = Journal::open(&path.0, options).unwrap();
         let window = Window { from: None, to: Some(Timestamp(80)) };
         let totals = journal.totals(window).unwrap();
-        assert_eq!(totals.map(|it| (it.count, it.amount.0)), [(76, 76 * 1990), (4, 4 * 1990)]);
+        assert_eq!(
+            totals.map(|it| (it.count, it.amount.0)),
+            each([(76, 76 * 1990), (4, 4 * 1990)])
+        );
     }
 }

@@ -105,7 +105,7 @@ use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use crate::payments::story::Story;
-use crate::payments::{Attempt, Line, PaymentId, Totals, Window};
+use crate::payments::{Attempt, Each, Line, PaymentId, Totals, Window};
 use retained::{Retained, Retention};
 use shelf::Shelf;
 use std::io;
@@ -464,7 +464,7 @@ impl Journal {
     ///
     /// # Errors
     /// If that cannot be read, or is damaged; [`JournalError::Archived`] if it is not there any more.
-    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+    pub fn totals(&self, window: Window) -> Result<Each<Totals>, JournalError> {
         let (mut totals, on_disk) = locked(&self.shelf).totals(window);
         shelf::add(&mut totals, on_disk.totals(window)?);
         Ok(totals)

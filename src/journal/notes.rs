@@ -139,6 +139,7 @@ mod tests {
     use crate::base::money::Cents;
     use crate::payments::Processor;
     use crate::payments::Rejection;
+    use crate::payments::each;
     use crate::payments::resolution::{Action, Resolution};
     use std::sync::Arc;
 
@@ -152,7 +153,7 @@ mod tests {
 
     fn rejected(id: u128) -> Event {
         let accepted_at = Timestamp(5_000);
-        let (id, amount, statuses) = (PaymentId(id), Cents(1), [422, 0]);
+        let (id, amount, statuses) = (PaymentId(id), Cents(1), each([422, 0]));
         Event::Rejected(Rejection { id, amount, statuses, accepted_at })
     }
 

@@ -47,7 +47,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::{Entry, Key};
 use crate::payments::event::Event;
-use crate::payments::{Attempts, PaymentId, Processor, Rejection, Settlement};
+use crate::payments::{Attempts, PaymentId, Processor, Rejection, Settlement, each};
 use std::fmt;
 use std::sync::Arc;
 
@@ -380,7 +380,7 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
         11 => Event::Adopted { id: id()?, amount: amount()? },
         12 if detail == STATUSES || detail == STATUSES_NOT_COUNTED => {
             let status = |at| take(bytes, at).map(u16::from_le_bytes);
-            let statuses = [status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + size_of::<u16>())?];
+            let statuses = each([status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + size_of::<u16>())?]);
             let seconds =
                 take(bytes, AFTER_AMOUNT + 2 * size_of::<u16>()).map(u32::from_le_bytes)?;
             let accepted_at = Timestamp(i64::from(seconds) * 1_000);
@@ -468,7 +468,7 @@ fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Event::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
         Event::Told { id } => write!(f, "Told {id}"),
-        Event::Rejected(Rejection { id, amount, statuses: [default, fallback], .. }) => {
+        Event::Rejected(Rejection { id, amount, statuses: [default, fallback, ..], .. }) => {
             write!(f, "Rejected {id} {amount}, default {default}, fallback {fallback}")
         }
         Event::Resolved(resolution) => write!(f, "Resolved {resolution}"),
@@ -536,7 +536,7 @@ mod tests {
                 11 => Event::Told { id },
                 12 => Event::Resolved(Arc::new(any_resolution(id, amount, at, flag))),
                 10 => {
-                    let statuses = [at.0 as u16, (at.0 >> 16) as u16];
+                    let statuses = each([at.0 as u16, (at.0 >> 16) as u16]);
                     let accepted_at = Rejection::in_seconds(at);
                     Event::Rejected(Rejection { id, amount, statuses, accepted_at })
                 }
@@ -616,7 +616,7 @@ mod tests {
         let event = Event::Rejected(Rejection {
             id,
             amount,
-            statuses: [422, 0x0190],
+            statuses: each([422, 0x0190]),
             accepted_at: Timestamp(1_000),
         });
         let mut bytes = Vec::new();

@@ -18,7 +18,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::event::Event;
 use crate::payments::summary::SummaryIndex;
-use crate::payments::{Line, PaymentId, Processor, Settlement, Totals, Window};
+use crate::payments::{Each, Line, PaymentId, Processor, Settlement, Totals, Window};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -55,8 +55,8 @@ pub struct OnDisk {
 impl OnDisk {
     /// # Errors
     /// If what is needed of it cannot be read, is damaged, or has been archived.
-    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
-        let mut totals = <[Totals; 2]>::default();
+    pub fn totals(&self, window: Window) -> Result<Each<Totals>, JournalError> {
+        let mut totals = Each::<Totals>::default();
         for volume in self.volumes.values() {
             add(&mut totals, volume.totals(window)?);
         }
@@ -159,8 +159,8 @@ impl Shelf {
     }
 
     /// The totals of what is in no books, and the books.
-    pub fn totals(&self, window: Window) -> ([Totals; 2], OnDisk) {
-        let mut totals = <[Totals; 2]>::default();
+    pub fn totals(&self, window: Window) -> (Each<Totals>, OnDisk) {
+        let mut totals = Each::<Totals>::default();
         for recent in self.recent.values() {
             add(&mut totals, recent.summary.totals(window));
         }
@@ -171,7 +171,7 @@ impl Shelf {
     ///
     /// # Errors
     /// If what is needed of a volume cannot be read, or is damaged.
-    pub fn read_totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+    pub fn read_totals(&self, window: Window) -> Result<Each<Totals>, JournalError> {
         let (mut totals, on_disk) = self.totals(window);
         add(&mut totals, on_disk.totals(window)?);
         Ok(totals)
@@ -261,6 +261,6 @@ pub fn settled_record(segment: u32, bytes: &[u8], offset: usize) -> Option<Line>
 }
 
 /// Adds what was settled at each processor.
-pub fn add(to: &mut [Totals; 2], more: [Totals; 2]) {
+pub fn add(to: &mut Each<Totals>, more: Each<Totals>) {
     to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
 }

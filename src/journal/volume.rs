@@ -29,7 +29,7 @@ use super::head::{self, FILE_HEAD_BYTES, Kind};
 use super::storage::{Storage, StoredFile, random};
 use crate::base::clock::Timestamp;
 use crate::base::money::{Cents, Total};
-use crate::payments::{Attempts, Line, PaymentId, Processor, Settlement, Totals, Window};
+use crate::payments::{Attempts, Each, Line, PaymentId, Processor, Settlement, Totals, Window};
 use std::io;
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ struct Fence {
     /// The number of its first line.
     line: u32,
     /// The totals of all blocks before it.
-    before: [Totals; 2],
+    before: Each<Totals>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ pub struct Volume {
     lines: u32,
     fences: Vec<Fence>,
     pages: Vec<Page>,
-    total: [Totals; 2],
+    total: Each<Totals>,
 }
 
 enum Source {
@@ -315,7 +315,7 @@ impl Volume {
     }
 
     /// Of all that is in it.
-    pub fn total(&self) -> [Totals; 2] {
+    pub fn total(&self) -> Each<Totals> {
         self.total
     }
 
@@ -328,7 +328,7 @@ impl Volume {
     ///
     /// # Errors
     /// If a block that is needed cannot be read, or is damaged.
-    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+    pub fn totals(&self, window: Window) -> Result<Each<Totals>, JournalError> {
         let mut totals = match window.to {
             Some(to) => self.until(to.0)?,
             None => self.total,
@@ -348,7 +348,7 @@ impl Volume {
     }
 
     /// The totals of everything up to and including that millisecond.
-    fn until(&self, to_ms: i64) -> Result<[Totals; 2], JournalError> {
+    fn until(&self, to_ms: i64) -> Result<Each<Totals>, JournalError> {
         if to_ms >= self.last_ms {
             return Ok(self.total);
         }
@@ -491,7 +491,7 @@ impl Volume {
     /// # Errors
     /// The first that is not.
     pub fn check(&self) -> Result<(), JournalError> {
-        let mut totals = <[Totals; 2]>::default();
+        let mut totals = Each::<Totals>::default();
         for line in self.lines() {
             let Settlement { processor, amount, .. } = line?.settlement;
             totals[processor.index()] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
@@ -622,7 +622,7 @@ pub struct Builder<W> {
     key: u128,
     block: Vec<u8>,
     block_first_ms: i64,
-    block_totals: [Totals; 2],
+    block_totals: Each<Totals>,
     last_ms: i64,
     lines: u32,
     blocks: u32,
@@ -778,8 +778,8 @@ mod tests {
         Volume::of_bytes(9, encode(3, 9, Flags::default(), lines)).unwrap()
     }
 
-    fn sum<'a>(lines: impl Iterator<Item = &'a Line>) -> [Totals; 2] {
-        let mut totals = <[Totals; 2]>::default();
+    fn sum<'a>(lines: impl Iterator<Item = &'a Line>) -> Each<Totals> {
+        let mut totals = Each::<Totals>::default();
         for Line { settlement: Settlement { processor, amount, .. }, .. } in lines {
             totals[processor.index()] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
         }

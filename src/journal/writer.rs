@@ -33,7 +33,7 @@ use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
 use crate::payments::story::{self, Story};
-use crate::payments::{Attempt, Attempts, Line, PaymentId, Settlement, Totals, Window};
+use crate::payments::{Attempt, Attempts, Each, Line, PaymentId, Settlement, Totals, Window};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -301,7 +301,7 @@ impl Writer {
     ///
     /// # Errors
     /// If a volume cannot be read.
-    pub fn totals(&self, window: Window) -> Result<[Totals; 2], JournalError> {
+    pub fn totals(&self, window: Window) -> Result<Each<Totals>, JournalError> {
         locked(&self.shelf).read_totals(window)
     }
 

@@ -145,7 +145,7 @@ pub struct Rejection {
     pub amount: Cents,
     /// Per processor, the status of its last refusal; 0 if it was not asked; 200 if it holds a
     /// payment of this id under another amount.
-    pub statuses: [u16; 2],
+    pub statuses: Each<u16>,
     /// When it was accepted, in whole seconds: the start of that second. 1970 if that is not known.
     pub accepted_at: Timestamp,
 }

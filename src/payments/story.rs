@@ -155,7 +155,7 @@ impl StoryMessage {
                 message.attempts = Some(attempts.0);
             }
             Story::Rejected(rejection) => {
-                let Rejection { amount, statuses: [default, fallback], .. } = rejection;
+                let Rejection { amount, statuses: [default, fallback, ..], .. } = rejection;
                 message.amount = number(&amount.to_string());
                 message.refusals = Some(Refusals { default, fallback });
                 message.why = Some(match rejection.reason() {
@@ -205,6 +205,7 @@ pub fn fee_text(millionths: i128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::each;
 
     const AT: Timestamp = Timestamp(1_752_000_000_123);
 
@@ -228,7 +229,7 @@ mod tests {
         let rejected = Story::Rejected(Rejection {
             id: PaymentId(1),
             amount: Cents(1),
-            statuses: [422, 0],
+            statuses: each([422, 0]),
             accepted_at: AT,
         });
         let cancelled = Story::Cancelled { amount: Cents(1), accepted_at: AT };

@@ -13,7 +13,7 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::money::{Cents, Total};
-use crate::payments::{Processor, Settlement, Totals, Window};
+use crate::payments::{Each, Processor, Settlement, Totals, Window};
 
 /// Entries in a full block. A query sums at most two blocks per processor and an insert moves at
 /// most one, both cheap with 512 entries of 12 bytes; and a block's own 64 bytes are spread thin.
@@ -30,7 +30,7 @@ const DEBUG_SCAN_ENTRIES_MAX: u64 = 100_000;
 /// normally come and about 13 in any order; nothing is ever dropped but by [`SummaryIndex::clear`].
 #[derive(Debug, Default)]
 pub struct SummaryIndex {
-    histories: [History<BLOCK_ENTRIES_MAX>; 2],
+    histories: Each<History<BLOCK_ENTRIES_MAX>>,
 }
 
 impl SummaryIndex {
@@ -64,7 +64,7 @@ impl SummaryIndex {
 
     /// The exact totals of the settlements inside `window`, indexed by `Processor as usize`. Both
     /// bounds are inclusive; a window that ends before it begins holds nothing.
-    pub fn totals(&self, window: Window) -> [Totals; 2] {
+    pub fn totals(&self, window: Window) -> Each<Totals> {
         self.histories.each_ref().map(|history| history.totals(window))
     }
 
@@ -311,6 +311,7 @@ fn sum(entries: &[Entry]) -> Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::each;
     use proptest::prelude::*;
     use std::time::Instant;
 
@@ -397,21 +398,21 @@ mod tests {
             (Window { from: Some(Timestamp(31)), to: None }, totals(0, 0)),
         ];
         for (window, expected) in cases {
-            assert_eq!(index.totals(*window), [*expected, totals(0, 0)], "{window:?}");
+            assert_eq!(index.totals(*window), each([*expected]), "{window:?}");
         }
     }
 
     #[test]
     fn processors_are_kept_apart_and_cleared_together() {
         let mut index = SummaryIndex::new();
-        assert_eq!(index.totals(ALL), [totals(0, 0); 2]);
+        assert_eq!(index.totals(ALL), Each::default());
         index.record(settlement(Processor::DEFAULT, 5, 100));
         index.record(settlement(Processor::FALLBACK, 5, 30));
         index.record(settlement(Processor::FALLBACK, 6, 3));
-        assert_eq!(index.totals(ALL), [totals(1, 100), totals(2, 33)]);
-        assert_eq!(index.totals(window(6, 6)), [totals(0, 0), totals(1, 3)]);
+        assert_eq!(index.totals(ALL), each([totals(1, 100), totals(2, 33)]));
+        assert_eq!(index.totals(window(6, 6)), each([totals(0, 0), totals(1, 3)]));
         index.clear();
-        assert_eq!(index.totals(ALL), [totals(0, 0); 2]);
+        assert_eq!(index.totals(ALL), Each::default());
         assert_eq!(index.memory_bytes(), 0);
     }
 

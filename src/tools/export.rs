@@ -17,7 +17,7 @@ use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
 use crate::ledger::{Entry, Kind};
 use crate::payments::resolution::{Action, Resolution};
 use crate::payments::story::fee_text;
-use crate::payments::{Attempts, Line, Processor, Rejection, Settlement, Totals, Window};
+use crate::payments::{Attempts, Each, Line, Processor, Rejection, Settlement, Totals, Window};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -140,7 +140,7 @@ fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<()
         format: args.format,
         fees: [args.default_fee, args.fallback_fee],
         window: Window { from: args.from, to: args.to },
-        totals: <[Totals; 2]>::default(),
+        totals: Each::<Totals>::default(),
         digest: 0,
         buffer: Vec::new(),
     };
@@ -261,7 +261,7 @@ struct Sheet<W> {
     fees: [Fee; 2],
     window: Window,
     /// Of what was written.
-    totals: [Totals; 2],
+    totals: Each<Totals>,
     /// CRC-32C of all that was written.
     digest: u32,
     buffer: Vec<u8>,

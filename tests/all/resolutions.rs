@@ -103,7 +103,7 @@ pub fn write_rejected(data: &str, numbers: impl IntoIterator<Item = u64>) {
         let id = PaymentId::parse(id(number).as_bytes()).unwrap();
         let (amount, accepted_at) = (Cents(1990), Timestamp(1_700_000_000_000));
         journal.append_accepted(id, amount, accepted_at).unwrap();
-        let statuses = [400, 404];
+        let statuses = galo::payments::each([400, 404]);
         journal.append(&Event::Rejected(Rejection { id, amount, statuses, accepted_at }));
     }
     journal.flush();

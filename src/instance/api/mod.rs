@@ -35,7 +35,7 @@ use crate::net::http::response::{self, Extra, Response};
 use crate::payments::intake::{self, Refused};
 use crate::payments::observed::Report;
 use crate::payments::resolution::Asked;
-use crate::payments::{Accepted, PaymentId, Processor, Totals, Window, processor};
+use crate::payments::{Accepted, Each, PaymentId, Processor, Totals, Window, processor};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -448,7 +448,7 @@ async fn offer(node: &Node, id: PaymentId, amount: Cents) -> Accepted {
 }
 
 /// What this instance has settled. Just after a start it may have to wait until that is known.
-async fn own_totals(node: &Node, window: Window) -> Result<[Totals; 2], NoTotals> {
+async fn own_totals(node: &Node, window: Window) -> Result<Each<Totals>, NoTotals> {
     loop {
         match node.payments.totals(window) {
             Ok(Some(totals)) => return Ok(totals),
@@ -500,7 +500,7 @@ fn unreadable(error: &JournalError) -> PeerError {
 
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
-async fn summary(node: &Arc<Node>, window: Window) -> Result<[Totals; 2], NoTotals> {
+async fn summary(node: &Arc<Node>, window: Window) -> Result<Each<Totals>, NoTotals> {
     if window.is_empty() {
         return Ok(Default::default());
     }
@@ -548,8 +548,8 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
     Ok(())
 }
 
-fn summary_body(totals: [Totals; 2]) -> String {
-    let [default, fallback] = totals
+fn summary_body(totals: Each<Totals>) -> String {
+    let [default, fallback, ..] = totals
         .map(|it| format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", it.count, it.amount));
     format!("{{\"default\":{default},\"fallback\":{fallback}}}")
 }
@@ -590,6 +590,7 @@ mod tests {
     use crate::base::money::Total;
     use crate::instance::config::tests::config;
     use crate::net::http::request::{self, Parsed};
+    use crate::payments::each;
 
     #[test]
     fn health_is_good_while_nothing_moves_and_says_so() {
@@ -620,12 +621,12 @@ mod tests {
     #[test]
     fn summaries_are_exact() {
         let totals = |count, cents| Totals { count, amount: Total(cents) };
-        let body = summary_body([totals(43_236, 41_554_234_598), totals(0, 0)]);
+        let body = summary_body(each([totals(43_236, 41_554_234_598)]));
         assert_eq!(
             body,
             r#"{"default":{"totalRequests":43236,"totalAmount":415542345.98},"fallback":{"totalRequests":0,"totalAmount":0.00}}"#
         );
-        let huge = summary_body([totals(2, 2 * i128::from(i64::MAX)), totals(0, 0)]);
+        let huge = summary_body(each([totals(2, 2 * i128::from(i64::MAX))]));
         assert!(huge.contains("184467440737095516.14"), "{huge}");
     }
 }

@@ -8,7 +8,7 @@ use crate::journal::head::Kind as FileKind;
 use crate::journal::reading::Reading;
 use crate::journal::storage::Directory;
 use crate::journal::{Journal, copy, salvage, volume};
-use crate::payments::Totals;
+use crate::payments::{Each, Totals};
 use proptest::prelude::*;
 
 fn line(id: u128, at: i64) -> Line {
@@ -23,8 +23,8 @@ fn settle(writer: &Writer, line: &Line) {
     writer.append(&Event::Settled { id, settlement, attempts });
 }
 
-fn sum<'a>(lines: impl IntoIterator<Item = &'a Line>, window: Window) -> [Totals; 2] {
-    let mut totals = <[Totals; 2]>::default();
+fn sum<'a>(lines: impl IntoIterator<Item = &'a Line>, window: Window) -> Each<Totals> {
+    let mut totals = Each::<Totals>::default();
     for Line { settlement: Settlement { processor, amount, requested_at }, .. } in lines {
         if window.contains(*requested_at) {
             let amount = crate::base::money::Total(amount.0.into());
@@ -214,13 +214,13 @@ fn a_purge_forgets_what_has_left_too() {
     let (writer, _) = open(&storage, keeping(4)).unwrap();
     assert!(writer.has_room_to_purge());
     writer.append_purged();
-    assert_eq!(writer.totals(Window::default()).unwrap(), <[Totals; 2]>::default());
+    assert_eq!(writer.totals(Window::default()).unwrap(), Each::<Totals>::default());
     writer.flush();
     while writer.keep() {}
     assert_eq!(archives(&storage).len(), before, "archives are somebody else's");
     drop(writer);
     let (writer, _) = open(&storage, keeping(4)).unwrap();
-    assert_eq!(writer.totals(Window::default()).unwrap(), <[Totals; 2]>::default());
+    assert_eq!(writer.totals(Window::default()).unwrap(), Each::<Totals>::default());
 }
 
 /// On a real disk: what an export reads, with the archives and without.

@@ -4,6 +4,7 @@ use super::*;
 use crate::base::clock::MS_PER_DAY;
 use crate::journal::simulated::Fault;
 use crate::journal::volume::Span;
+use crate::payments::Each;
 
 /// One journal, its model, and everything it may come back as.
 struct Day {
@@ -126,7 +127,7 @@ impl Day {
             };
             let [from, to] = [0, 1].map(|_| bound().map(Timestamp));
             let window = Window { from: from.min(to), to: from.max(to) };
-            let mut expected = [(0, 0); 2];
+            let mut expected = Each::<(u64, i128)>::default();
             for (settlement, _) in model.lines.values() {
                 if window.contains(settlement.requested_at) {
                     let sum: &mut (u64, i128) = &mut expected[settlement.processor.index()];

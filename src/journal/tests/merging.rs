@@ -3,6 +3,8 @@
 use super::*;
 use crate::journal::head::Kind as FileKind;
 use crate::journal::{Journal, books, head, manifest};
+use crate::payments::Each;
+use crate::payments::each;
 
 fn settle(writer: &Writer, id: u128, at: i64) {
     let (amount, requested_at) = (Cents(id as i64 + 1), Timestamp(at));
@@ -90,7 +92,7 @@ fn books_of_before_are_read_and_rewritten() {
     let windows =
         windows.map(|(from, to)| Window { from: from.map(Timestamp), to: to.map(Timestamp) });
     let expected = |window: Window| {
-        let mut totals = [(0, 0), (0, 0)];
+        let mut totals = Each::<(u64, i128)>::default();
         for id in (0..200).filter(|id| window.contains(Timestamp(*id))) {
             let total: &mut (u64, i128) = &mut totals[id as usize % 2];
             *total = (total.0 + 1, total.1 + i128::from(id) + 1);
@@ -135,7 +137,7 @@ fn a_damaged_volume_is_told_and_left_as_it_is() {
     assert_eq!(storage.bytes(name), bytes, "left as it is");
     assert_eq!(total(&writer), 400, "no block is needed for all");
     let window = |from, to| Window { from: Some(Timestamp(from)), to: Some(Timestamp(to)) };
-    assert_eq!(writer.totals(window(100, 199)).unwrap().map(|it| it.count), [50, 50]);
+    assert_eq!(writer.totals(window(100, 199)).unwrap().map(|it| it.count), each([50, 50]));
     let refused = writer.totals(window(3, 199)).unwrap_err().to_string();
     assert!(refused.contains(name) && refused.contains("is damaged at offset"), "{refused}");
 }

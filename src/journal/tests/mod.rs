@@ -36,7 +36,8 @@ use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transacti
 use crate::payments::event::{Books, Event};
 use crate::payments::resolution::{Action, Resolution};
 use crate::payments::{
-    Attempt, Attempts, Line, Payment, PaymentId, Processor, Rejection, Settlement, Window,
+    Attempt, Attempts, Each, Line, Payment, PaymentId, Processor, Rejection, Settlement, Window,
+    each,
 };
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -78,7 +79,7 @@ struct Model {
     open: BTreeMap<PaymentId, Open>,
     /// How often each of those was attempted.
     attempts: BTreeMap<PaymentId, Attempts>,
-    settled: [(u64, i128); 2],
+    settled: Each<(u64, i128)>,
     lines: BTreeMap<PaymentId, (Settlement, Attempts)>,
     ids: Vec<(PaymentId, Cents)>,
     adopted: Vec<(PaymentId, Cents)>,
@@ -106,7 +107,7 @@ impl PartialEq for Model {
 
 fn rejection(id: PaymentId) -> Rejection {
     let accepted_at = Timestamp((id.0 % 1_000) as i64 * 1_000);
-    Rejection { id, amount: Cents(7), statuses: [422, (id.0 % 1_000) as u16], accepted_at }
+    Rejection { id, amount: Cents(7), statuses: each([422, (id.0 % 1_000) as u16]), accepted_at }
 }
 
 fn actions(books: &Books) -> BTreeMap<PaymentId, Action> {

@@ -7,6 +7,7 @@ use crate::journal::record::Record;
 use crate::journal::salvage;
 use crate::journal::segment::{Contents, Ending};
 use crate::journal::volume::Volume;
+use crate::payments::Each;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -220,7 +221,7 @@ fn files_that_are_used_whole_are_lost_whole() {
 }
 
 /// Where the block of books is that are not longer, and what is settled without it. It is whole or lost.
-fn one_block(number: u32, bytes: &[u8], original: &Model) -> (Range<usize>, [(u64, i128); 2]) {
+fn one_block(number: u32, bytes: &[u8], original: &Model) -> (Range<usize>, Each<(u64, i128)>) {
     let volume = Volume::of_bytes(number, bytes.to_vec()).unwrap();
     let mut without = original.settled;
     for line in volume.lines().map(Result::unwrap) {

@@ -8,6 +8,7 @@ use crate::journal::head::{self, Kind as FileKind};
 use crate::journal::identity::{self, Change, Identity, Owner};
 use crate::journal::names::Reference;
 use crate::journal::{Found, LEDGER_DIRECTORY};
+use crate::payments::each;
 use crate::payments::names::Names;
 use std::path::PathBuf;
 
@@ -57,7 +58,7 @@ fn assert_payments(model: &Model) {
         settled(6, fallback, 606, 1_795_744_911_938, 3),
     ];
     assert_eq!(model.lines, lines.into());
-    assert_eq!(model.settled, [(4, 7970), (2, 1111)]);
+    assert_eq!(model.settled, each([(4, 7970), (2, 1111)]));
     let open = [
         (PaymentId(ACCEPTED + 7), (707, 1_795_744_913_703, None)),
         (PaymentId(ACCEPTED + 8), (808, 1_795_744_913_719, None)),
@@ -102,7 +103,7 @@ fn its_payments_are_read_and_go_on_under_the_table_of_names() {
     drop(writer);
     let (writer, recovered) = open(&storage, options(4096)).unwrap();
     let model = Model::of_recovered(&writer, &recovered);
-    assert_eq!((model.settled, model.open.len()), ([(4, 7970), (4, 1111 + 707 + 808)], 0));
+    assert_eq!((model.settled, model.open.len()), (each([(4, 7970), (4, 1111 + 707 + 808)]), 0));
 }
 
 #[test]

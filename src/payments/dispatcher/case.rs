@@ -3,7 +3,7 @@
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::payments::router::Policy;
-use crate::payments::{Payment, Processor, Reach, Rejection};
+use crate::payments::{Each, Payment, Processor, Reach, Rejection};
 use std::time::Duration;
 
 /// So many refusals by every processor it may go to, and a payment is rejected.
@@ -31,7 +31,7 @@ pub struct Case {
     pub tries: u8,
     /// Per processor, its refusals that were confirmed, and the status of the last.
     refusals: [u8; 2],
-    statuses: [u16; 2],
+    statuses: Each<u16>,
 }
 
 /// An attempt whose outcome is not known.
@@ -67,7 +67,7 @@ impl Case {
             absent_at: Moment::default(),
             tries: 0,
             refusals: [0; 2],
-            statuses: [0; 2],
+            statuses: Each::default(),
         }
     }
 

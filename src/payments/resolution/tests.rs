@@ -1,7 +1,7 @@
 //! What an operator says, read; and the rule of what he may decide, standing by standing.
 
 use super::*;
-use crate::payments::{Attempts, Line};
+use crate::payments::{Attempts, Line, each};
 
 const NOW: Timestamp = Timestamp(1_752_000_000_000);
 const AT: Timestamp = Timestamp(1_700_000_000_123);
@@ -104,10 +104,10 @@ fn what_may_be_decided_depends_on_how_things_stand() {
         (Some(Story::Known { amount }), Nowhere, true, ""),
         (Some(Story::Cancelled { amount, accepted_at }), Nowhere, true, ""),
         (Some(settled), Nowhere, true, "here"),
-        (Some(rejected([400, 404])), Nowhere, true, "retry cancel here there"),
-        (Some(rejected([400, 404])), Nowhere, false, "cancel here there"),
-        (Some(rejected([200, 0])), Nowhere, true, "cancel there"),
-        (Some(rejected([0, 200])), Nowhere, true, "cancel here"),
+        (Some(rejected(each([400, 404]))), Nowhere, true, "retry cancel here there"),
+        (Some(rejected(each([400, 404]))), Nowhere, false, "cancel here there"),
+        (Some(rejected(each([200, 0]))), Nowhere, true, "cancel there"),
+        (Some(rejected(each([0, 200]))), Nowhere, true, "cancel here"),
         (Some(waiting), Free, true, "cancel"),
         (Some(waiting), Free, false, "cancel"),
         (Some(waiting), Unverified, true, ""),
@@ -179,7 +179,7 @@ fn what_was_decided_before_is_not_done_again() {
 fn of_a_pair_each_counts_what_was_booked_under_its_own_milliseconds() {
     let (id, amount, processor) = (PaymentId(1), Cents(5), Processor::DEFAULT);
     let (even, odd) = (Timestamp(AT.0 & !1), Timestamp(AT.0 | 1));
-    let rejection = Rejection { id, amount, statuses: [400; 2], accepted_at: EARLIER };
+    let rejection = Rejection { id, amount, statuses: each([400; 2]), accepted_at: EARLIER };
     let rejected = (Story::Rejected(rejection), Held::Nowhere);
     for (requested_at, is_home, is_paired, may_be) in [
         (even, true, true, true),

@@ -5,7 +5,7 @@ use super::*;
 use crate::payments::dispatcher::Held;
 use crate::payments::resolution::{Action, Standing, decide};
 use crate::payments::story::Story;
-use crate::payments::{Attempts, Processor, Rejection};
+use crate::payments::{Attempts, Processor, Rejection, each};
 
 impl Simulation {
     /// Looks after one of the payments that are listed there.
@@ -116,7 +116,8 @@ impl Simulation {
 fn listed(replay: &Replay) -> Vec<(PaymentId, Timestamp, Story)> {
     let attempts = Attempts::default();
     let rejected = replay.rejected.iter().map(|&(id, accepted_at)| {
-        let rejection = Rejection { id, amount: amount_of(id), statuses: [400; 2], accepted_at };
+        let rejection =
+            Rejection { id, amount: amount_of(id), statuses: each([400; 2]), accepted_at };
         (id, accepted_at, Story::Rejected(rejection))
     });
     let open = replay.open.iter().map(|&Open { id, accepted_at, attempt }| {

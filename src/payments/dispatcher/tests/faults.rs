@@ -1,6 +1,7 @@
 //! Random faults of two processors in virtual time: each payment is booked once.
 
 use super::*;
+use crate::payments::Each;
 
 /// One processor's books, and the requests it will carry out although nobody waits for them.
 #[derive(Default)]
@@ -63,7 +64,7 @@ fn play_with_faults(seed: u64) {
     let mut bench = Bench::new();
     let mut books = [Books::default(), Books::default()];
     let mut open: Vec<(u64, Start, Outcome)> = Vec::new();
-    let mut settled: [Totals; 2] = Default::default();
+    let mut settled: Each<Totals> = Default::default();
     let (mut submitted, mut times) = (0, BTreeMap::new());
     while submitted < PAYMENTS || !bench.dispatcher.is_idle() {
         assert!(bench.ms < 600_000, "seed {seed}: still busy: {:?}", bench.assert_one_place());
@@ -114,7 +115,7 @@ fn play_with_faults(seed: u64) {
 
 fn assert_books_agree(
     books: &[Books; 2],
-    settled: &[Totals; 2],
+    settled: &Each<Totals>,
     times: &BTreeMap<u128, Timestamp>,
     seed: u64,
 ) {

@@ -1,6 +1,7 @@
 //! Payments that processors refuse: when that is believed, and when it is over.
 
 use super::*;
+use crate::payments::each;
 
 #[test]
 fn a_refusal_is_believed_when_it_is_confirmed_and_then_the_other_one_is_asked() {
@@ -75,7 +76,7 @@ fn three_refusals_by_each_processor_and_it_is_over() {
     };
     assert_eq!(asked, [0, 1, 0, 1, 0, 1]);
     let (id, amount, accepted_at) = (PaymentId(0), Cents(1), Timestamp(1_000));
-    let statuses = [400, 401];
+    let statuses = each([400, 401]);
     assert_eq!(end, End::Rejected(Rejection { id, amount, statuses, accepted_at }));
     assert!(bench.dispatcher.is_idle());
 }
