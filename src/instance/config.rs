@@ -12,8 +12,8 @@ use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
 use crate::net::tls::{self, Given, Trust};
-use crate::payments::Processor;
 use crate::payments::router::Policy;
+use crate::payments::terms::Offers;
 use clap::Args;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -336,16 +336,11 @@ impl Config {
             return Err("--processor-timeout must be longer than --attempt-latency-max".into());
         }
         let journal = journal_of(args.data, args.durability)?;
-        let cheaper = if args.fallback_fee < args.default_fee {
-            Processor::FALLBACK
-        } else {
-            Processor::DEFAULT
-        };
+        let fees = [args.default_fee, args.fallback_fee];
         let policy = Policy {
-            cheaper,
+            offers: Offers::contest(fees, args.processor_concurrency),
             patience: args.patience,
             attempt_latency_max: args.attempt_latency_max,
-            processor_concurrency: args.processor_concurrency as usize,
             books_within: args.adopt_after / 2,
         };
         Ok(Config {
@@ -354,7 +349,7 @@ impl Config {
             threads: usize::from(args.threads),
             processor_trust,
             processor_urls: [args.default_url, args.fallback_url],
-            fees: [args.default_fee, args.fallback_fee],
+            fees,
             peer_listen: args.peer_listen,
             peer: args.peer,
             instance: Instance(args.instance),
@@ -513,6 +508,8 @@ fn journal_of(
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::base::money::Cents;
+    use crate::payments::Processor;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -577,8 +574,9 @@ pub mod tests {
 
     #[test]
     fn the_lower_fee_is_the_cheaper_processor() {
-        assert_eq!(config("").unwrap().policy.cheaper, Processor::DEFAULT);
+        let cheapest = |config: Config| config.policy.offers.cheapest(Cents(1_990));
+        assert_eq!(cheapest(config("").unwrap()), Some(Processor::DEFAULT));
         let dear = config("--default-fee 0.2 --fallback-fee 0.1").unwrap();
-        assert_eq!(dear.policy.cheaper, Processor::FALLBACK);
+        assert_eq!(cheapest(dear), Some(Processor::FALLBACK));
     }
 }

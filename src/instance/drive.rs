@@ -286,8 +286,10 @@ impl Engine {
     /// Still ours to pay, and at that processor.
     fn may_send(&self, attempt: &Attempt) -> bool {
         let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
-        let is_cheaper = attempt.processor == self.node.config.policy.cheaper;
-        is_ours && (is_cheaper || self.node.cluster.reach(clock::moment()) == Reach::Every)
+        let cheapest = self.node.config.policy.offers.cheapest(attempt.payment.amount);
+        is_ours
+            && (cheapest == Some(attempt.processor)
+                || self.node.cluster.reach(clock::moment()) == Reach::Every)
     }
 
     /// Somebody should see what a processor answers that is not in the table; not every time.

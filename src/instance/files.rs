@@ -99,7 +99,7 @@ pub fn fit(config: &mut Config) -> Result<(), String> {
         admins: if config.admin_listen.is_some() { ADMIN_CONNECTIONS_MAX } else { 0 },
         has_peer: config.peer.is_some(),
         connections: config.connections_max,
-        concurrency: config.policy.processor_concurrency,
+        concurrency: config.policy.offers.concurrency() / 2,
     };
     let files = usize::try_from(files).unwrap_or(usize::MAX);
     let shares = share_out(files, &wanted)
@@ -113,7 +113,8 @@ pub fn fit(config: &mut Config) -> Result<(), String> {
     }
     config.connections_max = connections;
     config.peer_connections_max = peer_connections;
-    config.policy.processor_concurrency = concurrency;
+    let fitted = concurrency as u32;
+    config.policy.offers = config.policy.offers.with_concurrency(|it| it.min(fitted));
     Ok(())
 }
 

@@ -230,8 +230,8 @@ impl Node {
 
     /// Whether payments may go there at the moment: see `cluster/membership.rs`.
     fn may_pay(&self, which: Processor) -> bool {
-        let is_cheaper = which == self.config.policy.cheaper;
-        is_cheaper || self.cluster.reach(clock::moment()) == Reach::Every
+        self.config.policy.offers.may_be_cheapest(which)
+            || self.cluster.reach(clock::moment()) == Reach::Every
     }
 
     fn is_up(&self, which: Processor) -> bool {
@@ -240,8 +240,10 @@ impl Node {
 
     /// The only one that payments may go to at the moment, if it is not every one.
     pub fn only_processor(&self) -> Option<Processor> {
-        let cheaper = self.config.policy.cheaper;
-        (!self.may_pay(cheaper.other())).then_some(cheaper)
+        let all = self.config.policy.offers.processors();
+        let mut may = all.clone().filter(|it| self.may_pay(*it));
+        let (first, second) = (may.next(), may.next());
+        first.filter(|_| second.is_none() && all.count() > 1)
     }
 
     /// What tells whether anything moves.
