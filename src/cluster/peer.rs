@@ -20,7 +20,7 @@ use crate::net::client::Target;
 use crate::net::pipelined::{Pipe, Reason, Reply, Unheard};
 use crate::payments::observed::Report;
 use crate::payments::story::StoryMessage;
-use crate::payments::{Accepted, Each, PaymentId, Processor, Totals, Window};
+use crate::payments::{Accepted, PaymentId, Window};
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::fmt;
@@ -80,7 +80,7 @@ struct PeerClock {
 pub struct PeerError(pub &'static str);
 
 const NO_ANSWER: PeerError = PeerError("The other instance does not answer; try again.");
-const BAD_ANSWER: PeerError = PeerError("The other instance gave no usable answer; try again.");
+pub const BAD_ANSWER: PeerError = PeerError("The other instance gave no usable answer; try again.");
 
 /// Why there is no answer for an account of the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Peer {
     ///
     /// # Errors
     /// After [`PEER_TIMEOUT`] at the latest.
-    pub async fn totals(&self, window: Window) -> Result<Option<Each<Totals>>, PeerError> {
+    pub async fn totals(&self, window: Window) -> Result<Option<TotalsMessage>, PeerError> {
         let mut query = String::new();
         for (name, bound) in [("from", window.from), ("to", window.to)] {
             if let Some(at) = bound {
@@ -143,8 +143,7 @@ impl Peer {
             Ok(_) => return Err(BAD_ANSWER),
             Err(_) => return Err(NO_ANSWER),
         };
-        let message: TotalsMessage = json::read_object(&body).map_err(|_| BAD_ANSWER)?;
-        message.read().map(Some).ok_or(BAD_ANSWER)
+        json::read_object(&body).map(Some).map_err(|_| BAD_ANSWER)
     }
 
     /// What the peer knows of a payment, if anything.
@@ -327,10 +326,11 @@ impl Peer {
         Accepted::by_name(&answer.accepted).ok_or(BAD_ANSWER)
     }
 
-    /// Passes a health answer on. The peer does without if it cannot be reached.
-    pub async fn pass_on(&self, which: Processor, report: Report) {
+    /// Passes a health answer of the processor of that name on. The peer does without if it cannot be
+    /// reached.
+    pub async fn pass_on(&self, name: &str, report: Report) {
         let message = HealthMessage {
-            processor: which.name().into(),
+            processor: name.into(),
             failing: report.failing,
             response_min_ms: report.response_min.as_millis() as u64,
         };

@@ -6,6 +6,7 @@
 use crate::base::instance::Instance;
 use crate::base::limits::{EVENTS_KEPT_BYTES, PEER_TOKEN_LENGTH_MIN, TOKEN_FILE_BYTES_MAX};
 use crate::base::money::Fee;
+use crate::instance::connectors::Settings;
 use crate::instance::tokens::Tokens;
 use crate::instance::webhook::{Receiver, Secret};
 use crate::journal::{self, identity::Change};
@@ -13,7 +14,9 @@ use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
 use crate::net::tls::{self, Given, Trust};
 use crate::payments::Processor;
+use crate::payments::names::Names;
 use crate::payments::router::Policy;
+use crate::processors::{Processors, Timeouts};
 use clap::Args;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -64,6 +67,20 @@ pub enum Durability {
     Disk,
 }
 
+/// What is said of processors without a file of them.
+const CONTESTS_OWN: [&str; 10] = [
+    "default_url",
+    "fallback_url",
+    "processors_ca",
+    "processors_client_cert",
+    "processors_client_key",
+    "default_fee",
+    "fallback_fee",
+    "processor_concurrency",
+    "processor_timeout",
+    "connect_timeout",
+];
+
 /// One instance: takes payments, drives them to the processors, tells what went where.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -80,6 +97,12 @@ pub struct ServeArgs {
     /// with 2 or more, the last one drives the payments and the others serve.
     #[arg(long, env = "GALO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
+
+    /// A file that describes the payment processors, one to eight of them (docs/processors.md): instead of
+    /// the flags from --default-url to --fallback-fee, and of those with the limits and time-outs of
+    /// processors. Without it, the contest's two
+    #[arg(long, env = "GALO_PROCESSORS", conflicts_with_all = CONTESTS_OWN)]
+    pub processors: Option<PathBuf>,
 
     /// The default payment processor: http://HOST:PORT, or https:// to speak TLS.
     #[arg(long, env = "GALO_DEFAULT_URL", default_value = "http://127.0.0.1:8001", value_parser = Url::with_tls_or_without)]
@@ -269,10 +292,10 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     pub share_port: bool,
     pub threads: usize,
-    pub processor_urls: [Url; 2],
-    /// Whom to believe to be a processor, if one is spoken to by TLS.
-    pub processor_trust: Option<Trust>,
-    pub fees: [Fee; 2],
+    /// The file of processors, if there is one.
+    pub processors_file: Option<PathBuf>,
+    /// In its order; without it, the contest's two.
+    pub processors: Vec<Settings>,
     pub peer_listen: Option<ListenAddress>,
     pub peer: Option<Url>,
     pub instance: Instance,
@@ -296,13 +319,14 @@ pub struct Config {
     /// The journal's directory and what is promised, if anything is.
     pub journal: Option<(PathBuf, journal::Durability)>,
     pub policy: Policy,
-    pub processor_timeout: Duration,
-    pub connect_timeout: Duration,
     pub queue_capacity: usize,
     pub ids_remembered: usize,
     pub connections_max: usize,
     /// The same at the peer's door. Differs only where files are few ([`super::files`]).
     pub peer_connections_max: usize,
+    /// No processor is given more attempts at once, whatever its limits are. Bounds something only where
+    /// files are few.
+    pub concurrency_max: usize,
     pub idle_timeout: Duration,
     pub request_timeout: Duration,
     pub drain_notice: Duration,
@@ -321,7 +345,7 @@ impl Config {
     /// One line that names the setting and what to do.
     pub fn new(args: ServeArgs) -> Result<Config, String> {
         check_times(&args)?;
-        let processor_trust = trust_of(&args)?;
+        let processors = processors_of(&args)?;
         let read = |path| read_token("--peer-token-file", path);
         let given = args.peer_token_file.as_deref().map(read).transpose()?;
         let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
@@ -332,17 +356,10 @@ impl Config {
         if args.queue_capacity > args.ids_remembered {
             return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
         }
-        if args.processor_timeout <= args.attempt_latency_max {
-            return Err("--processor-timeout must be longer than --attempt-latency-max".into());
-        }
         let journal = journal_of(args.data, args.durability)?;
-        let cheaper = if args.fallback_fee < args.default_fee {
-            Processor::FALLBACK
-        } else {
-            Processor::DEFAULT
-        };
         let policy = Policy {
-            cheaper,
+            // Known when the processors have their numbers.
+            cheaper: Processor::DEFAULT,
             patience: args.patience,
             attempt_latency_max: args.attempt_latency_max,
             processor_concurrency: args.processor_concurrency as usize,
@@ -352,9 +369,8 @@ impl Config {
             listen: args.listen,
             share_port: args.share_port,
             threads: usize::from(args.threads),
-            processor_trust,
-            processor_urls: [args.default_url, args.fallback_url],
-            fees: [args.default_fee, args.fallback_fee],
+            processors_file: args.processors,
+            processors,
             peer_listen: args.peer_listen,
             peer: args.peer,
             instance: Instance(args.instance),
@@ -372,12 +388,11 @@ impl Config {
             accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
             journal,
             policy,
-            processor_timeout: args.processor_timeout,
-            connect_timeout: args.connect_timeout,
             queue_capacity: args.queue_capacity as usize,
             ids_remembered: args.ids_remembered as usize,
             connections_max: args.connections_max as usize,
             peer_connections_max: args.connections_max as usize,
+            concurrency_max: usize::MAX,
             idle_timeout: args.idle_timeout,
             request_timeout: args.request_timeout,
             drain_notice: args.drain_notice,
@@ -396,6 +411,35 @@ impl Config {
                 if other.port() == own.port() && own.port() != 0)
         })
     }
+}
+
+/// The processors: those of the file, or the contest's two.
+fn processors_of(args: &ServeArgs) -> Result<Vec<Settings>, String> {
+    let Some(path) = &args.processors else { return contest_of(args) };
+    let processors = Settings::of_file(&Processors::load(path)?)?;
+    let at_least = args.attempt_latency_max;
+    if let Some(it) = processors.iter().find(|it| it.timeouts.answer <= at_least) {
+        return Err(format!(
+            "processor {}: its time-out for an answer must be longer than --attempt-latency-max",
+            it.name
+        ));
+    }
+    Ok(processors)
+}
+
+fn contest_of(args: &ServeArgs) -> Result<Vec<Settings>, String> {
+    if args.processor_timeout <= args.attempt_latency_max {
+        return Err("--processor-timeout must be longer than --attempt-latency-max".into());
+    }
+    let trust = trust_of(args)?;
+    let timeouts = Timeouts { connect: args.connect_timeout, answer: args.processor_timeout };
+    let both = [(&args.default_url, args.default_fee), (&args.fallback_url, args.fallback_fee)];
+    let names = Names::contest();
+    let settings = |((_, name), (url, fee)): ((_, &str), (&Url, Fee))| {
+        let (url, trust) = (url.clone(), trust.clone());
+        Settings::of_contest(name, url, trust, fee, args.processor_concurrency, timeouts)
+    };
+    Ok(names.iter().zip(both).map(settings).collect())
 }
 
 /// Whom to believe to be a processor, and what to show it; the system's authorities are read only
@@ -576,9 +620,13 @@ pub mod tests {
     }
 
     #[test]
-    fn the_lower_fee_is_the_cheaper_processor() {
-        assert_eq!(config("").unwrap().policy.cheaper, Processor::DEFAULT);
-        let dear = config("--default-fee 0.2 --fallback-fee 0.1").unwrap();
-        assert_eq!(dear.policy.cheaper, Processor::FALLBACK);
+    fn a_file_of_processors_and_flags_that_say_the_same_contradict_each_other() {
+        for flag in ["--default-url http://a", "--fallback-fee 0.2", "--processor-timeout 9s"] {
+            let error = config(&format!("--processors p.toml {flag}")).unwrap_err();
+            let (name, _) = flag.split_once(' ').unwrap();
+            assert!(error.contains("--processors") && error.contains(name), "{error}");
+        }
+        let error = config("--processors there/is/none.toml").unwrap_err();
+        assert!(error.starts_with("there/is/none.toml: "), "{error}");
     }
 }

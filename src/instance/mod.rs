@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod api;
 pub mod config;
+pub mod connectors;
 pub mod drive;
 pub mod feed;
 pub mod files;
@@ -31,7 +32,6 @@ use crate::base::limits::{BUFFERS_SIZE_MAX, STUCK_LOOK_EVERY};
 use crate::base::{clock, log as output};
 use crate::net::buffers;
 use crate::net::runtime::Driver;
-use crate::payments::Processor;
 use api::Door;
 use config::{Config, ServeArgs};
 use drive::Engine;
@@ -269,8 +269,8 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }
     if drives {
-        for which in Processor::CONTEST {
-            monoio::spawn(health::poll(node.clone(), which));
+        for which in node.switchboard.current().order() {
+            monoio::spawn(health::poll(node.clone(), *which));
         }
         Engine::new(node).run().await;
     }

@@ -2,12 +2,14 @@
 
 use crate::base::clock;
 use crate::base::limits::CONTROLS_CAPACITY;
+use crate::base::money::Cents;
 use crate::cluster::membership::{self, Membership, home_of};
 use crate::cluster::messages::Setting;
 use crate::cluster::peer::{self, Peer};
 use crate::cluster::{Cluster, Identity};
 use crate::instance::accounts::Accounts;
 use crate::instance::config::Config;
+use crate::instance::connectors::{self, Connectors, Settings, Switchboard};
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
@@ -21,14 +23,18 @@ use crate::journal::retained::{Retained, Retention};
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
-use crate::net::client::{Target, Url};
+use crate::net::client::Target;
+use crate::payments::names::{ByName, Names};
 use crate::payments::observed::{Report, State, Trouble};
 use crate::payments::resolution::Asked;
+use crate::payments::router::Policy;
+use crate::payments::story::{Known, Story, StoryMessage};
 use crate::payments::{Attempt, Each, Payment, PaymentId, Processor, Reach, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -75,7 +81,10 @@ pub struct Node {
     pub payments: Payments,
     pub accounts: Accounts,
     pub cluster: Cluster,
-    pub processors: [Arc<Target>; 2],
+    /// Which processor has which number here: those of the settings, and those that were used before.
+    pub names: Names,
+    pub switchboard: Switchboard,
+    pub policy: Policy,
     pub controls: ArrayQueue<Control>,
     pub health_calls: HealthCalls,
     pub stats: Stats,
@@ -102,6 +111,9 @@ impl Node {
         for started in [&mut ledger_journal, &mut journal] {
             started.keep().map_err(|error| error.to_string())?;
         }
+        let names = names_of(&config)?;
+        let connectors = Connectors::new(&config.processors, &names, config.concurrency_max);
+        let policy = policy_of(&config, &connectors);
         let of_the_peer = take_guests(&mut recovered);
         let guest_count = of_the_peer.guests.len();
         let process = peer::random();
@@ -129,12 +141,13 @@ impl Node {
             accounts: Accounts::new(lifecycle.clone(), ledger, ledger_journal),
             cluster,
             lifecycle,
-            processors: (config.processor_urls.clone())
-                .map(|url| Target::new(url, config.processor_trust.as_ref())),
+            names,
+            switchboard: Switchboard::new(connectors),
+            policy,
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             health_calls: HealthCalls::default(),
             started_at: now,
-            stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
+            stats: Stats { up: std::array::from_fn(|_| AtomicU64::new(1)), ..Stats::default() },
             stuck: Mutex::default(),
             reads: AtomicU32::default(),
             found: AtomicI64::default(),
@@ -180,11 +193,11 @@ impl Node {
         }
         self.stats.up[index].store(u64::from(up), Ordering::Relaxed);
         self.stats.flipped_at_ms[index].store(clock::now().0 as u64, Ordering::Relaxed);
-        let ms = latency.as_millis();
+        let (name, ms) = (self.names.name_of(which), latency.as_millis());
         match state {
-            State::Up => log::info!("processor {} is up, answers in {ms} ms", which.name()),
+            State::Up => log::info!("processor {name} is up, answers in {ms} ms"),
             State::Down(trouble) => {
-                let (name, trouble) = (which.name(), trouble.name());
+                let trouble = trouble.name();
                 log::warn!("processor {name} is down: {trouble}, expected latency {ms} ms");
             }
         }
@@ -214,23 +227,45 @@ impl Node {
     /// Where all payments are. Exact between two turns of the one event loop; with more threads a
     /// payment may be on its way from one number to the next while they are read.
     pub fn whereabouts(&self, settled: Each<Totals>) -> Whereabouts {
-        let [default, fallback, ..] = settled.map(|totals| totals.count as i64);
         let books = self.payments.books();
         let (rejected, cancelled) = (books.rejected.len() as i64, books.cancelled as i64);
         drop(books);
         Whereabouts {
             accepted: self.found.load(Ordering::Relaxed) + self.taken(),
-            default,
-            fallback,
+            settled: self.by_name(settled, |it| it.count as i64),
             on_their_way: self.payments.queue.outstanding() as i64,
             rejected,
             cancelled,
         }
     }
 
+    /// Of the totals of all time what is told of each processor, by name: those of the settings in their
+    /// order, and then those that are retired and have books.
+    pub fn by_name<T>(&self, settled: Each<Totals>, tell: impl Fn(Totals) -> T) -> ByName<T> {
+        let connectors = self.switchboard.current();
+        let retired = self
+            .names
+            .processors()
+            .filter(|it| connectors.get(*it).is_none() && settled[it.index()] != Totals::default());
+        let all = connectors.order().iter().copied().chain(retired);
+        ByName(all.map(|it| (self.names.name_of(it).into(), tell(settled[it.index()]))).collect())
+    }
+
+    /// Likewise the totals of a window: of those that are retired, those that hold something in it.
+    pub fn by_name_in_window(&self, totals: Each<Totals>) -> ByName<Totals> {
+        self.by_name(totals, |it| it)
+    }
+
+    /// A story as it is told. `why`: of a payment that waits, what it waits for.
+    pub fn tell(&self, id: PaymentId, story: &Story, why: &str) -> StoryMessage {
+        let connectors = self.switchboard.current();
+        let known = Known { names: &self.names, fees: &connectors.fees };
+        StoryMessage::new(id, story, known, why)
+    }
+
     /// Whether payments may go there at the moment: see `cluster/membership.rs`.
     fn may_pay(&self, which: Processor) -> bool {
-        let is_cheaper = which == self.config.policy.cheaper;
+        let is_cheaper = which == self.policy.cheaper;
         is_cheaper || self.cluster.reach(clock::moment()) == Reach::Every
     }
 
@@ -240,26 +275,23 @@ impl Node {
 
     /// The only one that payments may go to at the moment, if it is not every one.
     pub fn only_processor(&self) -> Option<Processor> {
-        let cheaper = self.config.policy.cheaper;
-        (!self.may_pay(cheaper.other())).then_some(cheaper)
+        let is_only = self.cluster.reach(clock::moment()) == Reach::Cheaper;
+        is_only.then_some(self.policy.cheaper)
     }
 
     /// What tells whether anything moves.
     pub fn seen(&self) -> Seen {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let stats = &self.stats;
-        let [default, fallback] = stats.settled.each_ref().map(load);
+        let settled: u64 = stats.settled.iter().map(load).sum();
+        let connectors = self.switchboard.current();
         Seen {
             outstanding: self.payments.queue.outstanding(),
             guests: load(&stats.guests) as usize,
-            ended: default
-                + fallback
-                + load(&stats.again)
-                + load(&stats.foreign)
-                + load(&stats.handed_over),
+            ended: settled + load(&stats.again) + load(&stats.foreign) + load(&stats.handed_over),
             in_flight: load(&stats.in_flight),
             oldest: stats.oldest_started_us.each_ref().map(load),
-            any_is_up: Processor::CONTEST.iter().any(|it| self.may_pay(*it) && self.is_up(*it)),
+            any_is_up: connectors.order().iter().any(|it| self.may_pay(*it) && self.is_up(*it)),
             peer_is_up: self.cluster.peer_up().is_some(),
             has_room: self.payments.journal.has_room_for_attempt(),
             is_held_back: load(&stats.held_back) == 1,
@@ -286,6 +318,7 @@ impl Node {
         let summary_bytes = journal.settled_memory_bytes();
         let whereabouts = self.whereabouts(settled);
         let now = clock::moment();
+        let connectors = self.switchboard.current();
         let directory = self.config.journal.as_ref().map(|(directory, _)| directory);
         self.stats.write(&Surroundings {
             instance: self.config.instance.0,
@@ -298,8 +331,10 @@ impl Node {
             disk: directory
                 .zip(journal.syncs())
                 .map(|(directory, syncs)| Disk::of(directory, journal.has_room(), syncs)),
-            settled_cents: settled.map(|totals| totals.amount.0),
-            fees: self.config.fees,
+            names: &self.names,
+            processors: connectors.order(),
+            settled,
+            fees: &connectors.fees,
             summary_bytes,
             peer_up: self.cluster.peer().map(|_| self.cluster.peer_up().is_some()),
             event_loops: self.config.threads,
@@ -312,21 +347,31 @@ impl Node {
 fn settings(config: &Config) -> Vec<Setting> {
     let must = |name: &str, value: String| Setting { name: name.into(), value, must: true };
     let should = |name: &str, value: String| Setting { name: name.into(), value, must: false };
-    let [default, fallback] = &config.processor_urls;
-    let [default_fee, fallback_fee] = &config.fees;
-    vec![
+    let mut settings = vec![
         must("--peer", if config.peer.is_some() { "given" } else { "missing" }.into()),
         must("--data", if config.journal.is_some() { "given" } else { "missing" }.into()),
-        must("--default-url", default.to_string()),
-        must("--fallback-url", fallback.to_string()),
-        must("--default-fee", default_fee.to_string()),
-        must("--fallback-fee", fallback_fee.to_string()),
+    ];
+    settings.extend(connectors::agreed(config).into_iter().map(|(name, value)| must(&name, value)));
+    settings.extend([
         must("--adopt-after", humantime::format_duration(config.adopt_after).to_string()),
         must("--accounts", format!("{:016x}", accounts::digest(&config.accounts))),
         should("--durability", format!("{:?}", config.journal.as_ref().map(|(_, it)| *it))),
         should("--allow-purge", config.allow_purge.to_string()),
         should("the version", env!("CARGO_PKG_VERSION").into()),
-    ]
+    ]);
+    settings
+}
+
+/// The numbers of the processors: without a journal they are in the order of the settings.
+fn names_of(config: &Config) -> Result<Names, String> {
+    let names = config.processors.iter().map(|it| it.name.clone()).collect();
+    Names::new(names).ok_or_else(|| "these processors are too many".into())
+}
+
+fn policy_of(config: &Config, connectors: &Connectors) -> Policy {
+    let cheaper = connectors.offers.cheapest(Cents(1)).unwrap_or_default();
+    let processor_concurrency = config.policy.processor_concurrency.min(config.concurrency_max);
+    Policy { cheaper, processor_concurrency, ..config.policy }
 }
 
 /// Of what waits, the payments of the peer's that it is still to be offered; and those that it is
@@ -371,12 +416,27 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let owner = Owner {
         instance: config.instance,
         is_paired: config.peer.is_some(),
-        processors: config.processor_urls.each_ref().map(Url::whole),
+        processors: urls_of(directory, &config.processors)?,
     };
     for line in found.claim(&owner, &config.accept_change, clock::now())? {
         log::info!("journal {}: {line}", directory.display());
     }
     Ok(Some(found))
+}
+
+/// A journal knows the contest's two.
+fn urls_of(directory: &Path, processors: &[Settings]) -> Result<[String; 2], JournalError> {
+    let contest = Names::contest();
+    let names = contest.iter().map(|(_, name)| name);
+    match processors {
+        [default, fallback] if names.eq([&default.name, &fallback.name]) => {
+            Ok([default.url.clone(), fallback.url.clone()])
+        }
+        all => Err(JournalError::OtherNames {
+            file: directory.join("identity").display().to_string(),
+            names: all.iter().map(|it| &it.name[..]).collect::<Vec<_>>().join(", "),
+        }),
+    }
 }
 
 fn open_journal(
