@@ -29,7 +29,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// What is asked together, on a connection of its own: an answer comes behind all that were asked
@@ -60,7 +60,7 @@ impl Topic {
 pub struct Peer {
     target: Arc<Target>,
     /// The secret that both instances share.
-    token: String,
+    token: RwLock<String>,
     clock: Mutex<PeerClock>,
     /// The first half of the keys of the transactions we pass on, and how many there were.
     keys: (u64, AtomicU64),
@@ -116,7 +116,13 @@ thread_local! {
 
 impl Peer {
     pub fn new(target: Arc<Target>, token: String) -> Peer {
+        let token = RwLock::new(token);
         Peer { target, token, clock: Mutex::default(), keys: (random(), AtomicU64::new(0)) }
+    }
+
+    /// The token to be sent from now on.
+    pub fn set_token(&self, token: String) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// `host:port`, for people.
@@ -198,7 +204,8 @@ impl Peer {
     }
 
     fn write_request(&self, out: &mut Vec<u8>, host: &str, line: fmt::Arguments, body: &[u8]) {
-        let (token, length) = (&self.token, body.len());
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let length = body.len();
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,

@@ -16,7 +16,7 @@ use crate::net::tls::{self, Given, Trust};
 use crate::payments::Processor;
 use crate::payments::names::Names;
 use crate::payments::router::Policy;
-use crate::processors::{Processors, Timeouts};
+use crate::processors::Timeouts;
 use clap::Args;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -159,7 +159,8 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
     pub peer_token: Option<String>,
 
-    /// Or a file with it, on one line.
+    /// Or a file with it, on one line; while it is changed a second one below it, which is taken from the
+    /// other instance as well.
     #[arg(long, env = "GALO_PEER_TOKEN_FILE", conflicts_with = "peer_token")]
     pub peer_token_file: Option<PathBuf>,
 
@@ -300,7 +301,7 @@ pub struct Config {
     pub peer: Option<Url>,
     pub instance: Instance,
     pub adopt_after: Duration,
-    pub peer_token: String,
+    pub peer_token: Arc<Tokens>,
     pub admin_listen: Option<ListenAddress>,
     pub admin_token: Option<Arc<Tokens>>,
     /// `None`: everybody may come in.
@@ -324,9 +325,8 @@ pub struct Config {
     pub connections_max: usize,
     /// The same at the peer's door. Differs only where files are few ([`super::files`]).
     pub peer_connections_max: usize,
-    /// No processor is given more attempts at once, whatever its limits are. Bounds something only where
-    /// files are few.
-    pub concurrency_max: usize,
+    /// So many files may be open for the connections to processors.
+    pub processor_files: usize,
     pub idle_timeout: Duration,
     pub request_timeout: Duration,
     pub drain_notice: Duration,
@@ -346,9 +346,10 @@ impl Config {
     pub fn new(args: ServeArgs) -> Result<Config, String> {
         check_times(&args)?;
         let processors = processors_of(&args)?;
-        let read = |path| read_token("--peer-token-file", path);
-        let given = args.peer_token_file.as_deref().map(read).transpose()?;
-        let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
+        let peer_token = match args.peer_token_file.as_deref() {
+            Some(path) => Tokens::of_peer(path)?,
+            None => peer_token_of(args.peer_token, args.peer.is_some())?,
+        };
         let admin_token = args.admin_token_file.as_deref().map(Tokens::of_admin).transpose()?;
         let entry_tokens = args.entry_tokens.as_deref().map(Tokens::of_entry).transpose()?;
         let webhook = webhook_of(args.webhook, args.webhook_secret_file.as_deref())?;
@@ -375,7 +376,7 @@ impl Config {
             peer: args.peer,
             instance: Instance(args.instance),
             adopt_after: args.adopt_after,
-            peer_token,
+            peer_token: Arc::new(peer_token),
             admin_listen: args.admin_listen,
             admin_token: admin_token.map(Arc::new),
             entry_tokens: entry_tokens.map(Arc::new),
@@ -392,7 +393,7 @@ impl Config {
             ids_remembered: args.ids_remembered as usize,
             connections_max: args.connections_max as usize,
             peer_connections_max: args.connections_max as usize,
-            concurrency_max: usize::MAX,
+            processor_files: usize::MAX,
             idle_timeout: args.idle_timeout,
             request_timeout: args.request_timeout,
             drain_notice: args.drain_notice,
@@ -415,16 +416,10 @@ impl Config {
 
 /// The processors: those of the file, or the contest's two.
 fn processors_of(args: &ServeArgs) -> Result<Vec<Settings>, String> {
-    let Some(path) = &args.processors else { return contest_of(args) };
-    let processors = Settings::of_file(&Processors::load(path)?)?;
-    let at_least = args.attempt_latency_max;
-    if let Some(it) = processors.iter().find(|it| it.timeouts.answer <= at_least) {
-        return Err(format!(
-            "processor {}: its time-out for an answer must be longer than --attempt-latency-max",
-            it.name
-        ));
+    match &args.processors {
+        Some(path) => Settings::load(path, args.attempt_latency_max, args.peer.is_some()),
+        None => contest_of(args),
     }
-    Ok(processors)
 }
 
 fn contest_of(args: &ServeArgs) -> Result<Vec<Settings>, String> {
@@ -468,7 +463,7 @@ fn trust_of(args: &ServeArgs) -> Result<Option<Trust>, String> {
     Ok(Some(Trust::new(roots, own.transpose()?)))
 }
 
-fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String> {
+fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<Tokens, String> {
     let token = token.unwrap_or_default();
     if has_peer && token.len() < PEER_TOKEN_LENGTH_MIN {
         return Err(format!(
@@ -478,7 +473,7 @@ fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("--peer-token must be printable ASCII without spaces".into());
     }
-    Ok(token)
+    Ok(Tokens::of_peer_given(token))
 }
 
 /// Where events are pushed to, and what they are signed with.
@@ -494,18 +489,35 @@ fn webhook_of(
 
 /// The token in a file: its one line.
 pub(super) fn read_token(flag: &str, path: &Path) -> Result<String, String> {
+    Ok(read_tokens(flag, path, 1)?.concat())
+}
+
+/// The tokens in a file, one a line.
+pub(super) fn read_tokens(
+    flag: &str,
+    path: &Path,
+    count_max: usize,
+) -> Result<Vec<String>, String> {
     let refused = |what: &dyn std::fmt::Display| format!("{flag} {}: {what}", path.display());
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| refused(&error))?;
     let read = file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| refused(&error))?;
-    let token = text.trim_end_matches(['\r', '\n']);
-    if token.len() < PEER_TOKEN_LENGTH_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let lines = text.trim_end_matches(['\r', '\n']).split('\n');
+    let tokens: Vec<String> = lines.map(|it| it.trim_end_matches('\r').into()).collect();
+    let is_token = |it: &String| {
+        it.len() >= PEER_TOKEN_LENGTH_MIN && it.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if tokens.len() > count_max {
+        let lines = if count_max == 1 { "one line" } else { "two lines" };
+        return Err(refused(&format!("there are more than {lines} in it")));
+    }
+    if !tokens.iter().all(is_token) {
         return Err(refused(&format!(
             "a token is one line of {PEER_TOKEN_LENGTH_MIN} or more printable characters, without spaces"
         )));
     }
-    Ok(token.into())
+    Ok(tokens)
 }
 
 /// Bytes, or with a unit of powers of 1024.

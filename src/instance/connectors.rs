@@ -8,6 +8,7 @@
 
 use crate::base::money::{Cents, Fee};
 use crate::instance::config::Config;
+use crate::instance::files;
 use crate::net::client::{Link, Target, Url};
 use crate::net::tls::{self, Trust};
 use crate::payments::fee::FeeSchedule;
@@ -16,8 +17,10 @@ use crate::payments::observed::Report;
 use crate::payments::terms::{Limits, Offers, Terms};
 use crate::payments::{Attempt, Each, Outcome, PaymentId, Processor, processor};
 use crate::processors::{Described, Processors, Timeouts};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 /// What the settings say of one processor.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct Settings {
     pub limits: Limits,
     pub timeouts: Timeouts,
     protocol: Protocol,
+    /// All that its file says of it.
+    described: Option<Arc<Described>>,
 }
 
 /// What is said to a processor, and heard from it.
@@ -56,15 +61,45 @@ impl Settings {
         let (url, fee) = (server.whole(), FeeSchedule { share, fixed: Cents(0) });
         let limits = Limits { concurrency, ..Limits::default() };
         let (name, protocol) = (name.into(), Protocol::Contest);
-        Settings { name, url, server, trust, fee, limits, timeouts, protocol }
+        let described = None;
+        Settings { name, url, server, trust, fee, limits, timeouts, protocol, described }
     }
 
-    /// Those of a file, in its order. Reads the authorities of this system, if they are needed.
+    /// Those of a file, in its order. Reads the file, what it names, and the authorities of this system if
+    /// they are needed (blocking). No attempt is started whose answer is expected to take longer than
+    /// `attempt_latency_max`.
     ///
     /// # Errors
-    /// Which processor cannot be spoken to, and why, in one line.
-    pub fn of_file(processors: &Processors) -> Result<Vec<Settings>, String> {
-        processors.iter().map(Settings::of_described).collect()
+    /// All that is wrong with the file, a line each; or which processor cannot be spoken to, and why.
+    pub fn load(
+        file: &Path,
+        attempt_latency_max: Duration,
+        is_paired: bool,
+    ) -> Result<Vec<Settings>, String> {
+        let all = Processors::load(file)?;
+        let all: Result<Vec<_>, _> = all.iter().map(Settings::of_described).collect();
+        let refused = |why| format!("{}: {why}", file.display());
+        let all = all.map_err(refused)?;
+        let fault = all.iter().find_map(|it| it.fault(attempt_latency_max, is_paired));
+        fault.map_or(Ok(all), |fault| Err(refused(fault)))
+    }
+
+    /// What is wrong with it beside the other settings, if anything is.
+    fn fault(&self, attempt_latency_max: Duration, is_paired: bool) -> Option<String> {
+        let name = &self.name;
+        if self.timeouts.answer <= attempt_latency_max {
+            return Some(format!(
+                "processor {name}: its time-out for an answer must be longer than \
+                 --attempt-latency-max"
+            ));
+        }
+        let tells_whose = self.described.as_ref().is_none_or(|it| it.exchanges.tell_whose());
+        (is_paired && !tells_whose).then(|| {
+            format!(
+                "processor {name}: with --peer each booking must show its `time`, or nobody can tell \
+                 which of the two instances it is of"
+            )
+        })
     }
 
     fn of_described(described: &Described) -> Result<Settings, String> {
@@ -86,7 +121,45 @@ impl Settings {
                 true => Protocol::Contest,
                 false => Protocol::Described(described.clone().into(), endpoint.authority()),
             },
+            described: Some(described.clone().into()),
         })
+    }
+
+    /// Why these may not take the place of it while it runs, if that is so.
+    fn refusal(&self, new: &Settings, is_paired: bool) -> Option<String> {
+        let (name, bounds) = (&self.name, |it: &Limits| (it.smallest, it.largest));
+        let agreed = |it: &Settings| (it.fee, bounds(&it.limits));
+        if self.url != new.url {
+            return Some(format!("processor {name} has another URL, which takes a restart"));
+        }
+        (is_paired && agreed(self) != agreed(new)).then(|| {
+            format!(
+                "processor {name} has another fee, `smallest` or `largest`, about which the other \
+                 instance must agree: that takes a restart of both"
+            )
+        })
+    }
+}
+
+/// Why these may not take the place of those while they run, if that is so.
+fn refusal(old: &Connectors, new: &[Settings], names: &Names, is_paired: bool) -> Option<String> {
+    let old_of = |it: &Settings| old.get(names.by_name(&it.name)?);
+    if let Some(added) = new.iter().find(|it| old_of(it).is_none()) {
+        return Some(format!("processor {} is new, which takes a restart", added.name));
+    }
+    let is_left_out = |name: &str| new.iter().all(|it| it.name != name);
+    if let Some((_, gone)) = old.iter().find(|(_, it)| is_left_out(&it.settings.name)) {
+        let name = &gone.settings.name;
+        return Some(format!("processor {name} is not there any more, which takes a restart"));
+    }
+    new.iter().find_map(|it| old_of(it)?.settings.refusal(it, is_paired))
+}
+
+/// The first of several lines, and how many more there are.
+pub fn in_one_line(faults: &str) -> String {
+    match faults.split_once('\n') {
+        None => faults.into(),
+        Some((first, more)) => format!("{first} (and {} more)", more.lines().count()),
     }
 }
 
@@ -138,6 +211,20 @@ impl Connector {
     fn new(settings: Settings) -> Connector {
         let target = Target::new(settings.server.clone(), settings.trust.as_ref());
         Connector { settings, target }
+    }
+
+    /// In place of another one: the very same, if nothing has changed.
+    fn replaced(self: &Arc<Connector>, settings: Settings) -> Arc<Connector> {
+        let (old, new) = (&self.settings.described, &settings.described);
+        if old.is_some() && old == new {
+            return self.clone();
+        }
+        let tls = |it: &Option<Arc<Described>>| it.as_ref().map(|it| it.tls.clone());
+        if tls(old) != tls(new) {
+            return Arc::new(Connector::new(settings));
+        }
+        // What the name of its server stands for is known.
+        Arc::new(Connector { settings, target: self.target.clone() })
     }
 
     /// The request for this attempt.
@@ -238,24 +325,40 @@ pub struct Connectors {
 }
 
 impl Connectors {
-    /// Begins to look up where they are. `names` has the name of each; none is given more than
-    /// `concurrency_max` attempts at once.
-    pub fn new(all: &[Settings], names: &Names, concurrency_max: usize) -> Connectors {
+    /// Begins to look up where they are. `names` has the name of each; so many files may be open for
+    /// connections to them.
+    pub fn new(all: &[Settings], names: &Names, files: usize) -> Connectors {
+        Connectors::with(all, names, files, |_, settings| Arc::new(Connector::new(settings)))
+    }
+
+    fn with(
+        all: &[Settings],
+        names: &Names,
+        files: usize,
+        connect: impl Fn(Processor, Settings) -> Arc<Connector>,
+    ) -> Connectors {
         let (mut order, mut by_number) = (Vec::new(), Each::default());
         for settings in all {
             let Some(processor) = names.by_name(&settings.name) else { continue };
             order.push(processor);
-            by_number[processor.index()] = Some(Arc::new(Connector::new(settings.clone())));
+            by_number[processor.index()] = Some(connect(processor, settings.clone()));
         }
-        let concurrency_max = u32::try_from(concurrency_max).unwrap_or(u32::MAX);
+        let most = files::most_at_once(files, &files::concurrency_of(all));
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
         let terms = |it: &Option<Arc<Connector>>| {
             let Settings { fee, limits, .. } = it.as_ref()?.settings;
-            let concurrency = limits.concurrency.min(concurrency_max);
+            let concurrency = limits.concurrency.min(most);
             Some(Terms { fee, limits: Limits { concurrency, ..limits } })
         };
         let terms = by_number.each_ref().map(terms);
         let fees = terms.map(|it| it.map(|it| it.fee));
         Connectors { order, by_number, fees, offers: Offers::new(terms) }
+    }
+
+    /// Whether there is a processor that takes any amount.
+    fn take_every_amount(&self) -> bool {
+        let bounds = |it: &Connector| (it.settings.limits.smallest, it.settings.limits.largest);
+        self.iter().any(|(_, it)| bounds(it) == (None, None))
     }
 
     /// All that payments may go to, in the order of the settings.
@@ -279,6 +382,10 @@ pub struct Switchboard {
     current: RwLock<Arc<Connectors>>,
     /// Counts how often they were replaced.
     generation: AtomicU64,
+    /// Looked at for every payment.
+    take_every_amount: AtomicBool,
+    /// Held while others are made, so that those that were made last count.
+    replacing: Mutex<()>,
 }
 
 /// At most one open connection to a processor, as the connectors have it.
@@ -290,8 +397,52 @@ pub struct Channel {
 
 impl Switchboard {
     pub fn new(connectors: Connectors) -> Switchboard {
+        let (generation, replacing) = (AtomicU64::new(0), Mutex::default());
+        let take_every_amount = AtomicBool::new(connectors.take_every_amount());
         let current = RwLock::new(Arc::new(connectors));
-        Switchboard { current, generation: AtomicU64::new(0) }
+        Switchboard { current, generation, take_every_amount, replacing }
+    }
+
+    /// Takes these in place of what counts now, and says which have changed. Whatever was asked before is
+    /// still answered to those that asked it.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    pub fn take_over(
+        &self,
+        settings: &[Settings],
+        names: &Names,
+        files: usize,
+        is_paired: bool,
+    ) -> Result<String, String> {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.current();
+        if let Some(why) = refusal(&old, settings, names, is_paired) {
+            return Err(why);
+        }
+        let replaced = |processor, settings: Settings| match old.get(processor) {
+            Some(it) => it.replaced(settings),
+            None => Arc::new(Connector::new(settings)),
+        };
+        let new = Connectors::with(settings, names, files, replaced);
+        let is_other = |(which, it): &(Processor, &Arc<Connector>)| {
+            old.get(*which).is_none_or(|old| !Arc::ptr_eq(old, it))
+        };
+        let changed = new.iter().filter(is_other).map(|(_, it)| it.settings.name.clone());
+        let said = match &changed.collect::<Vec<_>>()[..] {
+            [] => "nothing has changed".into(),
+            changed => format!("{} from now on as it says", changed.join(", ")),
+        };
+        self.take_every_amount.store(new.take_every_amount(), Ordering::Relaxed);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(said)
+    }
+
+    /// Whether any processor takes a payment of this amount.
+    pub fn takes(&self, amount: Cents) -> bool {
+        self.take_every_amount.load(Ordering::Relaxed)
+            || self.current().offers.cheapest(amount).is_some()
     }
 
     pub fn current(&self) -> Arc<Connectors> {

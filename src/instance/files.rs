@@ -50,16 +50,6 @@ impl Wanted {
             + 2 * TURNED_AWAY_MAX
     }
 
-    /// If none is given more attempts than these.
-    fn at_processors(&self, most: usize) -> usize {
-        let all = self.concurrency.into_iter().filter(|it| *it > 0);
-        all.map(|it| it.min(most) + LOOKS_MAX + FILES_AT_PROCESSOR).sum()
-    }
-
-    fn processors(&self) -> usize {
-        self.concurrency.iter().filter(|it| **it > 0).count()
-    }
-
     /// Each client may make this instance ask the other one, and as many clients of the other one's
     /// may make that ask here. Without another one only somebody who watches comes to its door.
     fn at_doors(&self, shares: Shares) -> usize {
@@ -68,19 +58,39 @@ impl Wanted {
     }
 }
 
+/// The files that are needed for processors with so many attempts at once each, if none is given more than
+/// `most`.
+fn at_processors(concurrency: &Each<usize>, most: usize) -> usize {
+    let all = concurrency.iter().filter(|it| **it > 0);
+    all.map(|it| (*it).min(most) + LOOKS_MAX + FILES_AT_PROCESSOR).sum()
+}
+
+/// The most attempts at once that any of these processors may be given with so many files; as many as it
+/// asks for, if that is not more. 0 if they are too few.
+pub fn most_at_once(files: usize, concurrency: &Each<usize>) -> usize {
+    let (mut fits, mut exceeds) = (0, concurrency.iter().max().unwrap_or(&0) + 1);
+    while exceeds - fits > 1 {
+        let middle = fits + (exceeds - fits) / 2;
+        match at_processors(concurrency, middle) <= files {
+            true => fits = middle,
+            false => exceeds = middle,
+        }
+    }
+    fits
+}
+
 /// Divides so many files. If they are too few for all that is wanted, the processors get up to a
 /// half of what is not fixed, and the doors the rest. `None` if that is nothing.
 fn share_out(files: usize, wanted: &Wanted) -> Option<Shares> {
     let connections = wanted.connections;
-    let concurrency = wanted.concurrency.into_iter().max().unwrap_or_default();
+    let concurrency = most_at_once(usize::MAX, &wanted.concurrency);
     let all = Shares { connections, peer_connections: connections, concurrency };
     let left = files.checked_sub(wanted.fixed())?;
-    if wanted.at_processors(concurrency) + wanted.at_doors(all) <= left {
+    if at_processors(&wanted.concurrency, concurrency) + wanted.at_doors(all) <= left {
         return Some(all);
     }
-    let at_one = (left / 2).checked_div(wanted.processors())?;
-    let concurrency = concurrency.min(at_one.checked_sub(LOOKS_MAX + FILES_AT_PROCESSOR)?);
-    let left = left - wanted.at_processors(concurrency);
+    let concurrency = most_at_once(left / 2, &wanted.concurrency);
+    let left = left.checked_sub(at_processors(&wanted.concurrency, concurrency))?;
     let (connections, peer_connections) = match wanted.has_peer {
         true => (connections.min(left / 3), connections.min(left / 3)),
         false => {
@@ -127,11 +137,12 @@ pub fn fit(config: &mut Config) -> Result<(), String> {
     }
     config.connections_max = connections;
     config.peer_connections_max = peer_connections;
-    config.concurrency_max = concurrency;
+    config.processor_files = files - wanted.fixed() - wanted.at_doors(shares);
     Ok(())
 }
 
-fn concurrency_of(processors: &[Settings]) -> Each<usize> {
+/// As the settings of each have it.
+pub fn concurrency_of(processors: &[Settings]) -> Each<usize> {
     let mut concurrency = Each::default();
     for (place, settings) in concurrency.iter_mut().zip(processors) {
         *place = settings.limits.concurrency as usize;
@@ -179,7 +190,7 @@ mod tests {
                     continue;
                 };
                 let Shares { connections, peer_connections, concurrency } = shares;
-                let at_processors = wanted.at_processors(concurrency);
+                let at_processors = at_processors(&wanted.concurrency, concurrency);
                 let used = wanted.fixed() + at_processors + wanted.at_doors(shares);
                 assert!(used <= files, "{used} of {files}: {shares:?}");
                 assert!(connections > 0 && peer_connections > 0 && concurrency > 0, "{shares:?}");

@@ -10,6 +10,7 @@ use crate::cluster::{Cluster, Identity};
 use crate::instance::accounts::Accounts;
 use crate::instance::config::Config;
 use crate::instance::connectors::{self, Connectors, Settings, Switchboard};
+use crate::instance::files;
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
@@ -112,7 +113,7 @@ impl Node {
             started.keep().map_err(|error| error.to_string())?;
         }
         let names = names_of(&config)?;
-        let connectors = Connectors::new(&config.processors, &names, config.concurrency_max);
+        let connectors = Connectors::new(&config.processors, &names, config.processor_files);
         let policy = policy_of(&config, &connectors);
         let of_the_peer = take_guests(&mut recovered);
         let guest_count = of_the_peer.guests.len();
@@ -126,7 +127,7 @@ impl Node {
             is_copy_until: journal.is_copy_until(clock::now(), now),
             settings,
         };
-        let token = config.peer_token.clone();
+        let token = config.peer_token.first();
         let peer = config.peer.clone().map(|url| Peer::new(Target::new(url, None), token));
         let cluster = Cluster::new(own, peer, membership, identity);
         let node = Arc::new(Node {
@@ -237,6 +238,21 @@ impl Node {
             rejected,
             cancelled,
         }
+    }
+
+    /// Reads the file of processors again (blocking), takes over what may be changed while it runs, and
+    /// says what it was.
+    ///
+    /// # Errors
+    /// Why all of it is left as it is, in one line.
+    pub fn read_processors(&self, file: &Path) -> Result<String, String> {
+        let is_paired = self.config.peer.is_some();
+        let loaded = Settings::load(file, self.config.policy.attempt_latency_max, is_paired);
+        let settings = loaded.map_err(|faults| connectors::in_one_line(&faults))?;
+        let files = self.config.processor_files;
+        let said = self.switchboard.take_over(&settings, &self.names, files, is_paired);
+        let said = said.map_err(|why| format!("{}: {why}", file.display()))?;
+        Ok(format!("--processors {}: {said}", file.display()))
     }
 
     /// Of the totals of all time what is told of each processor, by name: those of the settings in their
@@ -370,7 +386,9 @@ fn names_of(config: &Config) -> Result<Names, String> {
 
 fn policy_of(config: &Config, connectors: &Connectors) -> Policy {
     let cheaper = connectors.offers.cheapest(Cents(1)).unwrap_or_default();
-    let processor_concurrency = config.policy.processor_concurrency.min(config.concurrency_max);
+    let concurrency_max =
+        files::most_at_once(config.processor_files, &files::concurrency_of(&config.processors));
+    let processor_concurrency = config.policy.processor_concurrency.min(concurrency_max);
     Policy { cheaper, processor_concurrency, ..config.policy }
 }
 

@@ -26,7 +26,6 @@ use crate::instance::feed::Feed;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Node, Reply};
 use crate::instance::status::InstanceStatus;
-use crate::instance::tokens;
 use crate::journal::JournalError;
 use crate::ledger::{AccountId, Transaction};
 use crate::net::http::Connection;
@@ -195,6 +194,11 @@ fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Th
             return Then::Answered;
         }
     };
+    if !node.switchboard.takes(amount) {
+        stats.refused.fetch_add(1, Ordering::Relaxed);
+        error(out, frame, 422, None, "No processor takes a payment of this amount.");
+        return Then::Answered;
+    }
     let is_home = node.cluster.is_home(id);
     if !is_home && node.cluster.peer_up().is_some() {
         return Then::Call(Call::Offer(id, amount));
@@ -382,8 +386,7 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
 }
 
 fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
-    let token = node.config.peer_token.as_bytes();
-    tokens::bearer(request).is_some_and(|given| tokens::is_same(token, given))
+    node.config.peer_token.let_in(request)
 }
 
 fn read_health(body: &[u8], names: &Names) -> Option<(Processor, Report)> {
