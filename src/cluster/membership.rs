@@ -16,7 +16,7 @@
 //! 1. **A lease.** A greeting answered by the peer says that it has adopted nothing but what it has
 //!    told, and that it will not for `adopt_after` from then on. For half of that time after it was
 //!    *sent* the home may pay wherever it likes ([`Reach::Every`]).
-//! 2. **Without it** it pays at the cheaper processor only ([`Reach::Cheaper`]).
+//! 2. **Without it** it pays at the cheaper processor only ([`Reach::Cheapest`]).
 //! 3. **What was adopted** is paid at the cheaper processor only, for ever, and not before every
 //!    other one has said that it does not hold it (`Payment::verify`): the home may have paid it
 //!    there under a lease.
@@ -203,7 +203,7 @@ impl Membership {
     }
 
     pub fn reach(&self, now: Moment) -> Reach {
-        if now < self.lease_until { Reach::Every } else { Reach::Cheaper }
+        if now < self.lease_until { Reach::Every } else { Reach::Cheapest }
     }
 
     /// Whether the peer may have paid, in our place, what it knows nothing of any more. Not known

@@ -111,7 +111,7 @@ impl Cluster {
     /// Where payments may be sent now.
     pub fn reach(&self, now: Moment) -> Reach {
         let holds_lease = now < Moment(self.lease_until_us.load(Acquire));
-        if self.peer.is_none() || holds_lease { Reach::Every } else { Reach::Cheaper }
+        if self.peer.is_none() || holds_lease { Reach::Every } else { Reach::Cheapest }
     }
 
     /// Whether our journal counts as a copy. Cheap.

@@ -13,7 +13,6 @@ use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
 use crate::net::tls::{self, Given, Trust};
-use crate::payments::Processor;
 use crate::payments::names::Names;
 use crate::payments::router::Policy;
 use crate::processors::Timeouts;
@@ -359,12 +358,11 @@ impl Config {
         }
         let journal = journal_of(args.data, args.durability)?;
         let policy = Policy {
-            // Known when the processors have their numbers.
-            cheaper: Processor::DEFAULT,
             patience: args.patience,
             attempt_latency_max: args.attempt_latency_max,
-            processor_concurrency: args.processor_concurrency as usize,
             books_within: args.adopt_after / 2,
+            // The offers are known when the processors have their numbers.
+            ..Policy::default()
         };
         Ok(Config {
             listen: args.listen,

@@ -132,11 +132,16 @@ impl Settings {
         if self.url != new.url {
             return Some(format!("processor {name} has another URL, which takes a restart"));
         }
-        (is_paired && agreed(self) != agreed(new)).then(|| {
-            format!(
+        if is_paired && agreed(self) != agreed(new) {
+            return Some(format!(
                 "processor {name} has another fee, `smallest` or `largest`, about which the other \
                  instance must agree: that takes a restart of both"
-            )
+            ));
+        }
+        // The dispatcher was made with these.
+        let is_other = (self.fee, self.limits) != (new.fee, new.limits);
+        is_other.then(|| {
+            format!("processor {name} has another fee or other limits, which takes a restart")
         })
     }
 }

@@ -5,7 +5,7 @@
 //! until it is given a request. Lanes are made on demand, so in a steady state nothing is
 //! allocated, and the most recently used one is taken first, so that spare ones can go idle.
 
-use crate::base::clock::{self, Moment};
+use crate::base::clock::{self, MS_PER_DAY, Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::instance::connectors::Channel;
 use crate::instance::lifecycle::Phase;
@@ -24,7 +24,7 @@ use crate::payments::names::Names;
 use crate::payments::observed::State;
 use crate::payments::{
     Attempt, Attempts, Each, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal,
-    Rejection, processor, story,
+    Rejection, Window, processor, story,
 };
 use crate::processors::Timeouts;
 use std::cell::{Cell, RefCell};
@@ -109,7 +109,28 @@ impl Engine {
         let (waiting, doubts) = self.node.payments.take_recovered();
         let mut dispatcher = self.dispatcher.borrow_mut();
         waiting.into_iter().for_each(|payment| dispatcher.submit(payment));
+        self.spend_what_was(&mut dispatcher, &doubts);
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, clock::moment()));
+    }
+
+    /// What is, or may be, booked today counts for the limits of the day.
+    fn spend_what_was(&self, dispatcher: &mut Dispatcher, doubts: &[Attempt]) {
+        let connectors = self.node.switchboard.current();
+        if connectors.iter().all(|(_, it)| it.settings.limits.day.is_none()) {
+            return;
+        }
+        let at = clock::now();
+        let midnight = Timestamp(at.0.div_euclid(MS_PER_DAY) * MS_PER_DAY);
+        let today = Window { from: Some(midnight), to: None };
+        match self.node.payments.journal.totals(today) {
+            Ok(totals) => connectors.order().iter().for_each(|it| {
+                dispatcher.has_spent(*it, totals[it.index()].amount.0, at);
+            }),
+            Err(error) => log::error!("what was booked today is not known: {error}"),
+        }
+        for Attempt { payment, processor, requested_at } in doubts {
+            dispatcher.has_spent(*processor, payment.amount.0.into(), *requested_at);
+        }
     }
 
     /// Takes over everything that waits in the ring and among the controls.
@@ -294,8 +315,10 @@ impl Engine {
     /// Still ours to pay, and at that processor.
     fn may_send(&self, attempt: &Attempt) -> bool {
         let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
-        let is_cheaper = attempt.processor == self.node.policy.cheaper;
-        is_ours && (is_cheaper || self.node.cluster.reach(clock::moment()) == Reach::Every)
+        let cheapest = self.node.policy.offers.cheapest(attempt.payment.amount);
+        is_ours
+            && (cheapest == Some(attempt.processor)
+                || self.node.cluster.reach(clock::moment()) == Reach::Every)
     }
 
     /// Somebody should see what a processor answers that is not in the table; not every time.

@@ -2,7 +2,6 @@
 
 use crate::base::clock;
 use crate::base::limits::CONTROLS_CAPACITY;
-use crate::base::money::Cents;
 use crate::cluster::membership::{self, Membership, home_of};
 use crate::cluster::messages::Setting;
 use crate::cluster::peer::{self, Peer};
@@ -10,7 +9,6 @@ use crate::cluster::{Cluster, Identity};
 use crate::instance::accounts::Accounts;
 use crate::instance::config::Config;
 use crate::instance::connectors::{self, Connectors, Settings, Switchboard};
-use crate::instance::files;
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
@@ -30,6 +28,7 @@ use crate::payments::observed::{Report, State, Trouble};
 use crate::payments::resolution::Asked;
 use crate::payments::router::Policy;
 use crate::payments::story::{Known, Story, StoryMessage};
+use crate::payments::terms::Limits;
 use crate::payments::{Attempt, Each, Payment, PaymentId, Processor, Reach, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
@@ -114,7 +113,7 @@ impl Node {
         }
         let names = names_of(&config)?;
         let connectors = Connectors::new(&config.processors, &names, config.processor_files);
-        let policy = policy_of(&config, &connectors);
+        let policy = Policy { offers: connectors.offers, ..config.policy };
         let of_the_peer = take_guests(&mut recovered);
         let guest_count = of_the_peer.guests.len();
         let process = peer::random();
@@ -281,8 +280,8 @@ impl Node {
 
     /// Whether payments may go there at the moment: see `cluster/membership.rs`.
     fn may_pay(&self, which: Processor) -> bool {
-        let is_cheaper = which == self.policy.cheaper;
-        is_cheaper || self.cluster.reach(clock::moment()) == Reach::Every
+        self.policy.offers.may_be_cheapest(which)
+            || self.cluster.reach(clock::moment()) == Reach::Every
     }
 
     fn is_up(&self, which: Processor) -> bool {
@@ -291,8 +290,10 @@ impl Node {
 
     /// The only one that payments may go to at the moment, if it is not every one.
     pub fn only_processor(&self) -> Option<Processor> {
-        let is_only = self.cluster.reach(clock::moment()) == Reach::Cheaper;
-        is_only.then_some(self.policy.cheaper)
+        let all = self.policy.offers.processors();
+        let mut may = all.clone().filter(|it| self.may_pay(*it));
+        let (first, second) = (may.next(), may.next());
+        first.filter(|_| second.is_none() && all.count() > 1)
     }
 
     /// What tells whether anything moves.
@@ -301,13 +302,18 @@ impl Node {
         let stats = &self.stats;
         let settled: u64 = stats.settled.iter().map(load).sum();
         let connectors = self.switchboard.current();
+        let is_up = |it: &Processor| self.may_pay(*it) && self.is_up(*it);
+        let reach = self.cluster.reach(clock::moment());
         Seen {
             outstanding: self.payments.queue.outstanding(),
             guests: load(&stats.guests) as usize,
             ended: settled + load(&stats.again) + load(&stats.foreign) + load(&stats.handed_over),
             in_flight: load(&stats.in_flight),
             oldest: stats.oldest_started_us.each_ref().map(load),
-            any_is_up: connectors.order().iter().any(|it| self.may_pay(*it) && self.is_up(*it)),
+            any_is_up: match may_hang_on_one(&connectors, reach) {
+                true => connectors.order().iter().all(is_up),
+                false => connectors.order().iter().any(is_up),
+            },
             peer_is_up: self.cluster.peer_up().is_some(),
             has_room: self.payments.journal.has_room_for_attempt(),
             is_held_back: load(&stats.held_back) == 1,
@@ -384,12 +390,16 @@ fn names_of(config: &Config) -> Result<Names, String> {
     Names::new(names).ok_or_else(|| "these processors are too many".into())
 }
 
-fn policy_of(config: &Config, connectors: &Connectors) -> Policy {
-    let cheaper = connectors.offers.cheapest(Cents(1)).unwrap_or_default();
-    let concurrency_max =
-        files::most_at_once(config.processor_files, &files::concurrency_of(&config.processors));
-    let processor_concurrency = config.policy.processor_concurrency.min(concurrency_max);
-    Policy { cheaper, processor_concurrency, ..config.policy }
+/// Whether a payment may have to wait for one processor alone, although another one is up: no other one
+/// takes its amount, or it is the only one that may be sent it now.
+fn may_hang_on_one(connectors: &Connectors, reach: Reach) -> bool {
+    let has_bounds = |limits: &Limits| {
+        limits.smallest.is_some() || limits.largest.is_some() || limits.day.is_some()
+    };
+    let may_be_cheapest = |it: &&Processor| connectors.offers.may_be_cheapest(**it);
+    let are_several = connectors.order().iter().filter(may_be_cheapest).count() > 1;
+    (reach == Reach::Cheapest && are_several)
+        || connectors.iter().any(|(_, it)| has_bounds(&it.settings.limits))
 }
 
 /// Of what waits, the payments of the peer's that it is still to be offered; and those that it is

@@ -7,8 +7,8 @@
 //!
 //! | place | who waits there | until |
 //! | --- | --- | --- |
-//! | `lines` | free payments by age, our own and guests | the router sends them |
-//! | `later` | free, but sent in vain too often to go before others | their pause is over |
+//! | `lines` | free payments by age, in a line those that may go to the same processors | the router sends them |
+//! | their `later` | free, but sent in vain too often to go before others | their pause is over |
 //! | `refused` | free, and refused by a processor, by the one to ask next | their pause is over |
 //! | `unverified` | those that may have been driven elsewhere | that processor says it has not got them |
 //! | `doubts` | an attempt of unknown outcome | its processor says whether it holds it |
@@ -21,12 +21,14 @@ mod agenda;
 mod by_hand;
 mod case;
 mod ended;
+mod lines;
 mod next;
 
+use super::budget::Budget;
 use super::observed::{Observed, Report, State};
 use super::router::{Decision, Policy, Router};
 use super::{
-    Attempt, Outcome, Payment, PaymentId, Processor, Reach, Refusal, Rejection, Settlement,
+    Attempt, Each, Outcome, Payment, PaymentId, Processor, Reach, Refusal, Rejection, Settlement,
     processor,
 };
 use crate::base::clock::{Moment, Timestamp};
@@ -34,6 +36,7 @@ use crate::base::limits::PAST_KNOWN_WITHIN;
 use agenda::Agenda;
 pub use by_hand::Held;
 use case::{Case, Declined, Open};
+use lines::Lines;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
@@ -55,6 +58,8 @@ const TRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The pause before a payment is sent again after a refusal, doubled at each.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The pause before a payment is looked at again for which no processor has money left today.
+const SPENT_PAUSE: Duration = Duration::from_secs(1);
 /// A processor that has attempts of unknown outcome is probed with those, so that an outage puts no
 /// others in doubt; but with each only so often: it may be that payment that it cannot deal with.
 const PROBES_WITH_ONE_MAX: u8 = 32;
@@ -92,7 +97,7 @@ pub enum End {
     Settled(Settlement),
     /// Held under the same id by somebody else since before we accepted it.
     Foreign,
-    /// Certainly not booked: it is free to go to either processor.
+    /// Certainly not booked: it is free to go to any processor.
     Released,
     /// Nobody knows yet: this processor will be asked.
     InDoubt,
@@ -123,7 +128,7 @@ enum Look {
     Verify,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Flight {
     sequence: u32,
     /// The processor that is asked.
@@ -172,13 +177,14 @@ impl Flight {
     }
 
     fn attempt(&self) -> Attempt {
-        let Flight { processor, requested_at, .. } = *self;
+        let Flight { processor, requested_at, .. } = self;
+        let (processor, requested_at) = (*processor, *requested_at);
         Attempt { payment: self.case.payment, processor, requested_at }
     }
 
     /// The attempt that is open if the outcome of this request is not known.
     fn opened(&self) -> Open {
-        let Flight { processor, requested_at, .. } = *self;
+        let (processor, requested_at) = (self.processor, self.requested_at);
         let posted_at = self.started();
         let new =
             Open { processor, requested_at, posted_at, pause: Duration::ZERO, declined: None };
@@ -191,7 +197,7 @@ impl Flight {
 type Doubt = (Case, Open);
 
 /// A payment that another processor has to be asked about, with its attempt if it has one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Unverified {
     case: Case,
     open: Option<Open>,
@@ -215,9 +221,13 @@ enum Repeat {
     Later,
 }
 
-/// The lines of free payments: those of this instance, and those of its absent peer.
-const OWN: usize = 0;
-const GUESTS: usize = 1;
+/// Such a place, of a processor or a line, and since when something is due in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    due: Moment,
+    repeat: Repeat,
+    index: usize,
+}
 
 /// The state of every payment of this instance that is accepted and not over.
 pub struct Dispatcher {
@@ -228,17 +238,17 @@ pub struct Dispatcher {
     /// Every payment is one to verify, and since when that counts.
     verifies_all: bool,
     verifies_from: Moment,
-    observed: [Observed; 2],
-    lines: [VecDeque<Case>; 2],
-    later: [Agenda<Case>; 2],
-    refused: [Agenda<Case>; 2],
-    unverified: [Agenda<Unverified>; 2],
+    observed: Each<Observed>,
+    budgets: Each<Budget>,
+    lines: Lines,
+    refused: Each<Agenda<Case>>,
+    unverified: Each<Agenda<Unverified>>,
     /// So many of them have an attempt.
     unverified_doubts: usize,
-    doubts: [Agenda<Doubt>; 2],
-    absent: [Agenda<Doubt>; 2],
-    declined: [Agenda<Doubt>; 2],
-    again: [Agenda<Doubt>; 2],
+    doubts: Each<Agenda<Doubt>>,
+    absent: Each<Agenda<Doubt>>,
+    declined: Each<Agenda<Doubt>>,
+    again: Each<Agenda<Doubt>>,
     /// In flight or in doubt here, and driven by somebody else: unless it turns out to be booked
     /// by us, it is not ours to pay any more.
     disowned: HashSet<PaymentId>,
@@ -249,15 +259,17 @@ pub struct Dispatcher {
     unknown: HashSet<PaymentId>,
     past_known_by: Moment,
     /// Per processor and kind.
-    looks: [[usize; 3]; 2],
+    looks: Each<[usize; 3]>,
     /// Payments that are here and not over, wherever they wait.
     held: usize,
     /// Flights of `Pay` in the order they were sent; ended ones are dropped when they reach the
     /// front.
-    order: [VecDeque<FlightId>; 2],
+    order: Each<VecDeque<FlightId>>,
     sequence: u32,
     /// Fresh payments sent since one was last sent again.
     fresh_in_a_row: u32,
+    /// Kept for its room.
+    turns: Vec<Turn>,
     random: u64,
     watched_at: Moment,
     was_late: bool,
@@ -267,16 +279,18 @@ impl Dispatcher {
     /// `paired`: there is another instance. `seed` spreads the pauses of several instances; any
     /// number will do.
     pub fn new(policy: Policy, paired: bool, seed: u64) -> Dispatcher {
-        let observed = Observed::new(policy.attempt_latency_max, policy.processor_concurrency);
+        let of = |index: usize| policy.offers.limits(index);
+        let observed =
+            |index| Observed::new(policy.attempt_latency_max, of(index).concurrency as usize);
         Dispatcher {
             policy,
             paired,
             reach: Reach::Every,
             verifies_all: false,
             verifies_from: Moment::default(),
-            observed: [observed.clone(), observed],
-            lines: Default::default(),
-            later: Default::default(),
+            observed: std::array::from_fn(observed),
+            budgets: std::array::from_fn(|index| Budget::new(&of(index))),
+            lines: Lines::default(),
             refused: Default::default(),
             unverified: Default::default(),
             unverified_doubts: 0,
@@ -295,6 +309,7 @@ impl Dispatcher {
             order: Default::default(),
             sequence: 0,
             fresh_in_a_row: 0,
+            turns: Vec::new(),
             random: seed | 1,
             watched_at: Moment::default(),
             was_late: false,
@@ -306,11 +321,9 @@ impl Dispatcher {
         if std::mem::replace(&mut self.reach, reach) == reach {
             return;
         }
-        for processor in Processor::CONTEST {
-            for (due, case) in self.refused[processor.index()].take() {
-                let next = case.next_to_ask(&self.policy, reach);
-                self.refused[next.index()].push(due, case);
-            }
+        for processor in self.policy.offers.processors() {
+            let refused: Vec<_> = self.refused[processor.index()].take().collect();
+            refused.into_iter().for_each(|(due, case)| self.place_later(case, due));
             let [absent, again] = [&mut self.absent, &mut self.again];
             let postable = absent[processor.index()].take().chain(again[processor.index()].take());
             for (due, (case, open)) in postable {
@@ -334,22 +347,28 @@ impl Dispatcher {
         now < self.verifies_from
     }
 
-    /// Whether nobody else can have paid it anywhere but at this processor.
-    fn is_clear(&self, case: &Case, processor: Processor, now: Moment) -> bool {
-        !(self.verifies_all || case.payment.verify) || case.is_only_for(processor, now)
+    /// Who has to say that he does not hold it before it is paid at this processor; `None`: nobody else
+    /// can have paid it anywhere.
+    fn next_to_verify(&self, case: &Case, target: Processor, now: Moment) -> Option<Processor> {
+        let is_to_verify = self.verifies_all || case.payment.verify;
+        is_to_verify.then(|| case.next_to_verify(target, &self.policy.offers, now))?
     }
 
     /// Takes over an accepted payment.
     pub fn submit(&mut self, payment: Payment) {
         self.held += 1;
         let case = Case::new(payment);
-        if payment.verify {
-            let first = self.policy.cheaper.other();
-            let (due, pause) = (payment.accepted, Duration::ZERO);
-            let unverified = Unverified { case, open: None, pause, due };
-            return self.unverified[first.index()].push(due, unverified);
+        let target = self.policy.offers.cheapest(payment.amount);
+        let first = target
+            .and_then(|target| case.next_to_verify(target, &self.policy.offers, payment.accepted));
+        match first.filter(|_| payment.verify) {
+            Some(first) => {
+                let (due, pause) = (payment.accepted, Duration::ZERO);
+                let unverified = Unverified { case, open: None, pause, due };
+                self.unverified[first.index()].push(due, unverified);
+            }
+            None => self.requeue(case),
         }
-        self.requeue(case);
     }
 
     /// Takes over an attempt of an earlier process, whose outcome nobody knows. It is asked about at
@@ -375,10 +394,9 @@ impl Dispatcher {
 
     /// Payments waiting for an attempt.
     pub fn waiting(&self) -> usize {
-        let lines = self.lines.iter().map(VecDeque::len);
-        let later = self.later.iter().chain(&self.refused).map(Agenda::len);
+        let refused = self.refused.iter().map(Agenda::len).sum::<usize>();
         let unverified = self.unverified.iter().map(Agenda::len).sum::<usize>();
-        lines.chain(later).sum::<usize>() + unverified - self.unverified_doubts
+        self.lines.len() + refused + unverified - self.unverified_doubts
     }
 
     /// Attempts of unknown outcome that wait to be asked about.
@@ -466,9 +484,15 @@ impl Dispatcher {
             }
             None => {
                 self.observed[index].started(flight.begun);
+                flight.case.is_posted_to(flight.processor);
+                if flight.open.is_none() {
+                    let cents = flight.case.payment.amount.0.into();
+                    self.budgets[index].spend(cents, flight.requested_at);
+                }
                 Question::Pay
             }
         };
+        self.budgets[index].used(flight.begun);
         let (attempt, sequence) = (flight.attempt(), flight.sequence);
         self.flights[slot as usize] = Some(flight);
         self.in_flight += 1;
@@ -488,6 +512,11 @@ impl Dispatcher {
         }
     }
 
+    /// What may be, or is, booked at this processor under a time of today by the processes before.
+    pub fn has_spent(&mut self, processor: Processor, cents: i128, at: Timestamp) {
+        self.budgets[processor.index()].spend(cents, at);
+    }
+
     /// The health endpoint of a processor has answered.
     pub fn reported(&mut self, processor: Processor, report: Report, now: Moment) {
         self.observed[processor.index()].reported(report, now);
@@ -503,7 +532,7 @@ impl Dispatcher {
             return;
         }
         self.was_late = false;
-        for processor in Processor::CONTEST {
+        for processor in self.policy.offers.processors() {
             // While a processor is down, its probe is watched, not what was in flight before.
             let up = self.observed(processor).state() == State::Up;
             let oldest = if up { self.oldest(processor) } else { None };
@@ -514,8 +543,8 @@ impl Dispatcher {
     /// Forgets every payment, and says how many that were. Requests in flight go on, but their
     /// outcomes count for nothing.
     pub fn purge(&mut self) -> usize {
-        self.lines.iter_mut().for_each(VecDeque::clear);
-        self.later.iter_mut().chain(&mut self.refused).for_each(Agenda::clear);
+        self.lines.clear();
+        self.refused.iter_mut().for_each(Agenda::clear);
         self.unverified.iter_mut().for_each(Agenda::clear);
         self.unverified_doubts = 0;
         for places in [&mut self.doubts, &mut self.absent, &mut self.declined, &mut self.again] {
@@ -540,8 +569,8 @@ impl Dispatcher {
             }
             is_ours
         };
-        self.lines.iter_mut().for_each(|line| line.retain(&mut keep));
-        for agenda in self.later.iter_mut().chain(&mut self.refused) {
+        self.lines.retain(&mut keep);
+        for agenda in &mut self.refused {
             agenda
                 .take()
                 .filter(|(_, case)| keep(case))
@@ -549,7 +578,7 @@ impl Dispatcher {
                 .into_iter()
                 .for_each(|(due, case)| agenda.push(due, case));
         }
-        for index in 0..2 {
+        for index in 0..Processor::MAX {
             for (due, it) in self.unverified[index].take() {
                 match it.open {
                     None if !keep(&it.case) => {}

@@ -7,6 +7,7 @@
 //! processor's answer decides. Nothing is ever given up, and nothing is sent to one processor while
 //! the other may hold it.
 
+pub mod budget;
 pub mod dispatcher;
 pub mod event;
 pub mod fee;
@@ -133,8 +134,8 @@ pub struct Payment {
 pub enum Reach {
     /// Alone, or sure that the peer drives nothing of ours.
     Every,
-    /// Only the cheaper one.
-    Cheaper,
+    /// Only the one that is the cheapest for a payment's amount.
+    Cheapest,
 }
 
 /// A payment that no processor will take: each it may go to has refused it a bounded number of

@@ -48,6 +48,8 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offers {
     terms: Each<Option<Terms>>,
+    /// By number.
+    all: Order,
     /// The cheapest first; of an amount of one cent, if that depends on the amount.
     order: Order,
     depends_on_amount: bool,
@@ -57,16 +59,30 @@ pub struct Offers {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Order {
     processors: Each<Processor>,
-    count: usize,
+    count: u8,
 }
 
 impl Order {
     pub fn as_slice(&self) -> &[Processor] {
-        &self.processors[..self.count]
+        &self.processors[..usize::from(self.count)]
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Processor> + Clone {
+        self.processors.into_iter().take(self.count.into())
+    }
+
+    pub fn truncate(&mut self, count: u8) {
+        self.count = self.count.min(count);
+    }
+
+    pub fn retain(&mut self, keep: impl Fn(&Processor) -> bool) {
+        let before = *self;
+        self.count = 0;
+        before.as_slice().iter().filter(|it| keep(it)).for_each(|it| self.push(*it));
     }
 
     fn push(&mut self, processor: Processor) {
-        self.processors[self.count] = processor;
+        self.processors[usize::from(self.count)] = processor;
         self.count += 1;
     }
 }
@@ -74,11 +90,13 @@ impl Order {
 impl Offers {
     /// Of two that cost the same the one with the lower number is preferred.
     pub fn new(terms: Each<Option<Terms>>) -> Offers {
-        let all = || terms.iter().flatten();
-        let depends_on_amount = all().any(|it| {
+        let depends_on_amount = terms.iter().flatten().any(|it| {
             it.fee.fixed != Cents(0) || it.limits.smallest.is_some() || it.limits.largest.is_some()
         });
-        let mut offers = Offers { terms, order: Order::default(), depends_on_amount };
+        let mut all = Order::default();
+        let is_there = |it: &Processor| terms[it.index()].is_some();
+        Processor::every().filter(is_there).for_each(|it| all.push(it));
+        let mut offers = Offers { terms, all, order: all, depends_on_amount };
         offers.order = offers.sorted(Cents(1));
         offers
     }
@@ -94,8 +112,21 @@ impl Offers {
     }
 
     /// All of them, by number.
-    pub fn processors(&self) -> impl Iterator<Item = Processor> + Clone + '_ {
-        Processor::every().filter(|it| self.terms[it.index()].is_some())
+    pub fn processors(&self) -> impl Iterator<Item = Processor> + Clone + use<> {
+        self.all.iter()
+    }
+
+    /// The same with other limits on the attempts in flight.
+    pub fn with_concurrency(mut self, of: impl Fn(u32) -> u32) -> Offers {
+        for terms in self.terms.iter_mut().flatten() {
+            terms.limits.concurrency = of(terms.limits.concurrency);
+        }
+        self
+    }
+
+    /// How many attempts may be in flight at all of them.
+    pub fn concurrency(&self) -> usize {
+        self.terms.iter().flatten().map(|it| it.limits.concurrency as usize).sum()
     }
 
     /// Of one of them.
@@ -103,9 +134,19 @@ impl Offers {
         self.terms[processor.index()].as_ref()
     }
 
+    /// Of the one with this number; the usual ones if there is none.
+    pub fn limits(&self, index: usize) -> Limits {
+        self.terms[index].map_or(Limits::default(), |it| it.limits)
+    }
+
     /// Those that take this amount, the cheapest for it first.
     pub fn cheapest_first(&self, amount: Cents) -> Order {
         if self.depends_on_amount { self.sorted(amount) } else { self.order }
+    }
+
+    /// Whether there is an amount for which it may be the cheapest.
+    pub fn may_be_cheapest(&self, processor: Processor) -> bool {
+        self.depends_on_amount || self.order.as_slice().first() == Some(&processor)
     }
 
     /// The one that is the cheapest for this amount, if any takes it.
@@ -114,13 +155,12 @@ impl Offers {
     }
 
     fn sorted(&self, amount: Cents) -> Order {
-        let mut order = Order::default();
-        let takes = |it: &Processor| self.terms(*it).is_some_and(|it| it.limits.takes(amount));
-        self.processors().filter(takes).for_each(|it| order.push(it));
-        let Order { processors, count } = &mut order;
+        let mut order = self.all;
+        order.retain(|it| self.terms(*it).is_some_and(|it| it.limits.takes(amount)));
         let fee = |it: &Processor| self.terms(*it).map_or(FeeSchedule::default(), |it| it.fee);
+        let count = usize::from(order.count);
         // Stable.
-        processors[..*count].sort_by(|a, b| fee(a).compare(fee(b), amount));
+        order.processors[..count].sort_by(|a, b| fee(a).compare(fee(b), amount));
         order
     }
 }

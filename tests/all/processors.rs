@@ -452,6 +452,10 @@ fn what_takes_a_restart_is_refused_and_the_old_goes_on() {
             "processor share has another URL, which takes a restart",
         ),
         (
+            text.replace("percent = 5", "percent = 7"),
+            "processor share has another fee or other limits, which takes a restart",
+        ),
+        (
             text.replace("percent = 5", "percent = 500") + "\nwrong = 1",
             ":5:19: `percent` must be from 0 to below 100, with at most four decimals (and 1 more)",
         ),
@@ -464,15 +468,15 @@ fn what_takes_a_restart_is_refused_and_the_old_goes_on() {
     assert_eq!(instance.pay(&id(1), "1.00").status, 202);
     instance.settle();
     assert_eq!(three.counts(), [1, 0, 0]);
-    // Alone it may change its mind about what it takes, and what is cheaper.
-    let changed = text.replace("percent = 5", "percent = 7") + "limits = { largest = 5.00 }\n";
-    written(&scratch, "p.toml", &changed.replace("{ percent = 9 }", "{ percent = 6 }"));
+    // What was asked for is taken over, and the rest of the file as well.
+    let patient = text.replace("percent = 9 }", "percent = 9 }\ntimeouts = { answer = '7s' }");
+    written(&scratch, "p.toml", &patient);
     instance.galo.signal(SIGHUP);
-    let said = "share, dear from now on as it says";
+    let said = "dear from now on as it says";
     wait_until(said, || instance.galo.stderr().contains(said));
     assert_eq!(instance.pay(&id(2), "1.00").status, 202);
     instance.settle();
-    assert_eq!(three.counts(), [1, 0, 1]);
+    assert_eq!(three.counts(), [2, 0, 0]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Two instances, two processors and forgetful clients in virtual time: whatever the order of kills,
+//! Two instances, two to eight processors and forgetful clients in virtual time: whatever the order of kills,
 //! restarts, partitions, stand-stills and repeats, no payment is booked twice, none is lost, and each
 //! booking is counted by exactly one instance.
 //!
@@ -16,7 +16,6 @@ use super::*;
 use crate::base::clock::Timestamp;
 use crate::base::limits::{GREETING_PATIENCE, PEER_PATIENCE};
 use crate::payments::dispatcher::{Dispatcher, End, FlightId, Question, Start};
-use crate::payments::router::Policy;
 use crate::payments::{Attempt, Outcome, Refusal};
 use agenda::Agenda;
 use journal::{Counted, Kept, Open, Replay, TakenUp};
@@ -443,6 +442,9 @@ impl Simulation {
         if left_out.is_about_operators() || own.chance(10) {
             climate.employ_operator(&mut own);
         }
+        if own.chance(4) {
+            climate.add_processors(&mut own);
+        }
         Simulation {
             now: SECOND,
             left_out,
@@ -452,7 +454,7 @@ impl Simulation {
             business: 0,
             sequence: 0,
             members: [member(1), member(2)],
-            processors: Processors::new(climate.fails, climate.poison, climate.lifted_at),
+            processors: Processors::new(&climate),
             cut: [false; 2],
             is_calm: false,
             look_at: 0,
@@ -567,14 +569,6 @@ impl Simulation {
             }
             _ => {}
         }
-    }
-}
-
-fn policy() -> Policy {
-    Policy {
-        patience: Duration::from_millis(50),
-        books_within: ADOPT_AFTER / 2,
-        ..Policy::default()
     }
 }
 

@@ -171,7 +171,7 @@ fn a_peer_on_a_copy_of_its_journal_is_known_with_the_first_lease() {
     let mut membership = first_instance();
     assert_eq!(membership.next(at(1)), Some(Duty::Greet));
     let copy = Hello { is_copy: true, ..hello(21, 0) };
-    assert!(!membership.peer_is_copy() && membership.reach(at(1)) == Reach::Cheaper);
+    assert!(!membership.peer_is_copy() && membership.reach(at(1)) == Reach::Cheapest);
     membership.answered(at(1), &copy, at(1));
     assert!(membership.peer_is_copy() && membership.reach(at(1)) == Reach::Every);
     membership.missed(at(2));

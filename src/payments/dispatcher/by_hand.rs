@@ -41,8 +41,7 @@ impl Dispatcher {
         if in_doubt {
             return Held::InDoubt;
         }
-        let later = self.later.iter().chain(&self.refused).flat_map(Agenda::iter);
-        let mut waiting = self.lines.iter().flatten().chain(later);
+        let mut waiting = self.lines.iter().chain(self.refused.iter().flat_map(Agenda::iter));
         let case = unverified.map(|it| &it.case).or_else(|| waiting.find(|case| of(case)));
         case.map_or(Held::Nowhere, free)
     }
@@ -57,9 +56,9 @@ impl Dispatcher {
 
     /// Its attempt was not booked, and never will be: the payment is free. False if it is not here.
     pub fn release_by_hand(&mut self, id: PaymentId) -> bool {
-        let case = self.take_out(id);
-        case.into_iter().for_each(|case| self.requeue(Case::new(case.payment)));
-        case.is_some()
+        let Some(case) = self.take_out(id) else { return false };
+        self.requeue(Case::new(case.payment));
+        true
     }
 
     fn take_out(&mut self, id: PaymentId) -> Option<Case> {
@@ -76,20 +75,15 @@ impl Dispatcher {
     fn take_flown(&mut self, id: PaymentId) -> Option<Case> {
         let flight = self.flights.iter_mut().flatten().find(|it| it.is_of(id))?;
         flight.purged = true;
-        Some(flight.case)
+        Some(flight.case.clone())
     }
 
     fn take_waiting(&mut self, id: PaymentId) -> Option<Case> {
         let of = |case: &Case| case.payment.id == id;
-        for line in &mut self.lines {
-            if let Some(case) = line.iter().position(of).and_then(|index| line.remove(index)) {
-                return Some(case);
-            }
-        }
-        for agenda in self.later.iter_mut().chain(&mut self.refused) {
-            if let Some(case) = agenda.take_first(of) {
-                return Some(case);
-            }
+        let refused = &mut self.refused;
+        let free = self.lines.take_first(of);
+        if let Some(case) = free.or_else(|| refused.iter_mut().find_map(|it| it.take_first(of))) {
+            return Some(case);
         }
         for agenda in &mut self.unverified {
             if let Some(it) = agenda.take_first(|it| of(&it.case)) {

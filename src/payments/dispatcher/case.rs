@@ -2,7 +2,7 @@
 //! the attempt whose outcome nobody knows.
 
 use crate::base::clock::{Moment, Timestamp};
-use crate::payments::router::Policy;
+use crate::payments::terms::{Offers, Order};
 use crate::payments::{Each, Payment, Processor, Reach, Rejection};
 use std::time::Duration;
 
@@ -14,23 +14,34 @@ const REFUSAL_CONFIRMED_AFTER: Duration = Duration::from_secs(5);
 const CLAIM_REFUTED_AFTER: Duration = Duration::from_secs(10);
 /// When it is looked at until then, in quarters of that time.
 const CONFIRMING_LOOKS: [u32; 3] = [1, 2, 4];
-/// What the other processors have said about a payment to verify is good for so long.
+/// What another processor has said about a payment to verify is good for so long …
 const ABSENCE_AGE_MAX: Duration = Duration::from_secs(1);
+/// … and while the others are asked, one behind the other, so long for each.
+const ABSENCE_ASKED_WITHIN: Duration = Duration::from_secs(4);
 
 /// The answer to a payment whose id the processor says it holds.
 pub const CLAIMED: u16 = 422;
 
 /// See the module. Small, since all that wait are kept so.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Case {
     pub payment: Payment,
-    /// Of a payment to verify: which processor has said last that it does not hold it, and when.
-    absent_from: Option<Processor>,
-    absent_at: Moment,
     /// Requests to book it that went out, saturating.
     pub tries: u8,
+    /// Few have any of it.
+    said: Option<Box<Said>>,
+}
+
+const _: () = assert!(size_of::<Case>() <= 64);
+
+/// What processors have said about a payment.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// Those that do not hold a payment to verify, a bit each, and when the first of them said so.
+    absent: u8,
+    absent_at: Moment,
     /// Per processor, its refusals that were confirmed, and the status of the last.
-    refusals: [u8; 2],
+    refusals: Each<u8>,
     statuses: Each<u16>,
 }
 
@@ -59,70 +70,112 @@ pub struct Declined {
     is_counted: bool,
 }
 
+impl Said {
+    /// Whether what was said first is still good.
+    fn is_fresh(&self, offers: &Offers, now: Moment) -> bool {
+        let asked_behind = offers.processors().count().saturating_sub(2) as u32;
+        now.since(self.absent_at) <= ABSENCE_AGE_MAX + ABSENCE_ASKED_WITHIN * asked_behind
+    }
+}
+
 impl Case {
     pub fn new(payment: Payment) -> Case {
-        Case {
-            payment,
-            absent_from: None,
-            absent_at: Moment::default(),
-            tries: 0,
-            refusals: [0; 2],
-            statuses: Each::default(),
+        Case { payment, tries: 0, said: None }
+    }
+
+    fn said(&mut self) -> &mut Said {
+        self.said.get_or_insert_default()
+    }
+
+    /// Those that it may be sent to, the cheapest first.
+    pub fn targets(&self, offers: &Offers, reach: Reach) -> Order {
+        let mut order = offers.cheapest_first(self.payment.amount);
+        if reach == Reach::Cheapest || self.payment.guest {
+            order.truncate(1);
+        }
+        order
+    }
+
+    /// Whether it may be posted again at this processor. Limits that have changed since do not matter.
+    pub fn may_stay_at(&self, processor: Processor, offers: &Offers, reach: Reach) -> bool {
+        (reach == Reach::Every && !self.payment.guest)
+            || offers.cheapest(self.payment.amount) == Some(processor)
+    }
+
+    /// The next processor that has to say that it does not hold it, before it is paid at that one;
+    /// `None`: all have said so lately.
+    pub fn next_to_verify(
+        &self,
+        target: Processor,
+        offers: &Offers,
+        now: Moment,
+    ) -> Option<Processor> {
+        let said = self.said.as_ref().filter(|it| it.is_fresh(offers, now));
+        let absent = said.map_or(0, |it| it.absent);
+        offers.processors().find(|it| *it != target && absent & bit_of(*it) == 0)
+    }
+
+    pub fn is_absent_from(&mut self, processor: Processor, offers: &Offers, now: Moment) {
+        let said = self.said();
+        if said.absent == 0 || !said.is_fresh(offers, now) {
+            (said.absent, said.absent_at) = (0, now);
+        }
+        said.absent |= bit_of(processor);
+    }
+
+    /// A request to book it goes out.
+    pub fn is_posted_to(&mut self, processor: Processor) {
+        if let Some(said) = &mut self.said {
+            said.absent &= !bit_of(processor);
         }
     }
 
-    /// Whether it may be sent to this processor at all.
-    pub fn may_go_to(&self, processor: Processor, policy: &Policy, reach: Reach) -> bool {
-        processor == policy.cheaper || (reach == Reach::Every && !self.payment.guest)
-    }
-
-    /// Whether every processor but this one has said lately that it does not hold it.
-    pub fn is_only_for(&self, processor: Processor, now: Moment) -> bool {
-        self.absent_from == Some(processor.other()) && now.since(self.absent_at) <= ABSENCE_AGE_MAX
-    }
-
-    pub fn is_absent_from(&mut self, processor: Processor, now: Moment) {
-        (self.absent_from, self.absent_at) = (Some(processor), now);
-    }
-
     pub fn is_refused(&self) -> bool {
-        self.refusals != [0; 2]
+        self.refusals() > 0
     }
 
     /// All its refusals.
     pub fn refusals(&self) -> u32 {
-        self.refusals.iter().map(|count| u32::from(*count)).sum()
+        let all = self.said.iter().flat_map(|it| it.refusals);
+        all.map(u32::from).sum()
+    }
+
+    fn refusals_of(&self, processor: Processor) -> u8 {
+        self.said.as_ref().map_or(0, |it| it.refusals[processor.index()])
     }
 
     pub fn refused_by(&mut self, processor: Processor, status: u16) {
-        let count = &mut self.refusals[processor.index()];
+        let said = self.said();
+        let count = &mut said.refusals[processor.index()];
         *count = count.saturating_add(1);
-        self.statuses[processor.index()] = status;
+        said.statuses[processor.index()] = status;
     }
 
     pub fn has_enough_of(&self, processor: Processor) -> bool {
-        self.refusals[processor.index()] >= REFUSALS_MAX
+        self.refusals_of(processor) >= REFUSALS_MAX
     }
 
-    /// Of those it may go to the one that has refused it the least, the cheaper one first.
-    pub fn next_to_ask(&self, policy: &Policy, reach: Reach) -> Processor {
-        [policy.cheaper, policy.cheaper.other()]
-            .into_iter()
-            .filter(|it| self.may_go_to(*it, policy, reach))
-            .min_by_key(|it| self.refusals[it.index()])
-            .unwrap_or(policy.cheaper)
+    /// Of those it may be sent to the one that has refused it the least, the cheapest first.
+    pub fn next_to_ask(&self, offers: &Offers, reach: Reach) -> Option<Processor> {
+        let targets = self.targets(offers, reach);
+        targets.iter().min_by_key(|it| self.refusals_of(*it))
     }
 
     pub fn rejection(&self) -> Rejection {
         let Payment { id, amount, accepted_at, .. } = self.payment;
         let accepted_at = Rejection::in_seconds(accepted_at);
-        Rejection { id, amount, statuses: self.statuses, accepted_at }
+        let statuses = self.said.as_ref().map_or(Each::default(), |it| it.statuses);
+        Rejection { id, amount, statuses, accepted_at }
     }
 
     pub fn held_under_another_amount(&mut self, processor: Processor) -> Rejection {
-        self.statuses[processor.index()] = Rejection::OTHER_AMOUNT;
+        self.said().statuses[processor.index()] = Rejection::OTHER_AMOUNT;
         self.rejection()
     }
+}
+
+fn bit_of(processor: Processor) -> u8 {
+    1 << processor.number()
 }
 
 impl Declined {

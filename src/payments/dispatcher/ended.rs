@@ -30,8 +30,8 @@ impl Dispatcher {
         end
     }
 
-    fn after(&mut self, flight: Flight, outcome: Outcome, now: Moment) -> End {
-        let Flight { processor, mut case, .. } = flight;
+    fn after(&mut self, mut flight: Flight, outcome: Outcome, now: Moment) -> End {
+        let (processor, case) = (flight.processor, &mut flight.case);
         match outcome {
             Outcome::Recorded(requested_at) => {
                 let amount = case.payment.amount;
@@ -42,7 +42,8 @@ impl Dispatcher {
             outcome => match (flight.look, flight.open) {
                 (None, _) => self.after_pay(flight, outcome, now),
                 (Some(Look::Doubt | Look::Decline), Some(open)) => {
-                    self.after_look(case, open, flight.started(), outcome, now)
+                    let asked_at = flight.started();
+                    self.after_look(flight.case, open, asked_at, outcome, now)
                 }
                 (Some(_), _) => self.after_verification(flight, outcome, now),
             },
@@ -51,13 +52,14 @@ impl Dispatcher {
 
     /// A request to book it was not answered with a booking.
     fn after_pay(&mut self, flight: Flight, outcome: Outcome, now: Moment) -> End {
-        let mut case = flight.case;
         let was_sent = outcome != Outcome::NotRecorded(Refusal::Withheld);
-        case.tries = case.tries.saturating_add(u8::from(was_sent));
         let mut open = flight.opened();
         open.declined = None;
+        let mut case = flight.case;
+        case.tries = case.tries.saturating_add(u8::from(was_sent));
         match outcome {
             Outcome::NotRecorded(_) if flight.open.is_none() => {
+                self.give_back(&case, &open);
                 self.release(case, was_sent, now);
                 return End::Released;
             }
@@ -117,18 +119,16 @@ impl Dispatcher {
     /// The processor has refused it, and means it.
     fn refuse(&mut self, mut case: Case, mut open: Open, declined: Declined, now: Moment) -> End {
         case.refused_by(open.processor, declined.status);
-        let may_go = |it: Processor| case.may_go_to(it, &self.policy, self.reach);
-        let is_over = Processor::CONTEST
-            .into_iter()
-            .filter(|it| if declined.is_only { may_go(*it) } else { *it == open.processor })
-            .all(|it| case.has_enough_of(it));
+        let targets = case.targets(&self.policy.offers, self.reach);
+        let is_over = case.has_enough_of(open.processor)
+            && (!declined.is_only || targets.iter().all(|it| case.has_enough_of(it)));
         if is_over {
             return End::Rejected(case.rejection());
         }
         let due = self.due_after(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, case.refusals() - 1, now);
         if declined.is_only {
-            let next = case.next_to_ask(&self.policy, self.reach);
-            self.refused[next.index()].push(due, case);
+            self.give_back(&case, &open);
+            self.place_later(case, due);
             return End::Released;
         }
         open.declined = Some(declined.counted());
@@ -141,7 +141,7 @@ impl Dispatcher {
         let Flight { mut case, processor, open, mut pause, due: turn, .. } = flight;
         let is_absent = outcome == Outcome::Absent;
         if is_absent {
-            case.is_absent_from(processor, now);
+            case.is_absent_from(processor, &self.policy.offers, now);
         }
         match open {
             Some(open) if is_absent => self.place_absent(case, open, turn),
@@ -149,7 +149,8 @@ impl Dispatcher {
             Some(open) => self.doubt(case, open, now),
             None if is_absent => self.place_free(case, turn),
             None => {
-                let asked = self.likely_target(&case, now).other();
+                let target = self.likely_target(&case, now);
+                let asked = self.next_to_verify(&case, target, now).unwrap_or(processor);
                 let due = self.lengthen(&mut pause, now);
                 let unverified = Unverified { case, open, pause, due: turn };
                 self.unverified[asked.index()].push(due, unverified);
@@ -160,13 +161,15 @@ impl Dispatcher {
 
     /// Where it would go now.
     fn likely_target(&self, case: &Case, now: Moment) -> Processor {
+        let (offers, amount) = (&self.policy.offers, case.payment.amount);
+        let cheapest = offers.cheapest(amount).unwrap_or_default();
         if case.is_refused() {
-            return case.next_to_ask(&self.policy, self.reach);
+            return case.next_to_ask(offers, self.reach).unwrap_or(cheapest);
         }
-        let router = self.router(self.reach_of(case), [true; 2]);
-        match router.choose(now.since(case.payment.accepted), 1, now) {
+        let router = self.router(self.reach_of(case), [true; Processor::MAX]);
+        match router.choose(amount, now.since(case.payment.accepted), 1, now) {
             Decision::Send(processor) => processor,
-            Decision::Wait => self.policy.cheaper,
+            Decision::Wait | Decision::Spent => cheapest,
         }
     }
 
@@ -201,24 +204,22 @@ impl Dispatcher {
         }
     }
 
-    fn place_later(&mut self, case: Case, due: Moment) {
-        if case.is_refused() {
-            let next = case.next_to_ask(&self.policy, self.reach);
-            self.refused[next.index()].push(due, case);
-        } else {
-            self.later[usize::from(case.payment.guest)].push(due, case);
+    pub(super) fn place_later(&mut self, case: Case, due: Moment) {
+        let offers = &self.policy.offers;
+        let next = case.is_refused().then(|| case.next_to_ask(offers, self.reach)).flatten();
+        match next {
+            Some(next) => self.refused[next.index()].push(due, case),
+            None => self.lines.of(&case, offers).later.push(due, case),
         }
     }
 
-    /// To its place by age: the lines are ordered so, and patience is measured on the oldest.
     pub(super) fn requeue(&mut self, case: Case) {
-        let line = &mut self.lines[usize::from(case.payment.guest)];
-        let accepted = case.payment.accepted;
-        if line.back().is_none_or(|last| last.payment.accepted <= accepted) {
-            return line.push_back(case);
-        }
-        let place = line.partition_point(|other| other.payment.accepted <= accepted);
-        line.insert(place, case);
+        self.lines.of(&case, &self.policy.offers).push(case);
+    }
+
+    /// What was to be booked by this attempt is not, and never will be.
+    pub(super) fn give_back(&mut self, case: &Case, open: &Open) {
+        self.budgets[open.processor.index()].give_back(case.payment.amount, open.requested_at);
     }
 
     /// Its processor will be asked about it.
@@ -234,7 +235,7 @@ impl Dispatcher {
     /// Its processor does not hold it (yet): it may be posted again there, unless no payment may go
     /// there now. Then it can only turn up.
     pub(super) fn place_absent(&mut self, case: Case, open: Open, due: Moment) {
-        if !case.may_go_to(open.processor, &self.policy, self.reach) {
+        if !case.may_stay_at(open.processor, &self.policy.offers, self.reach) {
             return self.doubt(case, open, due);
         }
         let place = match is_probe(&case, &open) {
@@ -325,7 +326,8 @@ impl Dispatcher {
             self.order[index].clear();
             let was_an_interruption = seen.up_for(now) > Duration::ZERO;
             if !was_an_interruption {
-                self.observed[1 - index].hasten_probe(now);
+                let others = self.observed.iter_mut().enumerate().filter(|(it, _)| *it != index);
+                others.for_each(|(_, it)| it.hasten_probe(now));
             }
         }
     }

@@ -8,17 +8,20 @@ mod histories;
 mod refusals;
 
 use super::*;
-use crate::base::money::Cents;
+use crate::base::money::{Cents, Fee};
+use crate::payments::terms::Offers;
 use crate::payments::{PaymentId, Totals};
 use std::collections::{BTreeMap, BTreeSet};
 
-const POLICY: Policy = Policy {
-    cheaper: Processor::DEFAULT,
-    patience: Duration::from_millis(100),
-    attempt_latency_max: Duration::from_millis(1_300),
-    processor_concurrency: 100,
-    books_within: Duration::from_secs(15),
-};
+fn policy() -> Policy {
+    Policy {
+        offers: Offers::contest([Fee(50_000), Fee(150_000)], 100),
+        patience: Duration::from_millis(100),
+        attempt_latency_max: Duration::from_millis(1_300),
+        books_within: Duration::from_secs(15),
+    }
+}
+
 const FAILING: Outcome = Outcome::NotRecorded(Refusal::Failing);
 const DECLINED: Outcome = Outcome::Declined { status: 400 };
 
@@ -30,7 +33,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench { dispatcher: Dispatcher::new(POLICY, false, 7), ms: 1_000 }
+        Bench { dispatcher: Dispatcher::new(policy(), false, 7), ms: 1_000 }
     }
 
     /// With so many payments, of the ids 0, 1, … and 1, 2, … cents, accepted a millisecond apart.
@@ -103,8 +106,8 @@ impl Bench {
         let mut insert = |payment: &Payment| {
             assert!(ids.insert(payment.id.0), "{} is in two places", payment.id);
         };
-        let later = dispatcher.later.iter().chain(&dispatcher.refused).flat_map(Agenda::iter);
-        let free = dispatcher.lines.iter().flatten().chain(later);
+        let refused = dispatcher.refused.iter().flat_map(Agenda::iter);
+        let free = dispatcher.lines.iter().chain(refused);
         let doubts = dispatcher.doubts().flat_map(Agenda::iter).map(|(case, _)| case);
         let unverified = dispatcher.unverified.iter().flat_map(Agenda::iter);
         let open = unverified.clone().filter(|it| it.open.is_some()).count();
@@ -116,8 +119,8 @@ impl Bench {
             .for_each(|case| insert(&case.payment));
         let flying = dispatcher.flights.iter().flatten().count();
         assert_eq!(dispatcher.in_flight(), flying);
-        for line in &dispatcher.lines {
-            assert!(line.iter().is_sorted_by_key(|case| case.payment.accepted));
+        for line in dispatcher.lines.as_slice() {
+            assert!(line.fresh.iter().is_sorted_by_key(|case| case.payment.accepted));
         }
         assert_eq!(dispatcher.held, ids.len());
         ids
@@ -466,7 +469,8 @@ fn a_flight_ends_once() {
 #[test]
 fn fresh_payments_come_first_and_repeated_ones_get_their_share() {
     const WINDOW: usize = 4;
-    let policy = Policy { processor_concurrency: WINDOW, ..POLICY };
+    let offers = policy().offers.with_concurrency(|_| WINDOW as u32);
+    let policy = Policy { offers, ..policy() };
     let mut bench = Bench { dispatcher: Dispatcher::new(policy, false, 7), ms: 1_000 };
     bench.submit(0);
     // It was sent in vain too often, while others were booked.

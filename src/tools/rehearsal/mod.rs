@@ -99,17 +99,16 @@ pub fn run(args: &RehearseArgs) {
         "patience {:?}, attempt latency at most {:?}, {} attempts at once per instance",
         policy.patience,
         policy.attempt_latency_max,
-        policy.processor_concurrency
+        policy.offers.limits(Processor::DEFAULT.index()).concurrency
     );
     print_rows(&rehearse(args, policy).rows());
     say!("{LEGEND}");
 }
 
 fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration) -> Policy {
-    let processor_concurrency = args.processor_concurrency as usize;
-    let cheaper = Processor::DEFAULT;
-    let policy = Policy { cheaper, patience, attempt_latency_max, ..Policy::default() };
-    Policy { processor_concurrency, ..policy }
+    let policy = Policy { patience, attempt_latency_max, ..Policy::default() };
+    let offers = policy.offers.with_concurrency(|_| args.processor_concurrency);
+    Policy { offers, ..policy }
 }
 
 fn rehearse(args: &RehearseArgs, policy: Policy) -> Rehearsal {
@@ -325,10 +324,10 @@ mod tests {
     #[test]
     fn the_defaults_are_the_policys() {
         let args = args("");
-        let Policy { patience, attempt_latency_max, processor_concurrency, .. } = Policy::default();
+        let Policy { patience, attempt_latency_max, offers, .. } = Policy::default();
         assert_eq!(args.patience, patience);
         assert_eq!(args.attempt_latency_max, attempt_latency_max);
-        assert_eq!(args.processor_concurrency as usize, processor_concurrency);
+        assert_eq!(args.processor_concurrency, offers.limits(0).concurrency);
     }
 
     #[test]

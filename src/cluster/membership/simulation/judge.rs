@@ -52,7 +52,9 @@ impl Simulation {
         let is_in_doubt_there = open.attempt.is_some_and(|(at, _)| at == failing);
         // What is held is found: that processor was odd for a while, or the journal is a copy.
         self.processors.held().all(|(held, ..)| held != open.id)
-            && (is_in_doubt_there || (is_guest && failing == policy().cheaper))
+            && (is_in_doubt_there
+                || (is_guest
+                    && Some(failing) == self.climate.offers().cheapest(amount_of(open.id))))
     }
 
     /// At any moment: what is told is booked, and counted by one of the two only; and just after a

@@ -39,7 +39,7 @@ impl Simulation {
         }
         let TakenUp { free, doubts, of_the_peer } =
             TakenUp::new(&replay, member.instance, member.is_copy, self.left_out, now);
-        let mut dispatcher = Dispatcher::new(policy(), true, self.random.next());
+        let mut dispatcher = Dispatcher::new(self.climate.policy(), true, self.random.next());
         free.into_iter().for_each(|payment| dispatcher.submit(payment));
         let left = doubts.clone();
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, now));
@@ -101,7 +101,7 @@ impl Simulation {
         if !process.dispatcher.is_idle() {
             process.dispatcher.set_reach(match left_out {
                 LeftOut::Lease | LeftOut::Before => Reach::Every,
-                LeftOut::EveryLease => Reach::Cheaper,
+                LeftOut::EveryLease => Reach::Cheapest,
                 _ => process.membership.reach(now),
             });
             let is_copy = is_copy && !matches!(left_out, LeftOut::Recovered | LeftOut::Fresh);

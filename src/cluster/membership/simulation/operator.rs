@@ -52,7 +52,7 @@ impl Simulation {
             Story::Waiting { .. } => self.random.chance(4).then_some(Action::Cancelled),
             _ => {
                 let booking = self.processors.held().find(|it| it.0 == id);
-                let is_to_come = Processor::CONTEST.iter().any(|it| self.is_to_come(*it, id));
+                let is_to_come = self.climate.processors().any(|it| self.is_to_come(it, id));
                 match booking {
                     Some((_, processor, requested_at)) if self.random.chance(2) => {
                         Some(Action::Settled { processor, requested_at })

@@ -1,11 +1,13 @@
-//! The two processors: up, down, down for ever or in turns, or answering odd things; and what they
+//! The processors, two to eight: up, down, down for ever or in turns, or answering odd things; and what they
 //! hold. What they answer is read as in earnest, so that the table of answers is played along.
 
+use super::weather::Climate;
 use super::{IDS, Ids, Random, number};
 use crate::base::clock::Timestamp;
 use crate::payments::dispatcher::{Question, Start};
 use crate::payments::processor::{read_look, read_pay};
-use crate::payments::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
+use crate::payments::terms::Offers;
+use crate::payments::{Attempt, Each, Outcome, Payment, PaymentId, Processor, Refusal};
 
 /// Which processor fails, whatever the weather, from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub enum Fails {
     Gone(Processor),
     /// It books, and never answers a look.
     Blind(Processor),
-    /// Each for so many microseconds, when the other one is well again: never both.
+    /// Each for so many microseconds, when the others are well again: never two.
     InTurns(u64),
 }
 
@@ -28,17 +30,18 @@ struct Booking {
 }
 
 pub struct Processors {
-    pub down: [bool; 2],
+    pub down: Each<bool>,
     /// Every other answer is an odd one.
-    pub odd: [bool; 2],
+    pub odd: Each<bool>,
+    offers: Offers,
     fails: Option<Fails>,
-    /// Refused by both, and never booked.
+    /// Refused by all, and never booked.
     poison: Ids,
     /// Until then.
     lifted_at: Option<u64>,
-    held: [Vec<Booking>; 2],
+    held: Each<Vec<Booking>>,
     /// Answers that may have been taken for a refusal of the payment.
-    refusals: [[u8; IDS as usize]; 2],
+    refusals: Each<[u8; IDS as usize]>,
 }
 
 /// What comes of a request.
@@ -50,9 +53,11 @@ pub struct Reaction {
 }
 
 impl Processors {
-    pub fn new(fails: Option<Fails>, poison: Ids, lifted_at: Option<u64>) -> Processors {
-        let (held, refusals) = (Default::default(), [[0; IDS as usize]; 2]);
-        Processors { down: [false; 2], odd: [false; 2], fails, poison, lifted_at, held, refusals }
+    pub fn new(climate: &Climate) -> Processors {
+        let Climate { fails, poison, lifted_at, .. } = *climate;
+        let (down, odd, held) = Default::default();
+        let (offers, refusals) = (climate.offers(), [[0; IDS as usize]; Processor::MAX]);
+        Processors { down, odd, offers, fails, poison, lifted_at, held, refusals }
     }
 
     /// A request has come. What it leads to does within `left` microseconds.
@@ -86,7 +91,7 @@ impl Processors {
 
     /// What each processor holds.
     pub fn held(&self) -> impl Iterator<Item = (PaymentId, Processor, Timestamp)> {
-        Processor::CONTEST.into_iter().flat_map(|processor| {
+        self.offers.processors().flat_map(|processor| {
             let held = self.held[processor.index()].iter();
             held.map(move |it| (it.id, processor, it.requested_at))
         })
@@ -118,10 +123,11 @@ impl Processors {
     }
 
     /// Whether a payment may be taken for one that no processor will have.
-    pub fn may_be_rejected(&self, payment: &Payment, cheaper: Processor) -> bool {
+    pub fn may_be_rejected(&self, payment: &Payment) -> bool {
         let has_enough = |it: Processor| self.refusals[it.index()][number(payment.id)] >= 3;
-        self.poison.contains(payment.id)
-            || (has_enough(cheaper) && (payment.guest || has_enough(cheaper.other())))
+        let mut targets = self.offers.cheapest_first(payment.amount);
+        targets.truncate(if payment.guest { 1 } else { u8::MAX });
+        self.poison.contains(payment.id) || targets.iter().all(has_enough)
     }
 
     /// Whether it is refused whenever it is sent.
@@ -133,7 +139,10 @@ impl Processors {
         self.down[processor.index()]
             || match self.fails {
                 Some(Fails::Always(failing) | Fails::Gone(failing)) => failing == processor,
-                Some(Fails::InTurns(us)) => now / us % 2 == u64::from(processor.number()),
+                Some(Fails::InTurns(us)) => {
+                    let count = self.offers.processors().count() as u64;
+                    now / us % count == u64::from(processor.number())
+                }
                 Some(Fails::Blind(_)) | None => false,
             }
     }

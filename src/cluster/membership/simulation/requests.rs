@@ -9,7 +9,7 @@ impl Simulation {
         let Start { flight, attempt, question } = start;
         let Some(process) = &mut self.members[index].process else { return };
         let is_in_reach = process.membership.reach(now) == Reach::Every
-            || attempt.processor == policy().cheaper
+            || self.climate.offers().cheapest(attempt.payment.amount) == Some(attempt.processor)
             || matches!(left_out, LeftOut::Lease | LeftOut::Before);
         let is_ours = !process.dispatcher.is_disowned(attempt.payment.id);
         if question == Question::Pay && !(is_in_reach && is_ours) {
@@ -65,7 +65,7 @@ impl Simulation {
             self.wrong = Some(Wrong::Cancelled(id));
         }
         let is_forgotten = generation(id) < self.generation || self.is_purging;
-        if !is_forgotten && self.processors.find(attempt.processor.other(), id).is_some() {
+        if !is_forgotten && self.processors.held().filter(|held| held.0 == id).count() > 1 {
             self.wrong = Some(Wrong::Twice(id));
         }
     }
@@ -97,7 +97,7 @@ impl Simulation {
             End::Rejected(_) => {
                 self.write(index, Kept::Rejected(id));
                 self.rejected.insert(id);
-                if !self.processors.may_be_rejected(&attempt.payment, policy().cheaper) {
+                if !self.processors.may_be_rejected(&attempt.payment) {
                     self.wrong = Some(Wrong::Rejected(id));
                 }
             }

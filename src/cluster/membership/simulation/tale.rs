@@ -50,20 +50,20 @@ impl fmt::Display for Tale {
                 "{} sends {question:?} {} to {} at {}",
                 index + 1,
                 payment.id.0,
-                processor.name(),
+                processor.number(),
                 requested_at.0
             ),
             Tale::Books(index, Attempt { payment, processor, requested_at }) => write!(
                 f,
                 "{} books {} for {} at {}",
-                processor.name(),
+                processor.number(),
                 payment.id.0,
                 index + 1,
                 requested_at.0
             ),
             Tale::Purges(index) => write!(f, "{} purges", index + 1),
-            Tale::IsDown(processor, is_so) => write!(f, "{} is down: {is_so}", processor.name()),
-            Tale::IsOdd(processor, is_so) => write!(f, "{} is odd: {is_so}", processor.name()),
+            Tale::IsDown(processor, is_so) => write!(f, "{} is down: {is_so}", processor.number()),
+            Tale::IsOdd(processor, is_so) => write!(f, "{} is odd: {is_so}", processor.number()),
             Tale::IsCut([first, second]) => {
                 write!(f, "what 1 says is lost: {first}, what 2 says: {second}")
             }

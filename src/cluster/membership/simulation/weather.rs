@@ -3,14 +3,21 @@
 use super::processors::Fails;
 use super::tale::Tale;
 use super::{
-    Disk, Event, GENERATION, Ids, MS, Random, SECOND, STORM, STORM_WITH_OPERATOR, Simulation, What,
-    id,
+    ADOPT_AFTER, Disk, Event, GENERATION, Ids, MS, Random, SECOND, STORM, STORM_WITH_OPERATOR,
+    Simulation, What, id,
 };
-use crate::payments::Processor;
+use crate::base::money::{Cents, Fee};
+use crate::payments::fee::FeeSchedule;
+use crate::payments::router::Policy;
+use crate::payments::terms::{Limits, Offers, Terms};
+use crate::payments::{Each, Processor};
+use std::time::Duration;
 
 /// What a history has beyond kills, stand-stills, cuts, outages and steps of the wall clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Climate {
+    /// So many processors there are.
+    count: u64,
     pub fails: Option<Fails>,
     /// Processors may answer odd things.
     is_odd: bool,
@@ -55,6 +62,7 @@ impl Climate {
             [number, number + GENERATION].iter().for_each(|it| _ = poison.insert(id(*it)));
         }
         Climate {
+            count: 2,
             fails,
             is_odd: random.chance(4),
             has_copies: random.chance(5),
@@ -68,6 +76,45 @@ impl Climate {
             bad_times: [0; 3].map(|_| random.below(STORM - BAD_WHILE)),
             storm: STORM,
             lifted_at: None,
+        }
+    }
+
+    /// More than the contest's two.
+    pub fn add_processors(&mut self, random: &mut Random) {
+        self.count = 3 + random.below(Processor::MAX as u64 - 2);
+        let any = Processor::every().nth(random.below(self.count) as usize).unwrap_or_default();
+        self.fails = self.fails.map(|fails| match fails {
+            Fails::Always(_) => Fails::Always(any),
+            Fails::Gone(_) => Fails::Gone(any),
+            Fails::Blind(_) => Fails::Blind(any),
+            Fails::InTurns(_) => fails,
+        });
+    }
+
+    pub fn processors(&self) -> impl Iterator<Item = Processor> + use<> {
+        Processor::every().take(self.count as usize)
+    }
+
+    /// Which of several is the cheapest depends on the amount.
+    pub fn offers(&self) -> Offers {
+        if self.count == 2 {
+            return Policy::default().offers;
+        }
+        let mut terms = Each::default();
+        for (terms, number) in terms.iter_mut().zip(0..self.count as u32) {
+            let (percent, fixed) = if number % 2 == 0 { (5 + number, 0) } else { (1 + number, 4) };
+            let fee = FeeSchedule { share: Fee(percent * 10_000), fixed: Cents(fixed) };
+            *terms = Some(Terms { fee, limits: Limits::default() });
+        }
+        Offers::new(terms)
+    }
+
+    pub fn policy(&self) -> Policy {
+        Policy {
+            offers: self.offers(),
+            patience: Duration::from_millis(50),
+            books_within: ADOPT_AFTER / 2,
+            ..Policy::default()
         }
     }
 
@@ -165,6 +212,11 @@ impl Simulation {
         }
     }
 
+    fn any_processor(&mut self) -> Processor {
+        let number = self.random.below(self.climate.count);
+        self.climate.processors().nth(number as usize).unwrap_or_default()
+    }
+
     /// The weather changes.
     pub fn change(&mut self) {
         if self.climate.has_full_disks && self.random.chance(2) {
@@ -176,7 +228,7 @@ impl Simulation {
         let kinds = if self.climate.is_odd { 9 } else { 6 };
         match self.random.below(kinds) {
             0 | 1 => {
-                let processor = self.random.pick(&Processor::CONTEST);
+                let processor = self.any_processor();
                 let down = &mut self.processors.down[processor.index()];
                 *down ^= true;
                 let is_down = *down;
@@ -192,7 +244,7 @@ impl Simulation {
                 self.tell(Tale::ClockSteps(member, step));
             }
             _ => {
-                let processor = self.random.pick(&Processor::CONTEST);
+                let processor = self.any_processor();
                 let odd = &mut self.processors.odd[processor.index()];
                 *odd ^= true;
                 let is_odd = *odd;
@@ -204,8 +256,8 @@ impl Simulation {
 
     pub fn clear_up(&mut self) {
         self.tell(Tale::ClearsUp);
-        self.processors.down = [false; 2];
-        self.processors.odd = [false; 2];
+        self.processors.down = Each::default();
+        self.processors.odd = Each::default();
         self.cut = [false; 2];
         for member in 0..2 {
             self.members[member].disk = Disk::Free;

@@ -74,7 +74,7 @@ fn after_a_copy_was_put_back_no_processor_is_believed_before_all_is_booked() {
     bench.dispatcher.set_verifying(true, bench.now());
     let put_back_at = bench.now();
     let first = bench.wait_for_next();
-    assert!(bench.now().since(put_back_at) >= POLICY.books_within);
+    assert!(bench.now().since(put_back_at) >= policy().books_within);
     let second = bench.next().unwrap();
     for look in [first, second] {
         assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::FALLBACK));
@@ -176,7 +176,7 @@ fn a_doubt_that_waits_for_the_other_processor_is_found_where_it_was_sent() {
 
 #[test]
 fn guests_and_an_instance_out_of_touch_use_only_the_cheaper_one() {
-    for reach in [Reach::Every, Reach::Cheaper] {
+    for reach in [Reach::Every, Reach::Cheapest] {
         let mut bench = Bench::new();
         bench.dispatcher.set_reach(reach);
         // The cheaper one is down, and has no probe due.
@@ -227,7 +227,7 @@ fn out_of_touch_a_doubt_at_the_dearer_one_is_only_looked_at() {
     assert_eq!(start.attempt.processor, Processor::FALLBACK);
     bench.finish(start, Outcome::Unknown);
     bench.finish(probe, recorded(probe));
-    bench.dispatcher.set_reach(Reach::Cheaper);
+    bench.dispatcher.set_reach(Reach::Cheapest);
     for _ in 0..20 {
         let look = bench.wait_for_next();
         assert_eq!((look.question, look.attempt), (Question::Look, start.attempt));

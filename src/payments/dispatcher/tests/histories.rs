@@ -152,7 +152,7 @@ impl History {
             events: BinaryHeap::new(),
             happening: BTreeMap::new(),
             sequence: 0,
-            dispatcher: Dispatcher::new(POLICY, paired, seed),
+            dispatcher: Dispatcher::new(policy(), paired, seed),
             life: 0,
             payments: BTreeMap::new(),
             held: Default::default(),
@@ -221,10 +221,10 @@ impl History {
             Event::Answered(..) => {}
             Event::Restart => self.restart(),
             Event::Reach => {
-                let reach = self.draw.pick(&[Reach::Every, Reach::Cheaper]);
+                let reach = self.draw.pick(&[Reach::Every, Reach::Cheapest]);
                 self.dispatcher.set_reach(reach);
                 let back = self.ms + self.draw.below(BAD_MS);
-                if reach == Reach::Cheaper {
+                if reach == Reach::Cheapest {
                     self.at(back, Event::Reach);
                 }
             }
@@ -293,7 +293,7 @@ impl History {
     /// What the journal brings back; it may be an old copy, from when an attempt was not written.
     fn restart(&mut self) {
         self.life += 1;
-        self.dispatcher = Dispatcher::new(POLICY, self.paired, self.seed + self.life);
+        self.dispatcher = Dispatcher::new(policy(), self.paired, self.seed + self.life);
         let now = self.now();
         let everything: Vec<_> = self.payments.values_mut().collect();
         for (payment, _, written) in everything {
@@ -317,7 +317,7 @@ impl History {
             let entry = self.payments.get_mut(&id(start)).unwrap();
             if question == Question::Pay {
                 let Attempt { payment, processor, requested_at } = attempt;
-                assert!(!payment.guest || processor == POLICY.cheaper, "seed {}", self.seed);
+                assert!(!payment.guest || processor == Processor::DEFAULT, "seed {}", self.seed);
                 assert!(requested_at >= payment.accepted_at, "seed {}", self.seed);
                 if let Written::Attempted(open) = entry.2 {
                     let is_same = (open.processor, open.requested_at) == (processor, requested_at);

@@ -185,7 +185,7 @@ fn looks_alone_do_not_add_up_to_refusals() {
     let mut bench = Bench::with_payments(1);
     let first = bench.next().unwrap();
     bench.finish(first, Outcome::Unknown);
-    bench.dispatcher.set_reach(Reach::Cheaper);
+    bench.dispatcher.set_reach(Reach::Cheapest);
     let mut posts = 0;
     for _ in 0..100 {
         let start = bench.wait_for_next();
@@ -196,7 +196,8 @@ fn looks_alone_do_not_add_up_to_refusals() {
         };
         if posts == 1 && start.question == Question::Pay {
             // It was the cheaper one until now.
-            let policy = Policy { cheaper: Processor::FALLBACK, ..POLICY };
+            let offers = Offers::contest([Fee(150_000), Fee(50_000)], 100);
+            let policy = Policy { offers, ..policy() };
             bench.dispatcher.policy = policy;
         }
         assert_eq!(bench.finish(start, outcome), End::InDoubt);

@@ -1,0 +1,151 @@
+//! How much more one processor may be sent: requests a second, and money a day.
+//!
+//! Pure, and for one instance. The invariants: in any second no more requests go out than `per_second`
+//! says, and one; and what may have been booked under the times of one day of UTC never comes to more
+//! than `day`.
+
+use super::terms::Limits;
+use crate::base::clock::{MS_PER_DAY, Moment, Timestamp};
+use crate::base::money::Cents;
+use std::time::Duration;
+
+/// What was not used lately may be made up for at once: two of the steps in which payments are looked
+/// after ([`WATCH_EVERY`](super::dispatcher::WATCH_EVERY)).
+const BURST: Duration = Duration::from_millis(20);
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// From one request to the next, on average. Zero without a limit.
+    interval: Duration,
+    /// When the next one would go out if they went out evenly.
+    next_at: Moment,
+    day: Option<Cents>,
+    /// In days since 1970.
+    today: i64,
+    spent: i128,
+}
+
+impl Budget {
+    pub fn new(limits: &Limits) -> Budget {
+        let a_second_and_burst = Duration::from_secs(1) + BURST;
+        let interval = limits.per_second.map_or(Duration::ZERO, |per_second| {
+            let us = (a_second_and_burst.as_micros() as u64).div_ceil(u64::from(per_second));
+            Duration::from_micros(us)
+        });
+        Budget { interval, next_at: Moment::default(), day: limits.day, today: i64::MIN, spent: 0 }
+    }
+
+    /// The same with other limits: what was used up stays so.
+    pub fn limited(&self, limits: &Limits) -> Budget {
+        let Budget { next_at, today, spent, .. } = *self;
+        Budget { next_at, today, spent, ..Budget::new(limits) }
+    }
+
+    /// Whether a request to book something may go out now.
+    pub fn may_post(&self, now: Moment) -> bool {
+        self.next_at <= now + BURST
+    }
+
+    /// Whether a question may: it goes before what is to be booked, or nothing would ever come of what
+    /// is in doubt.
+    pub fn may_look(&self, now: Moment) -> bool {
+        self.next_at <= now + BURST + self.interval
+    }
+
+    /// Any request goes out.
+    pub fn used(&mut self, now: Moment) {
+        if self.interval > Duration::ZERO {
+            self.next_at = self.next_at.max(now) + self.interval;
+        }
+    }
+
+    /// How long it takes until so many more have gone out.
+    pub fn time_for(&self, requests: usize) -> Duration {
+        self.interval.saturating_mul(u32::try_from(requests).unwrap_or(u32::MAX))
+    }
+
+    /// What time it is. A clock that is put back does not bring yesterday's money back.
+    pub fn is_at(&mut self, at: Timestamp) {
+        if self.day.is_some() && day_of(at) > self.today {
+            (self.today, self.spent) = (day_of(at), 0);
+        }
+    }
+
+    /// Whether so much more may be booked today.
+    pub fn holds(&self, amount: Cents) -> bool {
+        self.day.is_none_or(|day| self.spent + i128::from(amount.0) <= i128::from(day.0))
+    }
+
+    /// So much may be booked under this time from now on, or is.
+    pub fn spend(&mut self, cents: i128, at: Timestamp) {
+        self.is_at(at);
+        self.spent += if day_of(at) == self.today { cents } else { 0 };
+    }
+
+    /// What might have been booked under this time is not, and never will be.
+    pub fn give_back(&mut self, amount: Cents, at: Timestamp) {
+        if day_of(at) == self.today {
+            self.spent -= i128::from(amount.0);
+        }
+    }
+}
+
+fn day_of(at: Timestamp) -> i64 {
+    at.0.div_euclid(MS_PER_DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(per_second: Option<u32>, day: Option<i64>) -> Limits {
+        Limits { per_second, day: day.map(Cents), ..Limits::default() }
+    }
+
+    /// Whoever sends as soon as he may, or after a pause, or looks in between.
+    #[test]
+    fn in_no_second_there_are_more_than_so_many_and_one() {
+        for per_second in [1, 3, 50, 1_000, 100_000] {
+            for pause_ms in [0, 7, 900] {
+                let mut budget = Budget::new(&limits(Some(per_second), None));
+                let mut sent: Vec<u64> = Vec::new();
+                for tick in 0..4_000 {
+                    let now = Moment(1_000_000 + tick * 1_000);
+                    let rests = pause_ms > 0 && tick % (2 * pause_ms) < pause_ms;
+                    while !rests && budget.may_post(now) {
+                        budget.used(now);
+                        sent.push(now.0);
+                    }
+                    if tick % 400 == 0 && budget.may_look(now) {
+                        budget.used(now);
+                        sent.push(now.0);
+                    }
+                }
+                let until = |us: u64| sent.partition_point(|it| *it < us);
+                let second = |from: &u64| until(from + 1_000_000) - until(*from);
+                let most = sent.iter().map(second).max().unwrap();
+                assert!(most <= per_second as usize + 1, "{per_second} {pause_ms}: {most}");
+                let all = if pause_ms == 0 { 3 * per_second as usize } else { 1 };
+                assert!(sent.len() >= all, "{per_second}: {}", sent.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_has_its_sum_and_the_next_one_its_own() {
+        let noon = |day: i64| Timestamp(day * MS_PER_DAY + MS_PER_DAY / 2);
+        let mut budget = Budget::new(&limits(None, Some(100)));
+        budget.spend(70, noon(5));
+        assert!(budget.holds(Cents(30)) && !budget.holds(Cents(31)));
+        budget.give_back(Cents(70), noon(5));
+        budget.spend(20, noon(5));
+        budget.is_at(noon(4));
+        assert!(budget.holds(Cents(80)) && !budget.holds(Cents(81)), "the clock was put back");
+        budget.is_at(noon(6));
+        assert!(budget.holds(Cents(100)));
+        budget.give_back(Cents(20), noon(5));
+        assert!(!budget.holds(Cents(101)), "what was yesterday's gives nothing back");
+        assert!(Budget::new(&limits(None, None)).holds(Cents(i64::MAX)));
+    }
+}
