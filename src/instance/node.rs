@@ -16,12 +16,13 @@ use crate::instance::stats::Stats;
 use crate::instance::stuck::Seen;
 use crate::instance::surroundings::{Disk, Surroundings};
 use crate::instance::whereabouts::Whereabouts;
-use crate::journal::identity::Owner;
+use crate::journal::identity::{Owner, Table};
 use crate::journal::retained::{Retained, Retention};
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
 use crate::net::client::{Target, Url};
+use crate::payments::names::Names;
 use crate::payments::observed::{Report, State, Trouble};
 use crate::payments::resolution::Asked;
 use crate::payments::{Attempt, Each, Payment, PaymentId, Processor, Reach, Totals, Window};
@@ -344,7 +345,7 @@ fn take_guests(recovered: &mut Recovered) -> membership::Recovered {
 }
 
 fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
-    let (mut journal, mut past) = (Journal::none(), Past::default());
+    let (mut journal, mut past) = (Journal::none(Names::contest()), Past::default());
     if let Some((directory, durability)) = &config.journal {
         let retention = Retention { of: Retained::Entries, bytes: config.entries_kept_bytes };
         let options = Options::of_ledger(*durability, config.accounts.len());
@@ -371,7 +372,8 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let owner = Owner {
         instance: config.instance,
         is_paired: config.peer.is_some(),
-        processors: config.processor_urls.each_ref().map(Url::whole),
+        processors: Table::contest(config.processor_urls.each_ref().map(Url::whole)),
+        are_of_file: false,
     };
     for line in found.claim(&owner, &config.accept_change, clock::now())? {
         log::info!("journal {}: {line}", directory.display());
@@ -384,7 +386,7 @@ fn open_journal(
     found: Option<Found>,
 ) -> Result<(Journal, Recovered), JournalError> {
     let (Some(found), Some((directory, _))) = (found, &config.journal) else {
-        return Ok((Journal::none(), Recovered::default()));
+        return Ok((Journal::none(Names::contest()), Recovered::default()));
     };
     let (journal, mut recovered) = Journal::start(found)?;
     let (at, now) = (clock::now(), clock::moment());
