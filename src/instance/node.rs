@@ -17,7 +17,7 @@ use crate::instance::stats::Stats;
 use crate::instance::stuck::Seen;
 use crate::instance::surroundings::{Disk, Surroundings};
 use crate::instance::whereabouts::Whereabouts;
-use crate::journal::identity::Owner;
+use crate::journal::identity::{Owner, Table};
 use crate::journal::retained::{Retained, Retention};
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
@@ -103,15 +103,16 @@ impl Node {
     /// # Errors
     /// If a journal cannot be opened or does not fit to the accounts, in one line.
     pub fn new(config: Config) -> Result<Arc<Node>, String> {
-        let found = find_journal(&config).map_err(|error| error.to_string())?;
+        let table = table_of(&config)?;
+        let found = find_journal(&config, table.clone()).map_err(|error| error.to_string())?;
         let lifecycle = Arc::<Lifecycle>::default();
         let (ledger, mut ledger_journal) = open_ledger(&config)?;
         let (mut journal, mut recovered) =
-            open_journal(&config, found).map_err(|it| it.to_string())?;
+            open_journal(&config, found, &table).map_err(|it| it.to_string())?;
         for started in [&mut ledger_journal, &mut journal] {
             started.keep().map_err(|error| error.to_string())?;
         }
-        let names = names_of(&config)?;
+        let names = journal.names().clone();
         let connectors = Connectors::new(&config.processors, &names, config.processor_files);
         let policy = Policy { offers: connectors.offers, ..config.policy };
         let of_the_peer = take_guests(&mut recovered);
@@ -384,10 +385,10 @@ fn settings(config: &Config) -> Vec<Setting> {
     settings
 }
 
-/// The numbers of the processors: without a journal they are in the order of the settings.
-fn names_of(config: &Config) -> Result<Names, String> {
-    let names = config.processors.iter().map(|it| it.name.clone()).collect();
-    Names::new(names).ok_or_else(|| "these processors are too many".into())
+/// The processors of the settings. Without a journal their numbers are in this order.
+fn table_of(config: &Config) -> Result<Table, String> {
+    let all = config.processors.iter().map(|it| (it.name.clone(), it.url.clone())).collect();
+    Table::new(all).ok_or_else(|| "these processors can be in no table of names".into())
 }
 
 /// Whether a payment may have to wait for one processor alone, although another one is up: no other one
@@ -417,7 +418,7 @@ fn take_guests(recovered: &mut Recovered) -> membership::Recovered {
 }
 
 fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
-    let (mut journal, mut past) = (Journal::none(), Past::default());
+    let (mut journal, mut past) = (Journal::none(Names::contest()), Past::default());
     if let Some((directory, durability)) = &config.journal {
         let retention = Retention { of: Retained::Entries, bytes: config.entries_kept_bytes };
         let options = Options::of_ledger(*durability, config.accounts.len());
@@ -434,7 +435,7 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
 }
 
 /// Reads the journal, if there is one, and sees to it that it is ours. Changes nothing.
-fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
+fn find_journal(config: &Config, processors: Table) -> Result<Option<Found>, JournalError> {
     let Some((directory, durability)) = &config.journal else { return Ok(None) };
     let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
     let ms = |keep: Duration| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
@@ -444,7 +445,8 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let owner = Owner {
         instance: config.instance,
         is_paired: config.peer.is_some(),
-        processors: urls_of(directory, &config.processors)?,
+        processors,
+        are_of_file: config.processors_file.is_some(),
     };
     for line in found.claim(&owner, &config.accept_change, clock::now())? {
         log::info!("journal {}: {line}", directory.display());
@@ -452,27 +454,13 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     Ok(Some(found))
 }
 
-/// A journal knows the contest's two.
-fn urls_of(directory: &Path, processors: &[Settings]) -> Result<[String; 2], JournalError> {
-    let contest = Names::contest();
-    let names = contest.iter().map(|(_, name)| name);
-    match processors {
-        [default, fallback] if names.eq([&default.name, &fallback.name]) => {
-            Ok([default.url.clone(), fallback.url.clone()])
-        }
-        all => Err(JournalError::OtherNames {
-            file: directory.join("identity").display().to_string(),
-            names: all.iter().map(|it| &it.name[..]).collect::<Vec<_>>().join(", "),
-        }),
-    }
-}
-
 fn open_journal(
     config: &Config,
     found: Option<Found>,
+    table: &Table,
 ) -> Result<(Journal, Recovered), JournalError> {
     let (Some(found), Some((directory, _))) = (found, &config.journal) else {
-        return Ok((Journal::none(), Recovered::default()));
+        return Ok((Journal::none(table.names().clone()), Recovered::default()));
     };
     let (journal, mut recovered) = Journal::start(found)?;
     let (at, now) = (clock::now(), clock::moment());

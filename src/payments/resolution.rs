@@ -125,13 +125,6 @@ impl Resolution {
     }
 }
 
-/// Of the contest's two.
-impl fmt::Display for Resolution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.show(&Names::contest()).fmt(f)
-    }
-}
-
 /// Whether a text may be written down as a name or a reason.
 pub fn is_text(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)
