@@ -3,7 +3,7 @@
 
 use crate::support::journals::Scratch;
 use crate::support::system::{
-    Booking, Instance, Processor, TOKEN, decimal, free_address, id, pair_in_front_of,
+    Booking, Instance, Processor, SIGTERM, TOKEN, decimal, free_address, id, pair_in_front_of,
 };
 use crate::support::{Client, request, wait_until};
 use serde_json::{Value, json};
@@ -178,6 +178,52 @@ fn a_rejection_is_told_by_name() {
     assert_eq!(told["why"], "mixed holds it under another amount");
     let said = instance.galo.stderr();
     assert!(said.contains("is rejected: mixed holds it under another amount"), "{said}");
+}
+
+/// What is in the journal is of a name, whichever number that has, and stays so when the name is not used
+/// any more.
+#[test]
+fn books_are_kept_by_name_over_restarts_with_other_files() {
+    let (scratch, mut three) = (Scratch::new(), Three::start());
+    let (text, data) = (three.file(""), scratch.join("data"));
+    let file = written(&scratch, "p.toml", &text);
+    let start = || in_front_of(&file, &["--data", &data]);
+    let pay = |instance: &mut Instance, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let amount = if number % 2 == 0 { "1.00" } else { "100.00" };
+            assert_eq!(instance.pay(&id(number), amount).status, 202);
+        }
+        instance.settle();
+        instance.assert_balanced();
+        let body = instance.get("/payments-summary").body;
+        instance.galo.signal(SIGTERM);
+        let (status, said) = instance.galo.wait();
+        assert!(status.success(), "{said}");
+        body
+    };
+    let member = |name: &str, count: i128, cents: i128| {
+        let amount = decimal(count * cents);
+        format!("\"{name}\":{{\"totalRequests\":{count},\"totalAmount\":{amount}}}")
+    };
+    let said = pay(&mut start(), 0..6);
+    let (share, mixed, dear) =
+        (member("share", 3, 100), member("mixed", 3, 10_000), member("dear", 0, 0));
+    assert_eq!(said, format!("{{{share},{mixed},{dear}}}"));
+    // Another order, and another one of which the journal knows nothing.
+    let mut blocks: Vec<String> = text.split("[[").skip(1).map(|it| format!("[[{it}")).collect();
+    blocks.reverse();
+    let fourth = Processor::start();
+    let more = contest_file(&[("more", "{ percent = 1 }", fourth.address)], "");
+    written(&scratch, "p.toml", &(more.clone() + &blocks.concat()));
+    let said = pay(&mut start(), 6..10);
+    let (share, more_said) =
+        (member("share", 3, 100), "\"more\":{\"totalRequests\":4,\"totalAmount\":202.00}");
+    assert_eq!(said, format!("{{{more_said},{dear},{mixed},{share}}}"));
+    // And without those that were paid at first: they keep what they hold.
+    written(&scratch, "p.toml", &(blocks[0].clone() + &more));
+    let said = pay(&mut start(), 10..10);
+    assert_eq!(said, format!("{{{dear},{more_said},{share},{mixed}}}"));
+    assert_eq!(three.counts(), [3, 3, 0]);
 }
 
 #[test]
