@@ -65,7 +65,9 @@ fn main() -> ExitCode {
         Command::Journal(args) => journal::inspect::run(&args),
     };
     result.unwrap_or_else(|refusal| {
-        log::say_at_last(&format!("galo: {refusal}"));
+        for line in refusal.lines() {
+            log::say_at_last(&format!("galo: {line}"));
+        }
         ExitCode::from(EXIT_REFUSED)
     })
 }

@@ -13,7 +13,8 @@ use galo::cluster::messages::{
     AdoptedMessage, HealthMessage, Hello, OfferMessage, OfferedMessage, Setting, TotalsMessage,
     disagreements,
 };
-use galo::payments::{Accepted, Payment, Totals};
+use galo::payments::names::Names;
+use galo::payments::{Accepted, Each, Payment, Processor, Totals, each};
 use galo_fuzz::{Source, fuzz_target};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,19 +32,25 @@ fn check_read(body: &[u8]) {
     if let Some(hello) = again::<Hello>(body) {
         assert!(disagreements(&hello.settings, &hello.settings).len() <= hello.settings.len());
     }
-    if let Some(totals) = again::<TotalsMessage>(body).and_then(TotalsMessage::read) {
+    let names = Names::contest();
+    let read = |message: TotalsMessage| message.read(&names, &Processor::CONTEST);
+    if let Some(totals) = again::<TotalsMessage>(body).and_then(read) {
         // Any two can be added, and shown.
         let mut sum = totals;
         sum.iter_mut().zip(totals).for_each(|(sum, it)| *sum += it);
         assert!(!sum.map(|it| it.amount.to_string()).concat().contains('-'));
-        let message = serde_json::to_vec(&TotalsMessage::new(totals)).expect("JSON");
-        let read = json::read::<TotalsMessage>(&message).ok().and_then(TotalsMessage::read);
-        assert_eq!(read, Some(totals));
+        let written = serde_json::to_vec(&of_contest(totals)).expect("JSON");
+        assert_eq!(json::read::<TotalsMessage>(&written).ok().and_then(read), Some(totals));
     }
     again::<HealthMessage>(body);
     again::<OfferMessage>(body);
     again::<OfferedMessage>(body);
     again::<AdoptedMessage>(body);
+}
+
+fn of_contest(totals: Each<Totals>) -> TotalsMessage {
+    let names = Names::contest();
+    TotalsMessage::new(names.iter().map(|(which, name)| (name, totals[which.index()])))
 }
 
 /// A message that is read is written as the same.
@@ -94,8 +101,10 @@ fn check_written(source: &mut Source) {
         let most = i128::from(count as i64) * i128::from(i64::MAX);
         Totals { count, amount: Total(i128::from(source.u64() >> 1).min(most)) }
     });
-    let body = serde_json::to_vec(&TotalsMessage::new(totals)).expect("JSON");
-    let read = json::read::<TotalsMessage>(&body).ok().and_then(TotalsMessage::read);
+    let totals = each(totals);
+    let body = serde_json::to_vec(&of_contest(totals)).expect("JSON");
+    let message = json::read::<TotalsMessage>(&body).ok();
+    let read = message.and_then(|it| it.read(&Names::contest(), &Processor::CONTEST));
     assert_eq!(read, Some(totals));
 }
 

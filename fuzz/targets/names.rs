@@ -4,7 +4,8 @@
 
 use galo::journal::head::Kind;
 use galo::ledger::AccountId;
-use galo::payments::{Accepted, PaymentId, processor};
+use galo::payments::names::Names;
+use galo::payments::{Accepted, PaymentId};
 use galo_fuzz::{Source, fuzz_target};
 
 fuzz_target!(|data: &[u8]| {
@@ -22,8 +23,14 @@ fuzz_target!(|data: &[u8]| {
         if let Some((kind, number)) = Kind::of_file_name(name) {
             assert_eq!(kind.file_name(number), name);
         }
-        if let Some(which) = processor::by_name(name) {
-            assert_eq!(which.name(), name);
+        let contest = Names::contest();
+        if let Some(which) = contest.by_name(name) {
+            assert_eq!(contest.name_of(which), name);
+        }
+        if let Some(table) = Names::new(name.split(' ').map(str::to_owned).collect()) {
+            for (which, name) in table.iter() {
+                assert_eq!((table.by_name(name), table.name_of(which)), (Some(which), name));
+            }
         }
         if let Some(accepted) = Accepted::by_name(name) {
             assert_eq!(accepted.name(), name);

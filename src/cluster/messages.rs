@@ -3,7 +3,8 @@
 //! Plain values. What they mean is decided in `membership.rs`; who is asked when, in `peer.rs`.
 
 use crate::base::money::Total;
-use crate::payments::{Each, Totals, each};
+use crate::payments::names::{ByName, Names};
+use crate::payments::{Each, Processor, Totals};
 use serde::{Deserialize, Serialize};
 
 /// Who is there: sent as a greeting, and as its answer.
@@ -61,27 +62,33 @@ pub fn disagreements(ours: &[Setting], theirs: &[Setting]) -> Vec<(Setting, Stri
     differing.filter(|(own, other)| own.value != *other).collect()
 }
 
-/// Totals on their way between instances: exact cents, as text.
+/// Totals on their way between instances, by name: the two may have other numbers for the same
+/// processors. Exact cents, as text.
 #[derive(Serialize, Deserialize)]
-pub struct TotalsMessage {
-    default: (u64, String),
-    fallback: (u64, String),
-}
+#[serde(transparent)]
+pub struct TotalsMessage(ByName<(u64, String)>);
 
 impl TotalsMessage {
-    pub fn new(totals: Each<Totals>) -> TotalsMessage {
-        let [default, fallback, ..] = totals.map(|it| (it.count, it.amount.0.to_string()));
-        TotalsMessage { default, fallback }
+    pub fn new<'a>(totals: impl Iterator<Item = (&'a str, Totals)>) -> TotalsMessage {
+        let member =
+            |(name, it): (&str, Totals)| (name.into(), (it.count, it.amount.0.to_string()));
+        TotalsMessage(ByName(totals.map(member).collect()))
     }
 
-    /// `None` for what no history can come to: two of these can always be added.
-    pub fn read(self) -> Option<Each<Totals>> {
-        let totals = |(count, cents): (u64, String)| {
+    /// By our numbers. `None` for what no history can come to: two of these can always be added. Likewise
+    /// if one of the `needed` processors is missing, or there is one that has no name here.
+    pub fn read(self, names: &Names, needed: &[Processor]) -> Option<Each<Totals>> {
+        let mut all: Each<Option<Totals>> = Each::default();
+        for (name, (count, cents)) in self.0.0 {
             let cents: i128 = cents.parse().ok()?;
             let most = i128::from(i64::try_from(count).ok()?) * i128::from(i64::MAX);
-            (0..=most).contains(&cents).then_some(Totals { count, amount: Total(cents) })
-        };
-        Some(each([totals(self.default)?, totals(self.fallback)?]))
+            let totals = Totals { count, amount: Total(cents) };
+            let is_possible = (0..=most).contains(&cents);
+            all[names.by_name(&name)?.index()] = is_possible.then_some(totals);
+            is_possible.then_some(())?;
+        }
+        let are_all_there = needed.iter().all(|it| all[it.index()].is_some());
+        are_all_there.then(|| all.map(Option::unwrap_or_default))
     }
 }
 
@@ -117,17 +124,25 @@ pub struct AdoptedMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::each;
+    use crate::payments::names::tests::names;
 
     fn setting(name: &str, value: &str, must: bool) -> Setting {
         Setting { name: name.into(), value: value.into(), must }
     }
 
+    fn read(members: &[(&str, u64, &str)], names: &Names) -> Option<Each<Totals>> {
+        let member =
+            |(name, count, cents): &(&str, u64, &str)| ((*name).into(), (*count, (*cents).into()));
+        let message = TotalsMessage(ByName(members.iter().map(member).collect()));
+        message.read(names, &Processor::CONTEST)
+    }
+
     #[test]
     fn totals_that_cannot_be_are_no_answer() {
+        let contest = Names::contest();
         let read = |count: u64, cents: &str| {
-            let message =
-                TotalsMessage { default: (count, cents.into()), fallback: (0, "0".into()) };
-            message.read()
+            read(&[("default", count, cents), ("fallback", 0, "0")], &contest)
         };
         let (all, largest) = (i64::MAX as u64, i128::from(i64::MAX) * i128::from(i64::MAX));
         let mut most = read(all, &largest.to_string()).unwrap();
@@ -142,6 +157,24 @@ mod tests {
         ] {
             assert!(read(count, cents).is_none(), "{count} {cents}");
         }
+    }
+
+    /// The other instance may have other numbers, and nothing of a processor that is not used any more.
+    #[test]
+    fn totals_are_told_by_name() {
+        let names = names(&["default", "fallback", "old"]).unwrap();
+        let one = |count, cents| Totals { count, amount: Total(cents) };
+        let (of_old, of_default) = (("old", 1, "5"), ("default", 2, "7"));
+        let found = read(&[of_old, ("fallback", 0, "0"), of_default], &names).unwrap();
+        assert_eq!(found, each([one(2, 7), one(0, 0), one(1, 5)]));
+        let without = read(&[of_default, ("fallback", 0, "0")], &names).unwrap();
+        assert_eq!(without, each([one(2, 7)]));
+        assert!(read(&[of_default], &names).is_none(), "one is missing");
+        let strange = [of_default, ("fallback", 0, "0"), ("other", 0, "0")];
+        assert!(read(&strange, &names).is_none(), "one has no name here");
+        let contest = [("default", one(1, 2)), ("fallback", one(0, 0))];
+        let text = sonic_rs::to_string(&TotalsMessage::new(contest.into_iter())).unwrap();
+        assert_eq!(text, r#"{"default":[1,"2"],"fallback":[0,"0"]}"#);
     }
 
     #[test]

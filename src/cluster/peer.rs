@@ -20,7 +20,7 @@ use crate::net::client::Target;
 use crate::net::pipelined::{Pipe, Reason, Reply, Unheard};
 use crate::payments::observed::Report;
 use crate::payments::story::StoryMessage;
-use crate::payments::{Accepted, Each, PaymentId, Processor, Totals, Window};
+use crate::payments::{Accepted, PaymentId, Window};
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::fmt;
@@ -29,7 +29,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// What is asked together, on a connection of its own: an answer comes behind all that were asked
@@ -60,7 +60,7 @@ impl Topic {
 pub struct Peer {
     target: Arc<Target>,
     /// The secret that both instances share.
-    token: String,
+    token: RwLock<String>,
     clock: Mutex<PeerClock>,
     /// The first half of the keys of the transactions we pass on, and how many there were.
     keys: (u64, AtomicU64),
@@ -80,7 +80,7 @@ struct PeerClock {
 pub struct PeerError(pub &'static str);
 
 const NO_ANSWER: PeerError = PeerError("The other instance does not answer; try again.");
-const BAD_ANSWER: PeerError = PeerError("The other instance gave no usable answer; try again.");
+pub const BAD_ANSWER: PeerError = PeerError("The other instance gave no usable answer; try again.");
 
 /// Why there is no answer for an account of the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,13 @@ thread_local! {
 
 impl Peer {
     pub fn new(target: Arc<Target>, token: String) -> Peer {
+        let token = RwLock::new(token);
         Peer { target, token, clock: Mutex::default(), keys: (random(), AtomicU64::new(0)) }
+    }
+
+    /// The token to be sent from now on.
+    pub fn set_token(&self, token: String) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// `host:port`, for people.
@@ -128,7 +134,7 @@ impl Peer {
     ///
     /// # Errors
     /// After [`PEER_TIMEOUT`] at the latest.
-    pub async fn totals(&self, window: Window) -> Result<Option<Each<Totals>>, PeerError> {
+    pub async fn totals(&self, window: Window) -> Result<Option<TotalsMessage>, PeerError> {
         let mut query = String::new();
         for (name, bound) in [("from", window.from), ("to", window.to)] {
             if let Some(at) = bound {
@@ -143,8 +149,7 @@ impl Peer {
             Ok(_) => return Err(BAD_ANSWER),
             Err(_) => return Err(NO_ANSWER),
         };
-        let message: TotalsMessage = json::read_object(&body).map_err(|_| BAD_ANSWER)?;
-        message.read().map(Some).ok_or(BAD_ANSWER)
+        json::read_object(&body).map(Some).map_err(|_| BAD_ANSWER)
     }
 
     /// What the peer knows of a payment, if anything.
@@ -199,7 +204,8 @@ impl Peer {
     }
 
     fn write_request(&self, out: &mut Vec<u8>, host: &str, line: fmt::Arguments, body: &[u8]) {
-        let (token, length) = (&self.token, body.len());
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let length = body.len();
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,
@@ -327,10 +333,11 @@ impl Peer {
         Accepted::by_name(&answer.accepted).ok_or(BAD_ANSWER)
     }
 
-    /// Passes a health answer on. The peer does without if it cannot be reached.
-    pub async fn pass_on(&self, which: Processor, report: Report) {
+    /// Passes a health answer of the processor of that name on. The peer does without if it cannot be
+    /// reached.
+    pub async fn pass_on(&self, name: &str, report: Report) {
         let message = HealthMessage {
-            processor: which.name().into(),
+            processor: name.into(),
             failing: report.failing,
             response_min_ms: report.response_min.as_millis() as u64,
         };

@@ -6,14 +6,16 @@
 use crate::base::instance::Instance;
 use crate::base::limits::{EVENTS_KEPT_BYTES, PEER_TOKEN_LENGTH_MIN, TOKEN_FILE_BYTES_MAX};
 use crate::base::money::Fee;
+use crate::instance::connectors::Settings;
 use crate::instance::tokens::Tokens;
 use crate::instance::webhook::{Receiver, Secret};
 use crate::journal::{self, identity::Change};
 use crate::ledger::accounts::{self, Limits};
 use crate::net::client::Url;
 use crate::net::tls::{self, Given, Trust};
+use crate::payments::names::Names;
 use crate::payments::router::Policy;
-use crate::payments::terms::Offers;
+use crate::processors::Timeouts;
 use clap::Args;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -64,6 +66,20 @@ pub enum Durability {
     Disk,
 }
 
+/// What is said of processors without a file of them.
+const CONTESTS_OWN: [&str; 10] = [
+    "default_url",
+    "fallback_url",
+    "processors_ca",
+    "processors_client_cert",
+    "processors_client_key",
+    "default_fee",
+    "fallback_fee",
+    "processor_concurrency",
+    "processor_timeout",
+    "connect_timeout",
+];
+
 /// One instance: takes payments, drives them to the processors, tells what went where.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -80,6 +96,12 @@ pub struct ServeArgs {
     /// with 2 or more, the last one drives the payments and the others serve.
     #[arg(long, env = "GALO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
+
+    /// A file that describes the payment processors, one to eight of them (docs/processors.md): instead of
+    /// the flags from --default-url to --fallback-fee, and of those with the limits and time-outs of
+    /// processors. Without it, the contest's two
+    #[arg(long, env = "GALO_PROCESSORS", conflicts_with_all = CONTESTS_OWN)]
+    pub processors: Option<PathBuf>,
 
     /// The default payment processor: http://HOST:PORT, or https:// to speak TLS.
     #[arg(long, env = "GALO_DEFAULT_URL", default_value = "http://127.0.0.1:8001", value_parser = Url::with_tls_or_without)]
@@ -136,7 +158,8 @@ pub struct ServeArgs {
     #[arg(long, env = "GALO_PEER_TOKEN", hide_env_values = true)]
     pub peer_token: Option<String>,
 
-    /// Or a file with it, on one line.
+    /// Or a file with it, on one line; while it is changed a second one below it, which is taken from the
+    /// other instance as well.
     #[arg(long, env = "GALO_PEER_TOKEN_FILE", conflicts_with = "peer_token")]
     pub peer_token_file: Option<PathBuf>,
 
@@ -269,15 +292,15 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     pub share_port: bool,
     pub threads: usize,
-    pub processor_urls: [Url; 2],
-    /// Whom to believe to be a processor, if one is spoken to by TLS.
-    pub processor_trust: Option<Trust>,
-    pub fees: [Fee; 2],
+    /// The file of processors, if there is one.
+    pub processors_file: Option<PathBuf>,
+    /// In its order; without it, the contest's two.
+    pub processors: Vec<Settings>,
     pub peer_listen: Option<ListenAddress>,
     pub peer: Option<Url>,
     pub instance: Instance,
     pub adopt_after: Duration,
-    pub peer_token: String,
+    pub peer_token: Arc<Tokens>,
     pub admin_listen: Option<ListenAddress>,
     pub admin_token: Option<Arc<Tokens>>,
     /// `None`: everybody may come in.
@@ -296,13 +319,13 @@ pub struct Config {
     /// The journal's directory and what is promised, if anything is.
     pub journal: Option<(PathBuf, journal::Durability)>,
     pub policy: Policy,
-    pub processor_timeout: Duration,
-    pub connect_timeout: Duration,
     pub queue_capacity: usize,
     pub ids_remembered: usize,
     pub connections_max: usize,
     /// The same at the peer's door. Differs only where files are few ([`super::files`]).
     pub peer_connections_max: usize,
+    /// So many files may be open for the connections to processors.
+    pub processor_files: usize,
     pub idle_timeout: Duration,
     pub request_timeout: Duration,
     pub drain_notice: Duration,
@@ -321,10 +344,11 @@ impl Config {
     /// One line that names the setting and what to do.
     pub fn new(args: ServeArgs) -> Result<Config, String> {
         check_times(&args)?;
-        let processor_trust = trust_of(&args)?;
-        let read = |path| read_token("--peer-token-file", path);
-        let given = args.peer_token_file.as_deref().map(read).transpose()?;
-        let peer_token = peer_token_of(given.or(args.peer_token), args.peer.is_some())?;
+        let processors = processors_of(&args)?;
+        let peer_token = match args.peer_token_file.as_deref() {
+            Some(path) => Tokens::of_peer(path)?,
+            None => peer_token_of(args.peer_token, args.peer.is_some())?,
+        };
         let admin_token = args.admin_token_file.as_deref().map(Tokens::of_admin).transpose()?;
         let entry_tokens = args.entry_tokens.as_deref().map(Tokens::of_entry).transpose()?;
         let webhook = webhook_of(args.webhook, args.webhook_secret_file.as_deref())?;
@@ -332,29 +356,25 @@ impl Config {
         if args.queue_capacity > args.ids_remembered {
             return Err("--ids-remembered must be at least --queue-capacity, or a payment could be forgotten while it waits".into());
         }
-        if args.processor_timeout <= args.attempt_latency_max {
-            return Err("--processor-timeout must be longer than --attempt-latency-max".into());
-        }
         let journal = journal_of(args.data, args.durability)?;
-        let fees = [args.default_fee, args.fallback_fee];
         let policy = Policy {
-            offers: Offers::contest(fees, args.processor_concurrency),
             patience: args.patience,
             attempt_latency_max: args.attempt_latency_max,
             books_within: args.adopt_after / 2,
+            // The offers are known when the processors have their numbers.
+            ..Policy::default()
         };
         Ok(Config {
             listen: args.listen,
             share_port: args.share_port,
             threads: usize::from(args.threads),
-            processor_trust,
-            processor_urls: [args.default_url, args.fallback_url],
-            fees,
+            processors_file: args.processors,
+            processors,
             peer_listen: args.peer_listen,
             peer: args.peer,
             instance: Instance(args.instance),
             adopt_after: args.adopt_after,
-            peer_token,
+            peer_token: Arc::new(peer_token),
             admin_listen: args.admin_listen,
             admin_token: admin_token.map(Arc::new),
             entry_tokens: entry_tokens.map(Arc::new),
@@ -367,12 +387,11 @@ impl Config {
             accounts: Arc::new(accounts::read(args.accounts.as_deref())?),
             journal,
             policy,
-            processor_timeout: args.processor_timeout,
-            connect_timeout: args.connect_timeout,
             queue_capacity: args.queue_capacity as usize,
             ids_remembered: args.ids_remembered as usize,
             connections_max: args.connections_max as usize,
             peer_connections_max: args.connections_max as usize,
+            processor_files: usize::MAX,
             idle_timeout: args.idle_timeout,
             request_timeout: args.request_timeout,
             drain_notice: args.drain_notice,
@@ -391,6 +410,29 @@ impl Config {
                 if other.port() == own.port() && own.port() != 0)
         })
     }
+}
+
+/// The processors: those of the file, or the contest's two.
+fn processors_of(args: &ServeArgs) -> Result<Vec<Settings>, String> {
+    match &args.processors {
+        Some(path) => Settings::load(path, args.attempt_latency_max, args.peer.is_some()),
+        None => contest_of(args),
+    }
+}
+
+fn contest_of(args: &ServeArgs) -> Result<Vec<Settings>, String> {
+    if args.processor_timeout <= args.attempt_latency_max {
+        return Err("--processor-timeout must be longer than --attempt-latency-max".into());
+    }
+    let trust = trust_of(args)?;
+    let timeouts = Timeouts { connect: args.connect_timeout, answer: args.processor_timeout };
+    let both = [(&args.default_url, args.default_fee), (&args.fallback_url, args.fallback_fee)];
+    let names = Names::contest();
+    let settings = |((_, name), (url, fee)): ((_, &str), (&Url, Fee))| {
+        let (url, trust) = (url.clone(), trust.clone());
+        Settings::of_contest(name, url, trust, fee, args.processor_concurrency, timeouts)
+    };
+    Ok(names.iter().zip(both).map(settings).collect())
 }
 
 /// Whom to believe to be a processor, and what to show it; the system's authorities are read only
@@ -419,7 +461,7 @@ fn trust_of(args: &ServeArgs) -> Result<Option<Trust>, String> {
     Ok(Some(Trust::new(roots, own.transpose()?)))
 }
 
-fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String> {
+fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<Tokens, String> {
     let token = token.unwrap_or_default();
     if has_peer && token.len() < PEER_TOKEN_LENGTH_MIN {
         return Err(format!(
@@ -429,7 +471,7 @@ fn peer_token_of(token: Option<String>, has_peer: bool) -> Result<String, String
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("--peer-token must be printable ASCII without spaces".into());
     }
-    Ok(token)
+    Ok(Tokens::of_peer_given(token))
 }
 
 /// Where events are pushed to, and what they are signed with.
@@ -445,18 +487,35 @@ fn webhook_of(
 
 /// The token in a file: its one line.
 pub(super) fn read_token(flag: &str, path: &Path) -> Result<String, String> {
+    Ok(read_tokens(flag, path, 1)?.concat())
+}
+
+/// The tokens in a file, one a line.
+pub(super) fn read_tokens(
+    flag: &str,
+    path: &Path,
+    count_max: usize,
+) -> Result<Vec<String>, String> {
     let refused = |what: &dyn std::fmt::Display| format!("{flag} {}: {what}", path.display());
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| refused(&error))?;
     let read = file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| refused(&error))?;
-    let token = text.trim_end_matches(['\r', '\n']);
-    if token.len() < PEER_TOKEN_LENGTH_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let lines = text.trim_end_matches(['\r', '\n']).split('\n');
+    let tokens: Vec<String> = lines.map(|it| it.trim_end_matches('\r').into()).collect();
+    let is_token = |it: &String| {
+        it.len() >= PEER_TOKEN_LENGTH_MIN && it.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if tokens.len() > count_max {
+        let lines = if count_max == 1 { "one line" } else { "two lines" };
+        return Err(refused(&format!("there are more than {lines} in it")));
+    }
+    if !tokens.iter().all(is_token) {
         return Err(refused(&format!(
             "a token is one line of {PEER_TOKEN_LENGTH_MIN} or more printable characters, without spaces"
         )));
     }
-    Ok(token.into())
+    Ok(tokens)
 }
 
 /// Bytes, or with a unit of powers of 1024.
@@ -508,8 +567,6 @@ fn journal_of(
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::base::money::Cents;
-    use crate::payments::Processor;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -573,10 +630,13 @@ pub mod tests {
     }
 
     #[test]
-    fn the_lower_fee_is_the_cheaper_processor() {
-        let cheapest = |config: Config| config.policy.offers.cheapest(Cents(1_990));
-        assert_eq!(cheapest(config("").unwrap()), Some(Processor::DEFAULT));
-        let dear = config("--default-fee 0.2 --fallback-fee 0.1").unwrap();
-        assert_eq!(cheapest(dear), Some(Processor::FALLBACK));
+    fn a_file_of_processors_and_flags_that_say_the_same_contradict_each_other() {
+        for flag in ["--default-url http://a", "--fallback-fee 0.2", "--processor-timeout 9s"] {
+            let error = config(&format!("--processors p.toml {flag}")).unwrap_err();
+            let (name, _) = flag.split_once(' ').unwrap();
+            assert!(error.contains("--processors") && error.contains(name), "{error}");
+        }
+        let error = config("--processors there/is/none.toml").unwrap_err();
+        assert!(error.starts_with("there/is/none.toml: "), "{error}");
     }
 }

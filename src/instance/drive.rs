@@ -5,8 +5,9 @@
 //! until it is given a request. Lanes are made on demand, so in a steady state nothing is
 //! allocated, and the most recently used one is taken first, so that spare ones can go idle.
 
-use crate::base::clock::{self, Moment};
+use crate::base::clock::{self, MS_PER_DAY, Moment, Timestamp};
 use crate::base::money::Cents;
+use crate::instance::connectors::Channel;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Node};
 use crate::instance::peering::Peering;
@@ -14,16 +15,18 @@ use crate::instance::resolve::resolve;
 use crate::instance::stats::DOUBT_AGES;
 use crate::instance::turn;
 use crate::journal::Position;
-use crate::net::client::{Failure, Link};
+use crate::net::client::Failure;
 use crate::net::http::response::Answer;
 use crate::net::timeouts::Alarm;
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use crate::payments::observed::State;
 use crate::payments::{
-    Attempt, Attempts, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal, Rejection,
-    processor,
+    Attempt, Attempts, Each, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal,
+    Rejection, Window, processor, story,
 };
+use crate::processors::Timeouts;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -46,16 +49,16 @@ pub struct Engine {
     node: Arc<Node>,
     dispatcher: RefCell<Dispatcher>,
     /// Lanes that wait for a request, the most recently used last.
-    idle: [RefCell<Vec<Rc<Lane>>>; 2],
-    lanes: [Cell<usize>; 2],
+    idle: Each<RefCell<Vec<Rc<Lane>>>>,
+    lanes: Each<Cell<usize>>,
     watcher: RefCell<Option<Waker>>,
     /// A request has ended since the last pump.
     has_room: Cell<bool>,
     /// Requests decided on in one pump, with where the journal holds them.
     starts: RefCell<Vec<(Start, Position)>>,
-    odd: [Odd; 2],
+    odd: Each<Odd>,
     /// State of each processor at the last look, to see it flip.
-    last_state: [Cell<State>; 2],
+    last_state: Each<Cell<State>>,
 }
 
 /// The answers of one processor that are in no table.
@@ -74,7 +77,7 @@ struct Lane {
 impl Engine {
     pub fn new(node: Arc<Node>) -> Rc<Engine> {
         let seed = u64::from(node.config.instance.0);
-        let dispatcher = Dispatcher::new(node.config.policy, node.config.peer.is_some(), seed);
+        let dispatcher = Dispatcher::new(node.policy, node.config.peer.is_some(), seed);
         Rc::new(Engine {
             node,
             dispatcher: RefCell::new(dispatcher),
@@ -84,7 +87,7 @@ impl Engine {
             has_room: Cell::new(false),
             starts: RefCell::default(),
             odd: Default::default(),
-            last_state: [Cell::new(State::Up), Cell::new(State::Up)],
+            last_state: std::array::from_fn(|_| Cell::new(State::Up)),
         })
     }
 
@@ -106,7 +109,28 @@ impl Engine {
         let (waiting, doubts) = self.node.payments.take_recovered();
         let mut dispatcher = self.dispatcher.borrow_mut();
         waiting.into_iter().for_each(|payment| dispatcher.submit(payment));
+        self.spend_what_was(&mut dispatcher, &doubts);
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, clock::moment()));
+    }
+
+    /// What is, or may be, booked today counts for the limits of the day.
+    fn spend_what_was(&self, dispatcher: &mut Dispatcher, doubts: &[Attempt]) {
+        let connectors = self.node.switchboard.current();
+        if connectors.iter().all(|(_, it)| it.settings.limits.day.is_none()) {
+            return;
+        }
+        let at = clock::now();
+        let midnight = Timestamp(at.0.div_euclid(MS_PER_DAY) * MS_PER_DAY);
+        let today = Window { from: Some(midnight), to: None };
+        match self.node.payments.journal.totals(today) {
+            Ok(totals) => connectors.order().iter().for_each(|it| {
+                dispatcher.has_spent(*it, totals[it.index()].amount.0, at);
+            }),
+            Err(error) => log::error!("what was booked today is not known: {error}"),
+        }
+        for Attempt { payment, processor, requested_at } in doubts {
+            dispatcher.has_spent(*processor, payment.amount.0.into(), *requested_at);
+        }
     }
 
     /// Takes over everything that waits in the ring and among the controls.
@@ -220,7 +244,8 @@ impl Engine {
     async fn drive(self: Rc<Self>, lane: Rc<Lane>) {
         let index = lane.processor.index();
         let alarm = Alarm::new();
-        let mut link = Link::new(self.node.processors[index].clone());
+        let switchboard = &self.node.switchboard;
+        let mut channel = switchboard.channel(lane.processor);
         loop {
             let idle_until = turn::now().0 + LANE_IDLE_MAX;
             let Some((start, position)) = alarm.until(idle_until, lane.next_job()).await else {
@@ -231,7 +256,14 @@ impl Engine {
             self.node.payments.journal.wait(position).await;
             let (begun, _) = turn::now();
             self.dispatcher.borrow_mut().sent(start.flight, begun);
-            let outcome = self.ask(&start, &alarm, &mut link).await;
+            let outcome = match &mut channel {
+                Some(channel) => {
+                    switchboard.refresh(lane.processor, channel);
+                    self.ask(&start, &alarm, channel).await
+                }
+                // No start lets anything be outstanding where nobody is spoken to.
+                None => unasked(start.question),
+            };
             self.finished(&start, outcome, begun);
             self.idle[index].borrow_mut().push(lane.clone());
             // Answers make room: often the next request goes out on this same lane. Decided when
@@ -244,16 +276,13 @@ impl Engine {
         self.lanes[index].set(self.lanes[index].get() - 1);
     }
 
-    async fn ask(&self, start: &Start, alarm: &Alarm, link: &mut Link) -> Outcome {
-        let timeout = self.node.config.processor_timeout;
-        let connect = self.node.config.connect_timeout;
-        let deadline = turn::now().0 + timeout;
+    async fn ask(&self, start: &Start, alarm: &Alarm, channel: &mut Channel) -> Outcome {
+        let Channel { connector, link, .. } = channel;
+        let Timeouts { connect, answer } = connector.settings.timeouts;
+        let deadline = turn::now().0 + answer;
         let attempt = &start.attempt;
-        if let Err(failure) = link.open(alarm, connect, deadline).await {
-            return match start.question {
-                Question::Pay => unanswered(failure),
-                Question::Look => Outcome::Unknown,
-            };
+        if link.open(alarm, connect, deadline).await.is_err() {
+            return unasked(start.question);
         }
         // Looked at last: since this was decided, or while we connected, we may have stood still, or
         // even learned by now that somebody else drives it.
@@ -261,8 +290,8 @@ impl Engine {
             return Outcome::NotRecorded(Refusal::Withheld);
         }
         let answer = link.exchange_as_it_is(alarm, deadline, |out, host| match start.question {
-            Question::Pay => processor::write_pay(out, host, attempt),
-            Question::Look => processor::write_look(out, host, attempt.payment.id),
+            Question::Pay => connector.write_pay(out, host, attempt),
+            Question::Look => connector.write_look(out, host, attempt.payment.id),
         });
         let answer = match (answer.await, start.question) {
             (Ok(answer), _) => answer,
@@ -270,14 +299,14 @@ impl Engine {
             (Err(_), Question::Look) => return Outcome::Unknown,
         };
         let Answer { status, body, retry_after_s, reusable } = answer;
+        let paired = self.node.cluster.peer().is_some();
         let outcome = match start.question {
-            Question::Pay => processor::read_pay(status, body, retry_after_s, reusable, attempt),
-            Question::Look => {
-                let paired = self.node.cluster.peer().is_some();
-                processor::read_look(status, body, retry_after_s, attempt, paired)
+            Question::Pay => {
+                connector.read_pay(status, body, retry_after_s, reusable, attempt, paired)
             }
+            Question::Look => connector.read_look(status, body, retry_after_s, attempt, paired),
         };
-        if processor::is_odd(outcome) {
+        if connector.is_odd(outcome) {
             self.tell_odd(start, status, body);
         }
         outcome
@@ -286,7 +315,7 @@ impl Engine {
     /// Still ours to pay, and at that processor.
     fn may_send(&self, attempt: &Attempt) -> bool {
         let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
-        let cheapest = self.node.config.policy.offers.cheapest(attempt.payment.amount);
+        let cheapest = self.node.policy.offers.cheapest(attempt.payment.amount);
         is_ours
             && (cheapest == Some(attempt.processor)
                 || self.node.cluster.reach(clock::moment()) == Reach::Every)
@@ -300,7 +329,7 @@ impl Engine {
             return untold.set(untold.get() + 1);
         }
         told_at.set(Some(now));
-        let name = start.attempt.processor.name();
+        let name = self.node.names.name_of(start.attempt.processor);
         let question = match start.question {
             Question::Pay => "POST",
             Question::Look => "GET",
@@ -346,7 +375,7 @@ impl Engine {
                 self.node.payments.happened(&Event::Rejected(rejection));
                 self.node.payments.queue.release(1);
                 stats.rejected.fetch_add(1, Ordering::Relaxed);
-                tell_rejected(&rejection);
+                tell_rejected(&rejection, &self.node.names);
             }
             End::Purged => {}
         }
@@ -422,7 +451,7 @@ impl Engine {
         stats.in_doubt.store(dispatcher.in_doubt() as u64, Ordering::Relaxed);
         stats.in_flight.store(dispatcher.in_flight() as u64, Ordering::Relaxed);
         stats.held_back.store(u64::from(dispatcher.holds_back(now)), Ordering::Relaxed);
-        for processor in Processor::CONTEST {
+        for (processor, _) in self.node.switchboard.current().iter() {
             let index = processor.index();
             let seen = dispatcher.observed(processor);
             let oldest = dispatcher.oldest(processor).map_or(0, |started| started.0);
@@ -453,16 +482,27 @@ impl Lane {
     }
 }
 
-fn tell_rejected(rejection: &Rejection) {
-    let Rejection { id, amount, statuses: [default, fallback, ..], .. } = rejection;
+fn tell_rejected(rejection: &Rejection, names: &Names) {
+    let Rejection { id, amount, .. } = rejection;
     match rejection.reason() {
-        Reason::Refused => log::error!(
-            "payment {id} over {amount} is rejected: default {default}, fallback {fallback}"
-        ),
+        Reason::Refused => {
+            let refusals = story::refusals(rejection, names).0;
+            let said = refusals.iter().map(|(name, status)| format!("{name} {status}"));
+            let said = said.collect::<Vec<_>>().join(", ");
+            log::error!("payment {id} over {amount} is rejected: {said}");
+        }
         Reason::OtherAmount(processor) => log::error!(
             "payment {id} over {amount} is rejected: {} holds it under another amount",
-            processor.name()
+            names.name_of(processor)
         ),
+    }
+}
+
+/// What is known when nothing was sent.
+fn unasked(question: Question) -> Outcome {
+    match question {
+        Question::Pay => unanswered(Failure::NotSent),
+        Question::Look => Outcome::Unknown,
     }
 }
 

@@ -205,7 +205,7 @@ impl Feed {
 }
 
 fn describe(node: &Node, place: Position, told: &Told) -> EventMessage {
-    let story = |id, story: &Story| StoryMessage::new(id, story, node.config.fees, "");
+    let story = |id, story: &Story| node.tell(id, story, "");
     let (r#type, payment) = match told {
         Told::Settled(line) => {
             let id = line.id.expect("a record of a segment has the id");
@@ -223,7 +223,7 @@ fn describe(node: &Node, place: Position, told: &Told) -> EventMessage {
                 Action::Elsewhere => "known",
             };
             let after = StoryMessage { state: state.into(), ..known };
-            ("resolved", Some(after.with(Some(it))))
+            ("resolved", Some(after.with(Some(it), &node.names)))
         }
         Told::Purged => ("purged", None),
     };

@@ -9,6 +9,8 @@ use crate::base::limits::{
     TURNED_AWAY_MAX,
 };
 use crate::instance::config::Config;
+use crate::instance::connectors::Settings;
+use crate::payments::Each;
 use crate::payments::dispatcher::LOOKS_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -22,7 +24,8 @@ struct Wanted {
     admins: usize,
     has_peer: bool,
     connections: usize,
-    concurrency: usize,
+    /// Of each processor, as far as there are any.
+    concurrency: Each<usize>,
 }
 
 /// How much of it it gets.
@@ -32,7 +35,7 @@ struct Shares {
     connections: usize,
     /// … and at the peer's door.
     peer_connections: usize,
-    /// Attempts in flight at one processor.
+    /// The most attempts in flight at one processor.
     concurrency: usize,
 }
 
@@ -47,10 +50,6 @@ impl Wanted {
             + 2 * TURNED_AWAY_MAX
     }
 
-    fn at_processors(concurrency: usize) -> usize {
-        2 * (concurrency + LOOKS_MAX + FILES_AT_PROCESSOR)
-    }
-
     /// Each client may make this instance ask the other one, and as many clients of the other one's
     /// may make that ask here. Without another one only somebody who watches comes to its door.
     fn at_doors(&self, shares: Shares) -> usize {
@@ -59,18 +58,39 @@ impl Wanted {
     }
 }
 
+/// The files that are needed for processors with so many attempts at once each, if none is given more than
+/// `most`.
+fn at_processors(concurrency: &Each<usize>, most: usize) -> usize {
+    let all = concurrency.iter().filter(|it| **it > 0);
+    all.map(|it| (*it).min(most) + LOOKS_MAX + FILES_AT_PROCESSOR).sum()
+}
+
+/// The most attempts at once that any of these processors may be given with so many files; as many as it
+/// asks for, if that is not more. 0 if they are too few.
+pub fn most_at_once(files: usize, concurrency: &Each<usize>) -> usize {
+    let (mut fits, mut exceeds) = (0, concurrency.iter().max().unwrap_or(&0) + 1);
+    while exceeds - fits > 1 {
+        let middle = fits + (exceeds - fits) / 2;
+        match at_processors(concurrency, middle) <= files {
+            true => fits = middle,
+            false => exceeds = middle,
+        }
+    }
+    fits
+}
+
 /// Divides so many files. If they are too few for all that is wanted, the processors get up to a
 /// half of what is not fixed, and the doors the rest. `None` if that is nothing.
 fn share_out(files: usize, wanted: &Wanted) -> Option<Shares> {
-    let Wanted { connections, concurrency, .. } = *wanted;
+    let connections = wanted.connections;
+    let concurrency = most_at_once(usize::MAX, &wanted.concurrency);
     let all = Shares { connections, peer_connections: connections, concurrency };
     let left = files.checked_sub(wanted.fixed())?;
-    if Wanted::at_processors(concurrency) + wanted.at_doors(all) <= left {
+    if at_processors(&wanted.concurrency, concurrency) + wanted.at_doors(all) <= left {
         return Some(all);
     }
-    let at_one = (left / 2 / 2).checked_sub(LOOKS_MAX + FILES_AT_PROCESSOR)?;
-    let concurrency = concurrency.min(at_one);
-    let left = left - Wanted::at_processors(concurrency);
+    let concurrency = most_at_once(left / 2, &wanted.concurrency);
+    let left = left.checked_sub(at_processors(&wanted.concurrency, concurrency))?;
     let (connections, peer_connections) = match wanted.has_peer {
         true => (connections.min(left / 3), connections.min(left / 3)),
         false => {
@@ -99,28 +119,41 @@ pub fn fit(config: &mut Config) -> Result<(), String> {
         admins: if config.admin_listen.is_some() { ADMIN_CONNECTIONS_MAX } else { 0 },
         has_peer: config.peer.is_some(),
         connections: config.connections_max,
-        concurrency: config.policy.offers.concurrency() / 2,
+        concurrency: concurrency_of(&config.processors),
     };
     let files = usize::try_from(files).unwrap_or(usize::MAX);
     let shares = share_out(files, &wanted)
         .ok_or(format!("only {files} files may be open, which is too few: see ulimit -n"))?;
     let Shares { connections, peer_connections, concurrency } = shares;
-    if connections < wanted.connections || concurrency < wanted.concurrency {
+    if connections < wanted.connections || wanted.concurrency.iter().any(|it| *it > concurrency) {
+        let what = match config.processors_file {
+            None => "--processor-concurrency is",
+            Some(_) => "the processors' `concurrency` at most",
+        };
         log::warn!(
             "only {files} files may be open (ulimit -n): --connections-max is {connections}, and \
-             {peer_connections} at the peer's door, --processor-concurrency is {concurrency}"
+             {peer_connections} at the peer's door, {what} {concurrency}"
         );
     }
     config.connections_max = connections;
     config.peer_connections_max = peer_connections;
-    let fitted = concurrency as u32;
-    config.policy.offers = config.policy.offers.with_concurrency(|it| it.min(fitted));
+    config.processor_files = files - wanted.fixed() - wanted.at_doors(shares);
     Ok(())
+}
+
+/// As the settings of each have it.
+pub fn concurrency_of(processors: &[Settings]) -> Each<usize> {
+    let mut concurrency = Each::default();
+    for (place, settings) in concurrency.iter_mut().zip(processors) {
+        *place = settings.limits.concurrency as usize;
+    }
+    concurrency
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::each;
 
     fn wanted(has_peer: bool) -> Wanted {
         Wanted {
@@ -129,7 +162,7 @@ mod tests {
             admins: 0,
             has_peer,
             connections: 16_384,
-            concurrency: 400,
+            concurrency: each([400, 400]),
         }
     }
 
@@ -145,8 +178,11 @@ mod tests {
 
     #[test]
     fn nobody_takes_the_files_of_another() {
-        for has_peer in [false, true] {
-            let wanted = wanted(has_peer);
+        let many = each([400, 10, 10_000, 1, 7]);
+        for (has_peer, concurrency) in
+            [(false, each([400; 2])), (true, each([400; 2])), (true, many), (false, many)]
+        {
+            let wanted = Wanted { concurrency, ..wanted(has_peer) };
             let mut served = 0;
             for files in 0..70_000 {
                 let Some(shares) = share_out(files, &wanted) else {
@@ -154,7 +190,7 @@ mod tests {
                     continue;
                 };
                 let Shares { connections, peer_connections, concurrency } = shares;
-                let at_processors = Wanted::at_processors(concurrency);
+                let at_processors = at_processors(&wanted.concurrency, concurrency);
                 let used = wanted.fixed() + at_processors + wanted.at_doors(shares);
                 assert!(used <= files, "{used} of {files}: {shares:?}");
                 assert!(connections > 0 && peer_connections > 0 && concurrency > 0, "{shares:?}");

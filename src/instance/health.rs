@@ -2,11 +2,11 @@
 //! the two leads, which passes the answer on.
 
 use crate::base::clock::{self, Moment};
+use crate::instance::connectors::Channel;
 use crate::instance::node::{Control, Node};
-use crate::net::client::Link;
 use crate::net::timeouts::Alarm;
 use crate::payments::observed::Report;
-use crate::payments::{Processor, processor};
+use crate::payments::{Each, Processor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,11 +21,11 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Per processor, when its health endpoint was last called by either instance (µs). A new process
 /// takes it to have been at its start: its peer, or the process before it, may have called.
-pub struct HealthCalls([AtomicU64; 2]);
+pub struct HealthCalls(Each<AtomicU64>);
 
 impl Default for HealthCalls {
     fn default() -> HealthCalls {
-        HealthCalls([clock::moment().0; 2].map(AtomicU64::new))
+        HealthCalls(std::array::from_fn(|_| AtomicU64::new(clock::moment().0)))
     }
 }
 
@@ -45,30 +45,34 @@ impl HealthCalls {
 /// the thread.
 pub async fn poll(node: Arc<Node>, which: Processor) {
     let alarm = Alarm::new();
-    let mut link = Link::new(node.processors[which.index()].clone());
+    let Some(mut channel) = node.switchboard.channel(which) else { return };
     let calls = &node.health_calls;
     loop {
         let due_in = HEALTH_EVERY.saturating_sub(calls.since_call(which));
         monoio::time::sleep(due_in.clamp(HEALTH_DUE_WITHIN, HEALTH_LEAD_CHECK_EVERY)).await;
-        if !node.cluster.leads_health() || calls.since_call(which) < HEALTH_EVERY {
+        node.switchboard.refresh(which, &mut channel);
+        let is_due = channel.connector.has_health() && calls.since_call(which) >= HEALTH_EVERY;
+        if !is_due || !node.cluster.leads_health() {
             continue;
         }
         calls.called(which);
-        if let Some(report) = call(&node, &alarm, &mut link).await {
+        if let Some(report) = call(&alarm, &mut channel).await {
             node.control(Control::Reported(which, report));
             let node = node.clone();
             monoio::spawn(async move {
                 if let Some(peer) = node.cluster.peer() {
-                    peer.pass_on(which, report).await;
+                    peer.pass_on(node.names.name_of(which), report).await;
                 }
             });
         }
     }
 }
 
-async fn call(node: &Node, alarm: &Alarm, link: &mut Link) -> Option<Report> {
+async fn call(alarm: &Alarm, channel: &mut Channel) -> Option<Report> {
+    let Channel { connector, link, .. } = channel;
     let deadline = clock::moment() + HEALTH_TIMEOUT;
-    let connect = node.config.connect_timeout;
-    let answer = link.exchange(alarm, connect, deadline, processor::write_health).await.ok()?;
-    processor::read_health(answer.status, answer.body)
+    let connect = connector.settings.timeouts.connect;
+    let write = |out: &mut Vec<u8>, host: &str| connector.write_health(out, host);
+    let answer = link.exchange(alarm, connect, deadline, write).await.ok()?;
+    connector.read_health(answer.status, answer.body)
 }

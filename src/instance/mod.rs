@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod api;
 pub mod config;
+pub mod connectors;
 pub mod drive;
 pub mod feed;
 pub mod files;
@@ -31,7 +32,6 @@ use crate::base::limits::{BUFFERS_SIZE_MAX, STUCK_LOOK_EVERY};
 use crate::base::{clock, log as output};
 use crate::net::buffers;
 use crate::net::runtime::Driver;
-use crate::payments::Processor;
 use api::Door;
 use config::{Config, ServeArgs};
 use drive::Engine;
@@ -46,6 +46,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use stuck::{Stuck, Word};
+use tokens::Tokens;
 
 /// How often the main thread looks at what the event loops do, while it starts and stops them.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -116,25 +117,36 @@ fn watch_over(life: &Life, events: &Receiver<Event>) -> Result<ExitCode, String>
     }
 }
 
-/// Reads the tokens of the doors again. On a thread of its own, since a file may let wait, and the end
-/// must not.
+/// Reads the tokens and the file of processors again. On a thread of its own, since a file may let wait,
+/// and the end must not.
 fn read_again(node: &Arc<Node>) {
     let config = &node.config;
-    let all: Vec<_> = [&config.entry_tokens, &config.admin_token].into_iter().flatten().collect();
-    if all.is_empty() {
+    let tokens = [&config.entry_tokens, &config.admin_token, &Some(config.peer_token.clone())];
+    let tokens = tokens.into_iter().flatten().filter(|it| it.has_file());
+    let tokens: Vec<Arc<Tokens>> = tokens.cloned().collect();
+    let processors = config.processors_file.clone();
+    if tokens.is_empty() && processors.is_none() {
         log::info!("SIGHUP: there is nothing to read again");
     }
-    let all: Vec<_> = all.into_iter().cloned().collect();
+    let node = node.clone();
     let read = move || {
-        for tokens in all {
-            match tokens.read_again() {
-                Ok(said) => log::info!("SIGHUP: {said}"),
-                Err(reason) => log::error!("SIGHUP: {reason}: what was known before goes on"),
-            }
+        tokens.iter().for_each(|it| tell_read(it.read_again()));
+        if let Some(peer) = node.cluster.peer() {
+            peer.set_token(node.config.peer_token.first());
+        }
+        if let Some(file) = processors {
+            tell_read(node.read_processors(&file));
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("galo-tokens".into()).spawn(read) {
+    if let Err(error) = std::thread::Builder::new().name("galo-settings".into()).spawn(read) {
         log::error!("SIGHUP: cannot start a thread: {error}");
+    }
+}
+
+fn tell_read(read: Result<String, String>) {
+    match read {
+        Ok(said) => log::info!("SIGHUP: {said}"),
+        Err(reason) => log::error!("SIGHUP: {reason}: what was known before goes on"),
     }
 }
 
@@ -269,8 +281,8 @@ async fn event_loop(node: Arc<Node>, listeners: Vec<Listener>, drives: bool, on_
         monoio::spawn(listener.serve(node.clone(), on_epoll));
     }
     if drives {
-        for which in Processor::CONTEST {
-            monoio::spawn(health::poll(node.clone(), which));
+        for which in node.switchboard.current().order() {
+            monoio::spawn(health::poll(node.clone(), *which));
         }
         Engine::new(node).run().await;
     }

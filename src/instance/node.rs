@@ -8,6 +8,7 @@ use crate::cluster::peer::{self, Peer};
 use crate::cluster::{Cluster, Identity};
 use crate::instance::accounts::Accounts;
 use crate::instance::config::Config;
+use crate::instance::connectors::{self, Connectors, Settings, Switchboard};
 use crate::instance::health::HealthCalls;
 use crate::instance::lifecycle::{Lifecycle, Phase};
 use crate::instance::payments::Payments;
@@ -16,19 +17,24 @@ use crate::instance::stats::Stats;
 use crate::instance::stuck::Seen;
 use crate::instance::surroundings::{Disk, Surroundings};
 use crate::instance::whereabouts::Whereabouts;
-use crate::journal::identity::Owner;
+use crate::journal::identity::{Owner, Table};
 use crate::journal::retained::{Retained, Retention};
 use crate::journal::{self, Found, Journal, JournalError, Options, Recovered};
 use crate::ledger::book::{Ledger, Past};
 use crate::ledger::{AccountId, accounts};
-use crate::net::client::{Target, Url};
+use crate::net::client::Target;
+use crate::payments::names::{ByName, Names};
 use crate::payments::observed::{Report, State, Trouble};
 use crate::payments::resolution::Asked;
+use crate::payments::router::Policy;
+use crate::payments::story::{Known, Story, StoryMessage};
+use crate::payments::terms::Limits;
 use crate::payments::{Attempt, Each, Payment, PaymentId, Processor, Reach, Totals, Window};
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashSet;
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -75,7 +81,10 @@ pub struct Node {
     pub payments: Payments,
     pub accounts: Accounts,
     pub cluster: Cluster,
-    pub processors: [Arc<Target>; 2],
+    /// Which processor has which number here: those of the settings, and those that were used before.
+    pub names: Names,
+    pub switchboard: Switchboard,
+    pub policy: Policy,
     pub controls: ArrayQueue<Control>,
     pub health_calls: HealthCalls,
     pub stats: Stats,
@@ -94,14 +103,18 @@ impl Node {
     /// # Errors
     /// If a journal cannot be opened or does not fit to the accounts, in one line.
     pub fn new(config: Config) -> Result<Arc<Node>, String> {
-        let found = find_journal(&config).map_err(|error| error.to_string())?;
+        let table = table_of(&config)?;
+        let found = find_journal(&config, table.clone()).map_err(|error| error.to_string())?;
         let lifecycle = Arc::<Lifecycle>::default();
         let (ledger, mut ledger_journal) = open_ledger(&config)?;
         let (mut journal, mut recovered) =
-            open_journal(&config, found).map_err(|it| it.to_string())?;
+            open_journal(&config, found, &table).map_err(|it| it.to_string())?;
         for started in [&mut ledger_journal, &mut journal] {
             started.keep().map_err(|error| error.to_string())?;
         }
+        let names = journal.names().clone();
+        let connectors = Connectors::new(&config.processors, &names, config.processor_files);
+        let policy = Policy { offers: connectors.offers, ..config.policy };
         let of_the_peer = take_guests(&mut recovered);
         let guest_count = of_the_peer.guests.len();
         let process = peer::random();
@@ -114,7 +127,7 @@ impl Node {
             is_copy_until: journal.is_copy_until(clock::now(), now),
             settings,
         };
-        let token = config.peer_token.clone();
+        let token = config.peer_token.first();
         let peer = config.peer.clone().map(|url| Peer::new(Target::new(url, None), token));
         let cluster = Cluster::new(own, peer, membership, identity);
         let node = Arc::new(Node {
@@ -129,12 +142,13 @@ impl Node {
             accounts: Accounts::new(lifecycle.clone(), ledger, ledger_journal),
             cluster,
             lifecycle,
-            processors: (config.processor_urls.clone())
-                .map(|url| Target::new(url, config.processor_trust.as_ref())),
+            names,
+            switchboard: Switchboard::new(connectors),
+            policy,
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             health_calls: HealthCalls::default(),
             started_at: now,
-            stats: Stats { up: [AtomicU64::new(1), AtomicU64::new(1)], ..Stats::default() },
+            stats: Stats { up: std::array::from_fn(|_| AtomicU64::new(1)), ..Stats::default() },
             stuck: Mutex::default(),
             reads: AtomicU32::default(),
             found: AtomicI64::default(),
@@ -180,11 +194,11 @@ impl Node {
         }
         self.stats.up[index].store(u64::from(up), Ordering::Relaxed);
         self.stats.flipped_at_ms[index].store(clock::now().0 as u64, Ordering::Relaxed);
-        let ms = latency.as_millis();
+        let (name, ms) = (self.names.name_of(which), latency.as_millis());
         match state {
-            State::Up => log::info!("processor {} is up, answers in {ms} ms", which.name()),
+            State::Up => log::info!("processor {name} is up, answers in {ms} ms"),
             State::Down(trouble) => {
-                let (name, trouble) = (which.name(), trouble.name());
+                let trouble = trouble.name();
                 log::warn!("processor {name} is down: {trouble}, expected latency {ms} ms");
             }
         }
@@ -214,23 +228,60 @@ impl Node {
     /// Where all payments are. Exact between two turns of the one event loop; with more threads a
     /// payment may be on its way from one number to the next while they are read.
     pub fn whereabouts(&self, settled: Each<Totals>) -> Whereabouts {
-        let [default, fallback, ..] = settled.map(|totals| totals.count as i64);
         let books = self.payments.books();
         let (rejected, cancelled) = (books.rejected.len() as i64, books.cancelled as i64);
         drop(books);
         Whereabouts {
             accepted: self.found.load(Ordering::Relaxed) + self.taken(),
-            default,
-            fallback,
+            settled: self.by_name(settled, |it| it.count as i64),
             on_their_way: self.payments.queue.outstanding() as i64,
             rejected,
             cancelled,
         }
     }
 
+    /// Reads the file of processors again (blocking), takes over what may be changed while it runs, and
+    /// says what it was.
+    ///
+    /// # Errors
+    /// Why all of it is left as it is, in one line.
+    pub fn read_processors(&self, file: &Path) -> Result<String, String> {
+        let is_paired = self.config.peer.is_some();
+        let loaded = Settings::load(file, self.config.policy.attempt_latency_max, is_paired);
+        let settings = loaded.map_err(|faults| connectors::in_one_line(&faults))?;
+        let files = self.config.processor_files;
+        let said = self.switchboard.take_over(&settings, &self.names, files, is_paired);
+        let said = said.map_err(|why| format!("{}: {why}", file.display()))?;
+        Ok(format!("--processors {}: {said}", file.display()))
+    }
+
+    /// Of the totals of all time what is told of each processor, by name: those of the settings in their
+    /// order, and then those that are retired and have books.
+    pub fn by_name<T>(&self, settled: Each<Totals>, tell: impl Fn(Totals) -> T) -> ByName<T> {
+        let connectors = self.switchboard.current();
+        let retired = self
+            .names
+            .processors()
+            .filter(|it| connectors.get(*it).is_none() && settled[it.index()] != Totals::default());
+        let all = connectors.order().iter().copied().chain(retired);
+        ByName(all.map(|it| (self.names.name_of(it).into(), tell(settled[it.index()]))).collect())
+    }
+
+    /// Likewise the totals of a window: of those that are retired, those that hold something in it.
+    pub fn by_name_in_window(&self, totals: Each<Totals>) -> ByName<Totals> {
+        self.by_name(totals, |it| it)
+    }
+
+    /// A story as it is told. `why`: of a payment that waits, what it waits for.
+    pub fn tell(&self, id: PaymentId, story: &Story, why: &str) -> StoryMessage {
+        let connectors = self.switchboard.current();
+        let known = Known { names: &self.names, fees: &connectors.fees };
+        StoryMessage::new(id, story, known, why)
+    }
+
     /// Whether payments may go there at the moment: see `cluster/membership.rs`.
     fn may_pay(&self, which: Processor) -> bool {
-        self.config.policy.offers.may_be_cheapest(which)
+        self.policy.offers.may_be_cheapest(which)
             || self.cluster.reach(clock::moment()) == Reach::Every
     }
 
@@ -240,7 +291,7 @@ impl Node {
 
     /// The only one that payments may go to at the moment, if it is not every one.
     pub fn only_processor(&self) -> Option<Processor> {
-        let all = self.config.policy.offers.processors();
+        let all = self.policy.offers.processors();
         let mut may = all.clone().filter(|it| self.may_pay(*it));
         let (first, second) = (may.next(), may.next());
         first.filter(|_| second.is_none() && all.count() > 1)
@@ -250,18 +301,20 @@ impl Node {
     pub fn seen(&self) -> Seen {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let stats = &self.stats;
-        let [default, fallback] = stats.settled.each_ref().map(load);
+        let settled: u64 = stats.settled.iter().map(load).sum();
+        let connectors = self.switchboard.current();
+        let is_up = |it: &Processor| self.may_pay(*it) && self.is_up(*it);
+        let reach = self.cluster.reach(clock::moment());
         Seen {
             outstanding: self.payments.queue.outstanding(),
             guests: load(&stats.guests) as usize,
-            ended: default
-                + fallback
-                + load(&stats.again)
-                + load(&stats.foreign)
-                + load(&stats.handed_over),
+            ended: settled + load(&stats.again) + load(&stats.foreign) + load(&stats.handed_over),
             in_flight: load(&stats.in_flight),
             oldest: stats.oldest_started_us.each_ref().map(load),
-            any_is_up: Processor::CONTEST.iter().any(|it| self.may_pay(*it) && self.is_up(*it)),
+            any_is_up: match may_hang_on_one(&connectors, reach) {
+                true => connectors.order().iter().all(is_up),
+                false => connectors.order().iter().any(is_up),
+            },
             peer_is_up: self.cluster.peer_up().is_some(),
             has_room: self.payments.journal.has_room_for_attempt(),
             is_held_back: load(&stats.held_back) == 1,
@@ -288,6 +341,7 @@ impl Node {
         let summary_bytes = journal.settled_memory_bytes();
         let whereabouts = self.whereabouts(settled);
         let now = clock::moment();
+        let connectors = self.switchboard.current();
         let directory = self.config.journal.as_ref().map(|(directory, _)| directory);
         self.stats.write(&Surroundings {
             instance: self.config.instance.0,
@@ -300,8 +354,10 @@ impl Node {
             disk: directory
                 .zip(journal.syncs())
                 .map(|(directory, syncs)| Disk::of(directory, journal.has_room(), syncs)),
-            settled_cents: settled.map(|totals| totals.amount.0),
-            fees: self.config.fees,
+            names: &self.names,
+            processors: connectors.order(),
+            settled,
+            fees: &connectors.fees,
             summary_bytes,
             peer_up: self.cluster.peer().map(|_| self.cluster.peer_up().is_some()),
             event_loops: self.config.threads,
@@ -314,21 +370,37 @@ impl Node {
 fn settings(config: &Config) -> Vec<Setting> {
     let must = |name: &str, value: String| Setting { name: name.into(), value, must: true };
     let should = |name: &str, value: String| Setting { name: name.into(), value, must: false };
-    let [default, fallback] = &config.processor_urls;
-    let [default_fee, fallback_fee] = &config.fees;
-    vec![
+    let mut settings = vec![
         must("--peer", if config.peer.is_some() { "given" } else { "missing" }.into()),
         must("--data", if config.journal.is_some() { "given" } else { "missing" }.into()),
-        must("--default-url", default.to_string()),
-        must("--fallback-url", fallback.to_string()),
-        must("--default-fee", default_fee.to_string()),
-        must("--fallback-fee", fallback_fee.to_string()),
+    ];
+    settings.extend(connectors::agreed(config).into_iter().map(|(name, value)| must(&name, value)));
+    settings.extend([
         must("--adopt-after", humantime::format_duration(config.adopt_after).to_string()),
         must("--accounts", format!("{:016x}", accounts::digest(&config.accounts))),
         should("--durability", format!("{:?}", config.journal.as_ref().map(|(_, it)| *it))),
         should("--allow-purge", config.allow_purge.to_string()),
         should("the version", env!("CARGO_PKG_VERSION").into()),
-    ]
+    ]);
+    settings
+}
+
+/// The processors of the settings. Without a journal their numbers are in this order.
+fn table_of(config: &Config) -> Result<Table, String> {
+    let all = config.processors.iter().map(|it| (it.name.clone(), it.url.clone())).collect();
+    Table::new(all).ok_or_else(|| "these processors can be in no table of names".into())
+}
+
+/// Whether a payment may have to wait for one processor alone, although another one is up: no other one
+/// takes its amount, or it is the only one that may be sent it now.
+fn may_hang_on_one(connectors: &Connectors, reach: Reach) -> bool {
+    let has_bounds = |limits: &Limits| {
+        limits.smallest.is_some() || limits.largest.is_some() || limits.day.is_some()
+    };
+    let may_be_cheapest = |it: &&Processor| connectors.offers.may_be_cheapest(**it);
+    let are_several = connectors.order().iter().filter(may_be_cheapest).count() > 1;
+    (reach == Reach::Cheapest && are_several)
+        || connectors.iter().any(|(_, it)| has_bounds(&it.settings.limits))
 }
 
 /// Of what waits, the payments of the peer's that it is still to be offered; and those that it is
@@ -346,7 +418,7 @@ fn take_guests(recovered: &mut Recovered) -> membership::Recovered {
 }
 
 fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
-    let (mut journal, mut past) = (Journal::none(), Past::default());
+    let (mut journal, mut past) = (Journal::none(Names::contest()), Past::default());
     if let Some((directory, durability)) = &config.journal {
         let retention = Retention { of: Retained::Entries, bytes: config.entries_kept_bytes };
         let options = Options::of_ledger(*durability, config.accounts.len());
@@ -363,7 +435,7 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Journal), String> {
 }
 
 /// Reads the journal, if there is one, and sees to it that it is ours. Changes nothing.
-fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
+fn find_journal(config: &Config, processors: Table) -> Result<Option<Found>, JournalError> {
     let Some((directory, durability)) = &config.journal else { return Ok(None) };
     let options = Options::new(*durability, config.queue_capacity, config.ids_remembered);
     let ms = |keep: Duration| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
@@ -373,7 +445,8 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
     let owner = Owner {
         instance: config.instance,
         is_paired: config.peer.is_some(),
-        processors: config.processor_urls.each_ref().map(Url::whole),
+        processors,
+        are_of_file: config.processors_file.is_some(),
     };
     for line in found.claim(&owner, &config.accept_change, clock::now())? {
         log::info!("journal {}: {line}", directory.display());
@@ -384,9 +457,10 @@ fn find_journal(config: &Config) -> Result<Option<Found>, JournalError> {
 fn open_journal(
     config: &Config,
     found: Option<Found>,
+    table: &Table,
 ) -> Result<(Journal, Recovered), JournalError> {
     let (Some(found), Some((directory, _))) = (found, &config.journal) else {
-        return Ok((Journal::none(), Recovered::default()));
+        return Ok((Journal::none(table.names().clone()), Recovered::default()));
     };
     let (journal, mut recovered) = Journal::start(found)?;
     let (at, now) = (clock::now(), clock::moment());

@@ -222,6 +222,7 @@ mod tests {
     use crate::base::clock::Timestamp;
     use crate::instance::lifecycle::Phase;
     use crate::payments::each;
+    use crate::payments::names::Names;
 
     /// What is refused costs nobody money; what was forgotten to make room for it would.
     #[test]
@@ -234,7 +235,8 @@ mod tests {
         let rejected = (1..REJECTED_MAX).map(rejection).collect();
         let books = Books { rejected, ..Books::default() };
         let recovered = Recovered { books, ..Recovered::default() };
-        let payments = Payments::new(lifecycle, 10, 10, Journal::none(), recovered, 0);
+        let payments =
+            Payments::new(lifecycle, 10, 10, Journal::none(Names::contest()), recovered, 0);
         let new = |id: u128| payments.accept(PaymentId(1 << 64 | id), amount, false);
         assert_eq!(new(1), Accepted::New);
         payments.happened(&Event::Rejected(rejection(REJECTED_MAX)));
@@ -256,7 +258,7 @@ mod tests {
         let lifecycle = Arc::<Lifecycle>::default();
         lifecycle.enter(Phase::Serving);
         let count = IDS as usize;
-        let (journal, recovered) = (Journal::none(), Recovered::default());
+        let (journal, recovered) = (Journal::none(Names::contest()), Recovered::default());
         let payments = Payments::new(lifecycle, count, count, journal, recovered, 0);
         let (mut fetched, mut nowhere) = (HashSet::new(), Vec::new());
         std::thread::scope(|scope| {

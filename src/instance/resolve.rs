@@ -101,7 +101,7 @@ fn write_down(node: &Node, resolution: Resolution, is_settled: bool) {
         let settled = &node.stats.settled[settlement.processor.index()];
         settled.fetch_add(1, Ordering::Relaxed);
     }
-    log::warn!("payment {resolution}");
+    log::warn!("payment {}", resolution.show(&node.names));
     let rejected = node.payments.books().rejected.len();
     node.payments.happened(&Event::Resolved(Arc::new(resolution)));
     if is_settled && node.payments.books().rejected.len() < rejected {

@@ -4,10 +4,10 @@
 
 use crate::base::histogram::{Histogram, write_counters, write_gauges, write_histograms};
 use crate::instance::surroundings::{Disk, Surroundings, cpu_ms, memory_bytes, open_files};
-use crate::payments::Processor;
 #[cfg(doc)]
 use crate::payments::observed::Trouble;
 use crate::payments::resolution::Action;
+use crate::payments::{Each, Processor};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Stats {
     pub turned_away: AtomicU64,
     /// From the turn in which a request was whole until its answer was with the kernel.
     pub entry: Histogram,
-    pub settled: [AtomicU64; 2],
+    pub settled: Each<AtomicU64>,
     /// Attempts after which the payment needs another.
     pub again: AtomicU64,
     pub foreign: AtomicU64,
@@ -61,20 +61,20 @@ pub struct Stats {
     /// 1 while nothing is paid since a journal has been put back.
     pub held_back: AtomicU64,
     /// When the oldest attempt in flight began, in µs of the clock for durations; 0 for none.
-    pub oldest_started_us: [AtomicU64; 2],
-    pub attempts: [Histogram; 2],
+    pub oldest_started_us: Each<AtomicU64>,
+    pub attempts: Each<Histogram>,
     /// Open connections of each door: the entry's, the peer's, the admins'.
     pub connections: [AtomicU64; 3],
     /// Per processor: 1 up, 0 down; its expected latency; when it last flipped (ms since 1970).
-    pub up: [AtomicU64; 2],
-    pub latency_us: [AtomicU64; 2],
-    pub flipped_at_ms: [AtomicU64; 2],
+    pub up: Each<AtomicU64>,
+    pub latency_us: Each<AtomicU64>,
+    pub flipped_at_ms: Each<AtomicU64>,
     /// Which of [`Trouble::ALL`] it has, while it is down.
-    pub trouble: [AtomicU64; 2],
+    pub trouble: Each<AtomicU64>,
     /// Attempts and looks under way, and how many attempts it is given at most.
-    pub in_flight_at: [AtomicU64; 2],
-    pub limit: [AtomicU64; 2],
-    pub in_doubt_at: [AtomicU64; 2],
+    pub in_flight_at: Each<AtomicU64>,
+    pub limit: Each<AtomicU64>,
+    pub in_doubt_at: Each<AtomicU64>,
     /// New payments that went to their home, which counts them; and those that came from the other
     /// instance's clients.
     pub passed_on: AtomicU64,
@@ -245,36 +245,43 @@ impl Stats {
     }
 
     fn write_processors(&self, out: &mut String, around: &Surroundings<'_>) {
-        let labels = Processor::CONTEST.map(|which| [("processor", which.name())]);
-        let both = |values: [u64; 2]| [(&labels[0][..], values[0]), (&labels[1][..], values[1])];
-        let load = |counters: &[AtomicU64; 2]| {
-            both(counters.each_ref().map(|counter| counter.load(Ordering::Relaxed)))
+        let label = |it: &Processor| [("processor", around.names.name_of(*it))];
+        let labels: Vec<_> = around.processors.iter().map(label).collect();
+        let series = |value: &dyn Fn(Processor) -> u64| -> Vec<(&[(&str, &str)], u64)> {
+            let all = labels.iter().zip(around.processors);
+            all.map(|(label, it)| (&label[..], value(*it))).collect()
         };
+        let load =
+            |counters: &Each<AtomicU64>| series(&|it| counters[it.index()].load(Ordering::Relaxed));
         let help = "Payments a processor holds.";
         write_counters(out, "galo_settled_total", help, &load(&self.settled));
-        let [default, fallback, ..] = around.settled_cents;
-        let cents = [default, fallback].map(|cents: i128| u64::try_from(cents).unwrap_or(u64::MAX));
+        let cents = |cents: i128| u64::try_from(cents).unwrap_or(u64::MAX);
+        let amounts = series(&|it| cents(around.settled[it.index()].amount.0));
         let help = "The money of these, in cents.";
-        write_counters(out, "galo_settled_cents_total", help, &both(cents));
-        let fee = |index: usize| around.fees[index].of(around.settled_cents[index]) / 1_000_000;
-        let fees = [fee(0), fee(1)].map(|cents| u64::try_from(cents).unwrap_or(u64::MAX));
+        write_counters(out, "galo_settled_cents_total", help, &amounts);
+        let fees = series(&|it| {
+            let fee = around.fees[it.index()].unwrap_or_default();
+            cents(fee.on_all(around.settled[it.index()]) / 1_000_000)
+        });
         let help = "What the processors took of it, in cents, rounded down.";
-        write_counters(out, "galo_fees_cents_total", help, &both(fees));
+        write_counters(out, "galo_fees_cents_total", help, &fees);
         let help = "Whether a processor is given payments.";
         write_gauges(out, "galo_processor_up", help, &load(&self.up));
         let help = "When that last changed.";
         write_gauges(out, "galo_processor_flipped_ms", help, &load(&self.flipped_at_ms));
         let help = "How long its answers are expected to take.";
         write_gauges(out, "galo_processor_latency_microseconds", help, &load(&self.latency_us));
-        let ages = self.oldest_started_us.each_ref().map(|started| {
-            let started = started.load(Ordering::Relaxed);
+        let ages = series(&|it| {
+            let started = self.oldest_started_us[it.index()].load(Ordering::Relaxed);
             if started == 0 { 0 } else { around.now_us.saturating_sub(started) }
         });
         let help = "Age of the oldest attempt in flight.";
-        write_gauges(out, "galo_attempt_oldest_microseconds", help, &both(ages));
+        write_gauges(out, "galo_attempt_oldest_microseconds", help, &ages);
         let help = "Attempts of unknown outcome that wait to be asked about there.";
         write_gauges(out, "galo_processor_in_doubt", help, &load(&self.in_doubt_at));
-        let histograms = [(&labels[0][..], &self.attempts[0]), (&labels[1][..], &self.attempts[1])];
+        let all = labels.iter().zip(around.processors);
+        let histograms: Vec<(&[(&str, &str)], &Histogram)> =
+            all.map(|(label, it)| (&label[..], &self.attempts[it.index()])).collect();
         let help = "Time a request for a payment took at a processor.";
         write_histograms(out, "galo_attempt_seconds", help, &histograms);
     }

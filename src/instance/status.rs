@@ -5,6 +5,7 @@
 
 use crate::base::clock::{self, Timestamp};
 use crate::base::log::{Said, recent};
+use crate::instance::connectors::{Connector, Settings};
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::Node;
 use crate::instance::surroundings::{cpu_ms, memory_bytes};
@@ -12,8 +13,9 @@ use crate::instance::whereabouts::{Verdict, Whereabouts, judge};
 use crate::journal::Durability;
 use crate::payments::observed::Trouble;
 use crate::payments::story::fee_text;
-use crate::payments::{Processor, Totals, Window};
+use crate::payments::{Each, Processor, Totals, Window};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Raised when a field changes its meaning. 1 was of one instance alone.
@@ -193,16 +195,14 @@ impl InstanceStatus {
             cpu_ms: cpu_ms(),
             stuck: node.stuck(),
             peer_up: node.cluster.peer().map(|_| node.cluster.peer_up().is_some()),
-            only: node.only_processor().map(|it| it.name().into()),
+            only: node.only_processor().map(|it| node.names.name_of(it).into()),
             whereabouts: node.whereabouts(settled),
             payments: payments(node),
             entry: EntryStatus {
                 buckets: node.stats.entry.snapshot().filled(),
                 connections: load(&node.stats.connections[0]),
             },
-            processors: Processor::CONTEST
-                .map(|it| processor(node, it, settled[it.index()]))
-                .into(),
+            processors: processors(node, settled),
             journal: journal(node),
             ledger: LedgerStatus {
                 accounts: node.config.accounts.len() as u64,
@@ -231,15 +231,28 @@ fn payments(node: &Node) -> PaymentsStatus {
     }
 }
 
-fn processor(node: &Node, which: Processor, settled: Totals) -> ProcessorStatus {
+fn processors(node: &Node, settled: Each<Totals>) -> Vec<ProcessorStatus> {
+    let connectors = node.switchboard.current();
+    let tell = |(which, it): (Processor, &Arc<Connector>)| {
+        processor(node, which, &it.settings, settled[which.index()])
+    };
+    connectors.iter().map(tell).collect()
+}
+
+fn processor(
+    node: &Node,
+    which: Processor,
+    settings: &Settings,
+    settled: Totals,
+) -> ProcessorStatus {
     let (index, stats) = (which.index(), &node.stats);
     let started = load(&stats.oldest_started_us[index]);
     let oldest_us = if started == 0 { 0 } else { clock::moment().0.saturating_sub(started) };
     let trouble = Trouble::ALL.get(load(&stats.trouble[index]) as usize);
     let up = load(&stats.up[index]) > 0;
     ProcessorStatus {
-        name: which.name().into(),
-        url: format!("http://{}", node.config.processor_urls[index]),
+        name: settings.name.clone(),
+        url: settings.url.clone(),
         up,
         why: trouble.filter(|_| !up).map_or("", |it| it.name()).into(),
         since_ms: load(&stats.flipped_at_ms[index]),
@@ -250,7 +263,7 @@ fn processor(node: &Node, which: Processor, settled: Totals) -> ProcessorStatus 
         in_doubt: load(&stats.in_doubt_at[index]),
         settled: settled.count,
         amount: settled.amount.to_string(),
-        fee: fee_text(node.config.fees[index].of(settled.amount.0)),
+        fee: fee_text(settings.fee.on_all(settled)),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::base::clock::Moment;
 use crate::base::limits::{STUCK_AFTER, STUCK_TOLD_EVERY};
+use crate::payments::Each;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Seen {
     /// Attempts that have ended or were handed over, those under way, and since when the oldest are.
     pub ended: u64,
     pub in_flight: u64,
-    pub oldest: [u64; 2],
+    pub oldest: Each<u64>,
     /// Whether any processor is not known to be down.
     pub any_is_up: bool,
     pub peer_is_up: bool,
@@ -99,13 +100,14 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::{Processor, each};
 
     const WAITING: Seen = Seen {
         outstanding: 3,
         guests: 0,
         ended: 7,
         in_flight: 0,
-        oldest: [0; 2],
+        oldest: [0; Processor::MAX],
         any_is_up: true,
         peer_is_up: false,
         has_room: true,
@@ -147,7 +149,7 @@ mod tests {
         for moving in [
             |second| Seen { ended: second, ..WAITING },
             |second| Seen { in_flight: second, ..WAITING },
-            |second| Seen { oldest: [0, second], ..WAITING },
+            |second| Seen { oldest: each([0, second]), ..WAITING },
         ] {
             assert!(play(moving, 100).0.is_empty());
         }

@@ -3,14 +3,14 @@
 
 use crate::base::clock;
 use crate::base::histogram::Histogram;
-use crate::base::money::Fee;
-use crate::payments::Each;
+use crate::payments::fee::FeeSchedule;
+use crate::payments::names::Names;
+use crate::payments::{Each, Processor, Totals};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// For `GET /metrics`.
-#[derive(Default)]
 pub struct Surroundings<'a> {
     pub instance: u8,
     pub now_us: u64,
@@ -20,8 +20,13 @@ pub struct Surroundings<'a> {
     pub rejected: usize,
     /// Of [`Whereabouts::missing`](crate::instance::whereabouts::Whereabouts::missing).
     pub missing: u64,
-    pub settled_cents: Each<i128>,
-    pub fees: [Fee; 2],
+    pub names: &'a Names,
+    /// Those that payments may go to, in the order of the settings.
+    pub processors: &'a [Processor],
+    /// Of all time.
+    pub settled: Each<Totals>,
+    /// What each takes.
+    pub fees: &'a Each<Option<FeeSchedule>>,
     pub summary_bytes: usize,
     pub peer_up: Option<bool>,
     pub event_loops: usize,

@@ -6,7 +6,7 @@
 use crate::base::limits::{
     ENTRY_TOKEN_LENGTH_MAX, ENTRY_TOKEN_LENGTH_MIN, ENTRY_TOKENS_BYTES_MAX, ENTRY_TOKENS_MAX,
 };
-use crate::instance::config::read_token;
+use crate::instance::config::{read_token, read_tokens};
 use crate::net::http::request::Request;
 use std::fmt;
 use std::fs::File;
@@ -17,11 +17,15 @@ use std::sync::{Mutex, PoisonError, RwLock};
 /// The flags that name a file of tokens.
 const ENTRY_FLAG: &str = "--entry-tokens";
 const ADMIN_FLAG: &str = "--admin-token-file";
+const PEER_FLAG: &str = "--peer-token-file";
+/// While the token of the two instances is changed there are two of it.
+const PEER_TOKENS_MAX: usize = 2;
 
 /// See the module.
 pub struct Tokens {
     flag: &'static str,
-    path: PathBuf,
+    /// `None` if they were given without a file.
+    path: Option<PathBuf>,
     known: RwLock<Vec<String>>,
     /// Held while the file is read, so that what was read last counts.
     reading: Mutex<()>,
@@ -44,9 +48,28 @@ impl Tokens {
         Tokens::read(ADMIN_FLAG, path)
     }
 
+    /// Those of the two instances: one, or while it is changed two, of which the first is the one to send.
+    ///
+    /// # Errors
+    /// As [`Tokens::of_entry`].
+    pub fn of_peer(path: &Path) -> Result<Tokens, String> {
+        Tokens::read(PEER_FLAG, path)
+    }
+
+    /// That of the two instances, given without a file. An empty one is none, and lets nobody in.
+    pub fn of_peer_given(token: String) -> Tokens {
+        let known = RwLock::new(vec![token]);
+        Tokens { flag: PEER_FLAG, path: None, known, reading: Mutex::default() }
+    }
+
     fn read(flag: &'static str, path: &Path) -> Result<Tokens, String> {
         let (known, reading) = (RwLock::new(read_file(flag, path)?), Mutex::default());
-        Ok(Tokens { flag, path: path.into(), known, reading })
+        Ok(Tokens { flag, path: Some(path.into()), known, reading })
+    }
+
+    /// Whether there is something to read again.
+    pub fn has_file(&self) -> bool {
+        self.path.is_some()
     }
 
     /// Reads the file again (blocking), and says how many tokens there are now.
@@ -55,10 +78,17 @@ impl Tokens {
     /// What is wrong with the file, in one line: the tokens of before go on.
     pub fn read_again(&self) -> Result<String, String> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = read_file(self.flag, &self.path)?;
-        let said = format!("{} {}: {} from now on", self.flag, self.path.display(), count(&read));
+        let Some(path) = &self.path else { return Ok(format!("{}: no file", self.flag)) };
+        let read = read_file(self.flag, path)?;
+        let said = format!("{} {}: {} from now on", self.flag, path.display(), count(&read));
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(said)
+    }
+
+    /// The first of them: the one to be sent.
+    pub fn first(&self) -> String {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.first().cloned().unwrap_or_default()
     }
 
     /// Whether the request has one of them.
@@ -72,7 +102,7 @@ impl Tokens {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tokens({} {})", self.flag, self.path.display())
+        write!(f, "Tokens({} {:?})", self.flag, self.path)
     }
 }
 
@@ -93,8 +123,10 @@ fn count(tokens: &[String]) -> String {
 }
 
 fn read_file(flag: &'static str, path: &Path) -> Result<Vec<String>, String> {
-    if flag == ADMIN_FLAG {
-        return Ok(vec![read_token(flag, path)?]);
+    match flag {
+        ADMIN_FLAG => return Ok(vec![read_token(flag, path)?]),
+        PEER_FLAG => return read_tokens(flag, path, PEER_TOKENS_MAX),
+        _ => {}
     }
     let refused = |what: &dyn fmt::Display| format!("{flag} {}: {what}", path.display());
     let mut text = String::new();

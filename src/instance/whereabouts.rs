@@ -5,22 +5,78 @@
 
 use crate::base::money::grouped;
 use crate::instance::status::{InstanceStatus, ProcessorStatus};
+use crate::payments::names::ByName;
 use serde::{Deserialize, Serialize};
 
 /// Where the payments of an instance are, or of several together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WhereaboutsMessage", into = "WhereaboutsMessage")]
 pub struct Whereabouts {
     /// Counted where they were taken on, less what has been given to another instance since or turned
     /// out to be somebody else's.
     pub accepted: i64,
-    pub default: i64,
-    pub fallback: i64,
+    /// Of each processor, so many are settled there.
+    pub settled: ByName<i64>,
     /// Accepted and not over.
     pub on_their_way: i64,
     pub rejected: i64,
     /// By hand, and not paid.
     pub cancelled: i64,
+}
+
+/// As it is written. The contest's two are told as they always were, and all others in `settled`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct WhereaboutsMessage {
+    accepted: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled: Option<ByName<i64>>,
+    on_their_way: i64,
+    rejected: i64,
+    cancelled: i64,
+}
+
+impl From<WhereaboutsMessage> for Whereabouts {
+    fn from(message: WhereaboutsMessage) -> Whereabouts {
+        let WhereaboutsMessage { accepted, default, fallback, settled, .. } = message;
+        let of_contest = [("default", default), ("fallback", fallback)];
+        let mut settled = settled.unwrap_or_default();
+        for (name, count) in of_contest.into_iter().filter_map(|(name, it)| Some((name, it?))) {
+            *settled.entry(name) = count;
+        }
+        let WhereaboutsMessage { on_their_way, rejected, cancelled, .. } = message;
+        Whereabouts { accepted, settled, on_their_way, rejected, cancelled }
+    }
+}
+
+impl From<Whereabouts> for WhereaboutsMessage {
+    fn from(whereabouts: Whereabouts) -> WhereaboutsMessage {
+        let Whereabouts { accepted, settled, on_their_way, rejected, cancelled } = whereabouts;
+        let of_contest = match &settled.0[..] {
+            [(first, default), (second, fallback)]
+                if (&first[..], &second[..]) == ("default", "fallback") =>
+            {
+                Some((*default, *fallback))
+            }
+            _ => None,
+        };
+        let (default, fallback) = of_contest.unzip();
+        let settled = of_contest.is_none().then_some(settled);
+        WhereaboutsMessage {
+            accepted,
+            default,
+            fallback,
+            settled,
+            on_their_way,
+            rejected,
+            cancelled,
+        }
+    }
 }
 
 impl Whereabouts {
@@ -31,14 +87,19 @@ impl Whereabouts {
 
     /// So many are settled, or were ended otherwise.
     pub fn over(&self) -> i64 {
-        self.default + self.fallback + self.rejected + self.cancelled
+        let settled = self.settled.0.iter().fold(0, |sum: i64, (_, it)| sum.saturating_add(*it));
+        settled.saturating_add(self.rejected).saturating_add(self.cancelled)
     }
 
     pub fn plus(&self, other: &Whereabouts) -> Whereabouts {
+        let mut settled = self.settled.clone();
+        for (name, count) in &other.settled.0 {
+            let sum = settled.entry(name);
+            *sum = sum.saturating_add(*count);
+        }
         Whereabouts {
             accepted: self.accepted.saturating_add(other.accepted),
-            default: self.default.saturating_add(other.default),
-            fallback: self.fallback.saturating_add(other.fallback),
+            settled,
             on_their_way: self.on_their_way.saturating_add(other.on_their_way),
             rejected: self.rejected.saturating_add(other.rejected),
             cancelled: self.cancelled.saturating_add(other.cancelled),
@@ -46,14 +107,13 @@ impl Whereabouts {
     }
 
     fn equation(&self) -> String {
-        let [accepted, default, fallback, on_their_way, rejected] =
-            [self.accepted, self.default, self.fallback, self.on_their_way, self.rejected]
-                .map(grouped);
-        let mut text = format!(
-            "{accepted} accepted = {default} default + {fallback} fallback + {on_their_way} on their way"
-        );
+        let mut text = format!("{} accepted =", grouped(self.accepted));
+        for (name, count) in &self.settled.0 {
+            text += &format!(" {} {name} +", grouped(*count));
+        }
+        text += &format!(" {} on their way", grouped(self.on_their_way));
         if self.rejected != 0 {
-            text += &format!(" + {rejected} rejected");
+            text += &format!(" + {} rejected", grouped(self.rejected));
         }
         if self.cancelled != 0 {
             text += &format!(" + {} cancelled", grouped(self.cancelled));
@@ -138,14 +198,19 @@ mod tests {
     use super::*;
     use crate::instance::status::PaymentsStatus;
 
-    const FINE: Whereabouts = Whereabouts {
-        accepted: 12_801,
-        default: 8_558,
-        fallback: 4_143,
-        on_their_way: 100,
-        rejected: 0,
-        cancelled: 0,
-    };
+    fn settled(default: i64, fallback: i64) -> ByName<i64> {
+        ByName(vec![("default".into(), default), ("fallback".into(), fallback)])
+    }
+
+    fn fine() -> Whereabouts {
+        Whereabouts {
+            accepted: 12_801,
+            settled: settled(8_558, 4_143),
+            on_their_way: 100,
+            rejected: 0,
+            cancelled: 0,
+        }
+    }
 
     fn instance() -> InstanceStatus {
         let processor = |name: &str| ProcessorStatus {
@@ -162,20 +227,41 @@ mod tests {
 
     #[test]
     fn what_adds_up_is_green_and_what_does_not_is_red() {
-        let verdict = judge(&FINE, &[instance()], None);
+        let verdict = judge(&fine(), &[instance()], None);
         let equation = "12,801 accepted = 8,558 default + 4,143 fallback + 100 on their way";
         assert_eq!(verdict, Verdict { level: "green", text: format!("Balanced: {equation}") });
-        let cancelled = Whereabouts { cancelled: 2, on_their_way: 98, ..FINE };
+        let cancelled = Whereabouts { cancelled: 2, on_their_way: 98, ..fine() };
         let verdict = judge(&cancelled, &[instance()], None);
         assert_eq!(verdict.level, "green");
         assert!(verdict.text.ends_with(" on their way + 2 cancelled"), "{}", verdict.text);
-        let short = Whereabouts { fallback: 4_142, ..FINE };
+        let short = Whereabouts { settled: settled(8_558, 4_142), ..fine() };
         let verdict = judge(&short, &[instance()], None);
         assert_eq!(verdict.level, "red");
         assert!(verdict.text.starts_with("Not balanced, 1 missing: "), "{}", verdict.text);
-        let twice = Whereabouts { fallback: 4_144, ..FINE };
+        let twice = Whereabouts { settled: settled(8_558, 4_144), ..fine() };
         let verdict = judge(&twice, &[instance()], None);
         assert!(verdict.text.starts_with("Not balanced, -1 missing: "), "{}", verdict.text);
+    }
+
+    #[test]
+    fn the_contests_two_are_told_as_ever_and_others_in_an_object_of_their_own() {
+        let text = sonic_rs::to_string(&fine()).unwrap();
+        assert_eq!(
+            text,
+            r#"{"accepted":12801,"default":8558,"fallback":4143,"onTheirWay":100,"rejected":0,"cancelled":0}"#
+        );
+        let by_name = ByName(vec![("rejected".into(), 1), ("default".into(), 2)]);
+        let others = Whereabouts { settled: by_name, ..fine() };
+        let other_text = sonic_rs::to_string(&others).unwrap();
+        assert!(other_text.contains(r#","settled":{"rejected":1,"default":2},"#), "{other_text}");
+        for (text, told) in [(text, fine()), (other_text, others.clone())] {
+            assert_eq!(sonic_rs::from_str::<Whereabouts>(&text).unwrap(), told);
+        }
+        let both = fine().plus(&others);
+        let expected = [("default", 8_560), ("fallback", 4_143), ("rejected", 1)];
+        let expected = expected.map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(both.settled.0, expected);
+        assert!(others.equation().starts_with("12,801 accepted = 1 rejected + 2 default + 100 "));
     }
 
     #[test]
@@ -186,21 +272,21 @@ mod tests {
             assert!(text.ends_with(&whereabouts.equation()), "{text}");
             text
         };
-        let silent = of(&FINE, instance(), Some("Instance 2 does not answer."));
+        let silent = of(&fine(), instance(), Some("Instance 2 does not answer."));
         assert!(silent.starts_with("Instance 2 does not answer. Balanced: "), "{silent}");
-        let rejected = Whereabouts { rejected: 3, on_their_way: 97, ..FINE };
+        let rejected = Whereabouts { rejected: 3, on_their_way: 97, ..fine() };
         let rejected = of(&rejected, instance(), None);
         assert!(rejected.starts_with("3 rejected wait for people to decide. "), "{rejected}");
         let mut all_down = instance();
         all_down.processors.iter_mut().for_each(|it| it.up = false);
         all_down.payments = PaymentsStatus { waiting: 40, guests: 2, ..PaymentsStatus::default() };
-        let waiting = of(&FINE, all_down.clone(), None);
+        let waiting = of(&fine(), all_down.clone(), None);
         assert!(waiting.contains("2 wait at instance 1 for instance 2. "), "{waiting}");
         assert!(waiting.contains("38 wait at instance 1: no processor is up. "), "{waiting}");
         all_down.processors[1].up = true;
         assert_eq!(
             judge(
-                &FINE,
+                &fine(),
                 &[InstanceStatus {
                     payments: PaymentsStatus { guests: 0, ..all_down.payments.clone() },
                     ..all_down.clone()
@@ -212,7 +298,7 @@ mod tests {
             "it waits a moment for the cheaper one"
         );
         all_down.only = Some("default".into());
-        let alone = of(&FINE, all_down, None);
+        let alone = of(&fine(), all_down, None);
         assert!(alone.contains("38 wait at instance 1: without the other one it pays"), "{alone}");
         let mut in_doubt = instance();
         in_doubt.processors[0] = ProcessorStatus {
@@ -221,7 +307,7 @@ mod tests {
             in_doubt: 12,
             ..in_doubt.processors[0].clone()
         };
-        let doubts = of(&FINE, in_doubt, None);
+        let doubts = of(&fine(), in_doubt, None);
         assert!(doubts.contains("12 in doubt at default since it is down (stalled)"), "{doubts}");
     }
 
@@ -230,8 +316,8 @@ mod tests {
         let mut it = instance();
         it.processors[0].up = false;
         it.payments = PaymentsStatus { waiting: 7, ..PaymentsStatus::default() };
-        assert_eq!(judge(&FINE, &[it.clone()], None).level, "green");
+        assert_eq!(judge(&fine(), &[it.clone()], None).level, "green");
         it.stuck = Some("7 payments wait".into());
-        assert_eq!(judge(&FINE, &[it], None).level, "red");
+        assert_eq!(judge(&fine(), &[it], None).level, "red");
     }
 }

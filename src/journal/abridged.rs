@@ -10,7 +10,8 @@
 //!               processor how many settlements 8 and how many cents 16
 //! ```
 //!
-//! All numbers are little endian. They stand in the place of all the volumes whose lines have left: in
+//! All numbers are little endian. There are sums for as many processors as the head says there are names.
+//! They stand in the place of all the volumes whose lines have left: in
 //! the same name, with the same meaning of the head. So whatever looks after volumes looks after these.
 //!
 //! The invariant: days and archives come to the same totals.
@@ -18,18 +19,25 @@
 use super::JournalError;
 use super::books::{Flags, Own, with_room_for_head};
 use super::head::{self, FILE_HEAD_BYTES, Kind};
+use super::names::Reference;
 use super::shelf::add;
 use super::storage::Storage;
 use super::volume::{Span, Volume};
 use crate::base::clock::{MS_PER_DAY, Timestamp};
 use crate::base::money::Total;
+use crate::payments::names::Names;
 use crate::payments::{Each, Line, Settlement, Totals, Window};
 use std::collections::BTreeMap;
 use std::io;
 
-const TOTALS_BYTES: usize = 2 * (8 + 16);
-const DAY_BYTES: usize = 8 + TOTALS_BYTES;
-const ARCHIVE_BYTES: usize = 16 + 16 + TOTALS_BYTES;
+/// Of one processor.
+const TOTALS_BYTES: usize = 8 + 16;
+
+/// The lengths of a day and of an archive under a table of so many names.
+fn lengths(names: u8) -> (usize, usize) {
+    let totals = usize::from(names) * TOTALS_BYTES;
+    (8 + totals, 16 + 16 + totals)
+}
 
 const ARCHIVE: &str = ".archive";
 
@@ -72,7 +80,11 @@ impl Archive {
     ///
     /// # Errors
     /// If it cannot be read, is damaged, or is another one.
-    pub fn open(&self, storage: &dyn Storage) -> Result<Option<Volume>, JournalError> {
+    pub fn open(
+        &self,
+        storage: &dyn Storage,
+        names: &Names,
+    ) -> Result<Option<Volume>, JournalError> {
         let name = self.name();
         let file = match storage.open_to_read(&name) {
             Ok(file) => file,
@@ -86,7 +98,7 @@ impl Archive {
             let what = "it is another one than the books name";
             return Err(JournalError::Corrupt { file: name, offset: 0, what });
         }
-        Volume::named(name, self.number, file).map(Some)
+        Volume::named(name, self.number, file, names).map(Some)
     }
 }
 
@@ -146,12 +158,13 @@ impl Abridged {
         Some(Abridged { number, first, archives, days, total: sum })
     }
 
-    pub fn encode(&self, flags: Flags) -> Vec<u8> {
-        let body = self.days.len() * DAY_BYTES + self.archives.len() * ARCHIVE_BYTES;
+    pub fn encode(&self, flags: Flags, names: Reference) -> Vec<u8> {
+        let (day_bytes, archive_bytes) = lengths(names.count);
+        let body = self.days.len() * day_bytes + self.archives.len() * archive_bytes;
         let mut bytes = with_room_for_head(body);
         for (day, totals) in self.each_day() {
             bytes.extend_from_slice(&day.to_le_bytes());
-            put(totals, &mut bytes);
+            put(totals, names.count, &mut bytes);
         }
         for archive in &self.archives {
             for word in [archive.number, archive.first, archive.checksum, 0] {
@@ -160,44 +173,46 @@ impl Abridged {
             for Timestamp(at) in [archive.from, archive.to] {
                 bytes.extend_from_slice(&at.to_le_bytes());
             }
-            put(archive.totals, &mut bytes);
+            put(archive.totals, names.count, &mut bytes);
         }
         let counts = [self.lines(), u64::from(self.first) | (self.days.len() as u64) << 32];
         let flags = Flags { is_abridged: true, ..flags };
-        let own = Own { flags: flags.bits(), counts, notes: flags.notes };
+        let own = Own { flags: flags.bits(), counts, notes: flags.notes, names };
         own.finish(Kind::Books, self.number, &mut bytes);
         bytes
     }
 
     /// # Errors
     /// If the file is not whole.
-    pub fn read(number: u32, bytes: &[u8]) -> Result<Abridged, JournalError> {
+    pub fn read(number: u32, bytes: &[u8], names: &Names) -> Result<Abridged, JournalError> {
         let corrupt = |offset: usize, what| {
             let file = Kind::Books.file_name(number);
             JournalError::Corrupt { file, offset, what }
         };
-        let (own, checksum) = Own::read(&head::decode(Kind::Books, number, bytes)?);
+        let (own, checksum) = Own::read(head::decode(Kind::Books, number, bytes, names)?);
         let body = bytes.get(FILE_HEAD_BYTES..).unwrap_or_default();
         if crc32c::crc32c(body) != checksum {
             return Err(corrupt(FILE_HEAD_BYTES, "a checksum that does not match"));
         }
         let (first, days) = (own.counts[1] as u32, (own.counts[1] >> 32) as usize);
-        let parts = days.checked_mul(DAY_BYTES).and_then(|at| body.split_at_checked(at));
-        let parts = parts.filter(|(_, archives)| archives.len().is_multiple_of(ARCHIVE_BYTES));
+        let (day_bytes, archive_bytes) = lengths(own.names.count);
+        let parts = days.checked_mul(day_bytes).and_then(|at| body.split_at_checked(at));
+        let parts = parts.filter(|(_, archives)| archives.len().is_multiple_of(archive_bytes));
         let may_be = Flags::of(&own).is_abridged && (1..=number).contains(&first);
         let Some((days, archives)) = parts.filter(|_| may_be) else {
             return Err(corrupt(0, "a length that differs from what its head says"));
         };
         let mut abridged = Abridged { number, first, ..Abridged::default() };
-        match abridged.fill(days, archives) {
+        match abridged.fill(days, archives, own.names.count) {
             Some(lines) if lines == own.counts[0] => Ok(abridged),
             _ => Err(corrupt(FILE_HEAD_BYTES, "days and archives that do not fit each other")),
         }
     }
 
     /// How many lines they are of; `None` if they do not come to the same.
-    fn fill(&mut self, days: &[u8], archives: &[u8]) -> Option<u64> {
-        for bytes in days.chunks_exact(DAY_BYTES) {
+    fn fill(&mut self, days: &[u8], archives: &[u8], names: u8) -> Option<u64> {
+        let (day_bytes, archive_bytes) = lengths(names);
+        for bytes in days.chunks_exact(day_bytes) {
             let day = i64::from_le_bytes(*bytes.first_chunk()?);
             let is_later = self.days.last().is_none_or(|(last, _)| *last < day);
             let before = self.total;
@@ -205,7 +220,7 @@ impl Abridged {
             self.total = sum(before, take(&bytes[8..])?).filter(|_| is_later)?;
         }
         let mut total = Each::<Totals>::default();
-        for bytes in archives.chunks_exact(ARCHIVE_BYTES) {
+        for bytes in archives.chunks_exact(archive_bytes) {
             let words: [&[u8]; 4] = [0, 4, 8, 12].map(|at| &bytes[at..at + 4]);
             let [number, first, checksum, _] =
                 words.map(|it| it.first_chunk().copied().map_or(0, u32::from_le_bytes));
@@ -315,8 +330,8 @@ fn sum(one: Each<Totals>, two: Each<Totals>) -> Option<Each<Totals>> {
     Some(sum)
 }
 
-fn put(totals: Each<Totals>, out: &mut Vec<u8>) {
-    for Totals { count, amount } in totals {
+fn put(totals: Each<Totals>, names: u8, out: &mut Vec<u8>) {
+    for Totals { count, amount } in totals.into_iter().take(names.into()) {
         out.extend_from_slice(&count.to_le_bytes());
         out.extend_from_slice(&amount.0.to_le_bytes());
     }
@@ -325,7 +340,7 @@ fn put(totals: Each<Totals>, out: &mut Vec<u8>) {
 /// `None` if it is more money than so many settlements can come to.
 fn take(bytes: &[u8]) -> Option<Each<Totals>> {
     let mut totals = Each::<Totals>::default();
-    for (totals, bytes) in totals.iter_mut().zip(bytes.chunks_exact(TOTALS_BYTES / 2)) {
+    for (totals, bytes) in totals.iter_mut().zip(bytes.chunks_exact(TOTALS_BYTES)) {
         let count = u64::from_le_bytes(*bytes.first_chunk()?);
         let cents = i128::from_le_bytes(*bytes[8..].first_chunk()?);
         let most = u128::from(count) << 63;

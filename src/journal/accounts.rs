@@ -17,6 +17,7 @@ use super::JournalError;
 use super::books::{Own, with_room_for_head};
 use super::entry::{self, decode_description, encode_description, is_sequence};
 use super::head::{self, FILE_HEAD_BYTES, Kind};
+use super::names::Reference;
 use crate::base::clock::Micros;
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, DESCRIPTION_BYTES_MAX, Entry, History, NEWEST_MAX, Transaction};
@@ -61,7 +62,8 @@ pub fn rewrite(
         count += 1;
     }
     let body = (bytes.len() - FILE_HEAD_BYTES) as u64;
-    Own { flags: 0, counts: [count, body], notes: None }.finish(Kind::Accounts, number, &mut bytes);
+    let (counts, names) = ([count, body], Reference::NONE);
+    Own { flags: 0, counts, notes: None, names }.finish(Kind::Accounts, number, &mut bytes);
     Ok(bytes)
 }
 
@@ -114,7 +116,7 @@ impl<'a> States<'a> {
     /// # Errors
     /// If the file is not whole.
     pub fn new(number: u32, bytes: &'a [u8]) -> Result<States<'a>, JournalError> {
-        let (own, checksum) = Own::read(&head::decode(Kind::Accounts, number, bytes)?);
+        let (own, checksum) = Own::read(head::decode_nameless(Kind::Accounts, number, bytes)?);
         let body = bytes.get(FILE_HEAD_BYTES..).unwrap_or_default();
         let [left, length] = own.counts;
         let states = States { number, body, rest: body, left, last: None };

@@ -108,7 +108,7 @@ impl Writer {
         });
         let name = archive_name(last);
         let (file, head) = self.write_volume(&name, leaving, Flags::default(), lines)?;
-        let written = Volume::named(name.clone(), last, file);
+        let written = Volume::named(name.clone(), last, file, &self.names);
         let written = written.map_err(|error| Failed::of(last, error))?;
         if self.has_other_lines(&name, &written)? {
             let error = JournalError::Occupied { file: name };
@@ -121,7 +121,7 @@ impl Writer {
         let abridged = Abridged::with(before, [first, last], checksum, days).ok_or(Failed::Gone)?;
         let stands_alone = self.flags_of(held[0].span.last)?.stands_alone;
         let flags = Flags { stands_alone, ..volume(last)?.flags() };
-        let bytes = abridged.encode(flags);
+        let bytes = abridged.encode(flags, self.reference());
         write_unfinished(&*self.storage, Kind::Books, last, &bytes)?;
         self.replace(Kind::Books, last, &bytes)?;
         Ok(abridged)
@@ -134,7 +134,9 @@ impl Writer {
             file => file?,
         };
         let Span { last, .. } = volume.span();
-        let Ok(other) = Volume::named(name.into(), last, file) else { return Ok(true) };
+        let Ok(other) = Volume::named(name.into(), last, file, &self.names) else {
+            return Ok(true);
+        };
         let mut both = volume.lines().zip(other.lines());
         let is_same =
             both.all(|(one, other)| matches!((one, other), (Ok(one), Ok(other)) if one == other));

@@ -14,7 +14,8 @@
 
 use super::JournalError;
 use super::abridged::Abridged;
-use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
+use super::head::{self, FILE_HEAD_BYTES, Head, Kind, OWN_BYTES};
+use super::names::Reference;
 use super::record::Record;
 use super::volume::Volume;
 use super::{notes, volume};
@@ -22,6 +23,7 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use crate::payments::{Attempts, Each, Line, PaymentId, Processor, Settlement};
 
 /// Before version 3 of the layout.
@@ -84,8 +86,8 @@ impl Remains {
     }
 
     /// A volume.
-    pub fn encode(&self, number: u32) -> Vec<u8> {
-        volume::encode(number, number, self.flags(number), &self.settled)
+    pub fn encode(&self, number: u32, names: Reference) -> Vec<u8> {
+        volume::encode(number, number, self.flags(number), &self.settled, names)
     }
 
     fn flags(&self, number: u32) -> Flags {
@@ -98,8 +100,8 @@ impl Remains {
         encode_ids(number, number, &self.ids)
     }
 
-    pub fn encode_notes(&self, number: u32) -> Vec<u8> {
-        notes::encode(number, self.notes_before, &self.notes)
+    pub fn encode_notes(&self, number: u32, names: Reference) -> Vec<u8> {
+        notes::encode(number, self.notes_before, &self.notes, names)
     }
 }
 
@@ -110,7 +112,8 @@ pub fn encode_ids(first: u32, last: u32, ids: &[(PaymentId, Cents)]) -> Vec<u8> 
         bytes.extend_from_slice(&id.0.to_le_bytes());
         bytes.extend_from_slice(&amount.0.to_le_bytes());
     }
-    let own = Own { flags: 0, counts: [ids.len() as u64, first.into()], notes: None };
+    let (counts, names) = ([ids.len() as u64, first.into()], Reference::NONE);
+    let own = Own { flags: 0, counts, notes: None, names };
     own.finish(Kind::Ids, last, &mut bytes);
     bytes
 }
@@ -128,6 +131,8 @@ pub(super) struct Own {
     pub counts: [u64; 2],
     /// The last notes that count besides: with books, or before notes.
     pub notes: Option<u32>,
+    /// The table it is written under, if it names processors.
+    pub names: Reference,
 }
 
 impl Own {
@@ -144,16 +149,16 @@ impl Own {
         own[8..16].copy_from_slice(&self.counts[0].to_le_bytes());
         own[16..24].copy_from_slice(&self.counts[1].to_le_bytes());
         own[24..].copy_from_slice(&self.notes.unwrap_or(0).to_le_bytes());
-        head::encode(kind, number, own)
+        head::encode(kind, number, own, self.names)
     }
 
-    pub fn read(own: &[u8; OWN_BYTES]) -> (Own, u32) {
+    pub fn read(Head { own, names }: Head) -> (Own, u32) {
         let word = |at: usize| {
             own[at..at + 4].iter().rev().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
         };
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
         let notes = Some(word(24)).filter(|number| *number != 0);
-        (Own { flags: word(0), counts: [long(8), long(16)], notes }, word(4))
+        (Own { flags: word(0), counts: [long(8), long(16)], notes, names }, word(4))
     }
 }
 
@@ -165,7 +170,7 @@ fn open(
     entry_bytes: usize,
     count: impl FnOnce(&Own) -> u128,
 ) -> Result<(Own, &[u8]), JournalError> {
-    let (own, checksum) = Own::read(&head::decode(kind, number, bytes)?);
+    let (own, checksum) = Own::read(head::decode_nameless(kind, number, bytes)?);
     let body = bytes.get(FILE_HEAD_BYTES..).unwrap_or_default();
     let corrupt = |what| {
         let file = kind.file_name(number);
@@ -219,7 +224,7 @@ impl Flags {
 /// # Errors
 /// If the head (all that is needed of the file) is not whole.
 pub fn flags(number: u32, head: &[u8]) -> Result<Flags, JournalError> {
-    let (own, _) = Own::read(&head::decode(Kind::Books, number, head)?);
+    let (own, _) = Own::read(head::decode_nameless(Kind::Books, number, head)?);
     Ok(Flags::of(&own))
 }
 
@@ -232,7 +237,8 @@ pub fn are_old(head: &[u8]) -> bool {
 ///
 /// # Errors
 /// If the books are not whole.
-pub fn old_lines(number: u32, bytes: &[u8]) -> Result<Vec<Line>, JournalError> {
+pub fn old_lines(number: u32, bytes: &[u8], names: &Names) -> Result<Vec<Line>, JournalError> {
+    head::decode(Kind::Books, number, bytes, names)?;
     let count = |own: &Own| u128::from(own.counts[0]) + u128::from(own.counts[1]);
     let (own, body) = open(Kind::Books, number, bytes, SETTLEMENT_BYTES, count)?;
     let of_default = own.counts[0] as usize;
@@ -256,7 +262,8 @@ pub fn encode_old(number: u32, flags: Flags, settled: &[Vec<(Timestamp, Cents)>;
         bytes.extend_from_slice(&amount.0.to_le_bytes());
     }
     let counts = settled.each_ref().map(|it| it.len() as u64);
-    Own { flags: flags.bits(), counts, notes: flags.notes }.finish(Kind::Books, number, &mut bytes);
+    let (flags, notes, names) = (flags.bits(), flags.notes, Reference::first());
+    Own { flags, counts, notes, names }.finish(Kind::Books, number, &mut bytes);
     head::set_version(&mut bytes, 2);
     bytes
 }
@@ -266,7 +273,7 @@ pub fn encode_old(number: u32, flags: Flags, settled: &[Vec<(Timestamp, Cents)>;
 /// # Errors
 /// If the head is not whole.
 pub fn first_of_ids(number: u32, head: &[u8]) -> Result<u32, JournalError> {
-    let (own, _) = Own::read(&head::decode(Kind::Ids, number, head)?);
+    let (own, _) = Own::read(head::decode_nameless(Kind::Ids, number, head)?);
     Ok(match u32::try_from(own.counts[1]) {
         Ok(first) if (1..=number).contains(&first) => first,
         _ => number,
@@ -277,16 +284,16 @@ pub fn first_of_ids(number: u32, head: &[u8]) -> Result<u32, JournalError> {
 ///
 /// # Errors
 /// If they are not.
-pub fn check(number: u32, bytes: &[u8]) -> Result<Contents, JournalError> {
+pub fn check(number: u32, bytes: &[u8], names: &Names) -> Result<Contents, JournalError> {
     let mut contents = Contents::default();
     if are_old(bytes) {
-        old_lines(number, bytes)?.iter().for_each(|line| contents.add(line));
+        old_lines(number, bytes, names)?.iter().for_each(|line| contents.add(line));
     } else if flags(number, bytes)?.is_abridged {
-        let abridged = Abridged::read(number, bytes)?;
+        let abridged = Abridged::read(number, bytes, names)?;
         contents.settled = abridged.total().map(|it| it.count);
         contents.bounds = abridged.bounds();
     } else {
-        let volume = Volume::of_bytes(number, bytes.to_vec())?;
+        let volume = Volume::of_bytes(number, bytes.to_vec(), names)?;
         volume.check()?;
         for line in volume.lines() {
             contents.add(&line?);
@@ -313,12 +320,13 @@ impl Contents {
     }
 }
 
-/// Replaces what the head of a whole volume says besides.
+/// Replaces what the head of a whole volume says besides. It stays under its table of names, as many sums as
+/// which it has room for.
 ///
 /// # Errors
 /// If the head is not whole.
 pub fn set_flags(number: u32, flags: Flags, bytes: &mut [u8]) -> Result<(), JournalError> {
-    let (own, checksum) = Own::read(&head::decode(Kind::Books, number, bytes)?);
+    let (own, checksum) = Own::read(head::decode_nameless(Kind::Books, number, bytes)?);
     let own = Own { flags: flags.bits(), notes: flags.notes, ..own };
     bytes[..FILE_HEAD_BYTES].copy_from_slice(&own.head(Kind::Books, number, checksum));
     Ok(())
@@ -344,6 +352,6 @@ pub fn ids(
 /// # Errors
 /// If the head is not whole.
 pub fn count_of_ids(number: u32, head: &[u8]) -> Result<usize, JournalError> {
-    let (own, _) = Own::read(&head::decode(Kind::Ids, number, head)?);
+    let (own, _) = Own::read(head::decode_nameless(Kind::Ids, number, head)?);
     Ok(own.counts[0] as usize)
 }

@@ -6,7 +6,7 @@
 use super::accounts::{Accounts, States};
 use super::head::Kind;
 use super::identity::{FILE_NAME, Identity};
-use super::inspect::{files_at, with_ledger};
+use super::inspect::{Files, files_at, with_ledger};
 use super::manifest::Look;
 use super::record::Record;
 use super::recover::{Replay, read_identity};
@@ -17,7 +17,8 @@ use super::volume::{self, Span};
 use super::{JournalError, books, manifest, notes};
 use crate::base::clock::{Micros, Timestamp};
 use crate::payments::event::Event;
-use crate::payments::{PaymentId, Processor, Window};
+use crate::payments::names::Names;
+use crate::payments::{Each, PaymentId, Totals, Window};
 use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
@@ -70,7 +71,7 @@ fn check(path: &Path, is_named: bool, out: &mut impl Write) -> io::Result<Option
 
 /// `None` if anything in it is damaged.
 fn check_one(path: &Path, is_compared: bool, out: &mut impl Write) -> io::Result<Option<Looked>> {
-    let (directory, names) = files_at(path)?;
+    let Files { directory, names, processors } = files_at(path)?;
     let mut sound = true;
     let mut found = Found::default();
     let mut bytes = Vec::new();
@@ -78,8 +79,8 @@ fn check_one(path: &Path, is_compared: bool, out: &mut impl Write) -> io::Result
         directory.read_records(name, &mut bytes)?;
         let file = if path.is_dir() { path.join(name) } else { path.to_path_buf() };
         found.bytes += file.metadata()?.len();
-        found.add_times(name, &bytes);
-        match describe(name, &bytes) {
+        found.add_times(name, &bytes, &processors);
+        match describe(name, &bytes, &processors) {
             Ok(line) => writeln!(out, "{name}: {line}")?,
             Err(error) => {
                 sound = false;
@@ -92,12 +93,12 @@ fn check_one(path: &Path, is_compared: bool, out: &mut impl Write) -> io::Result
     let mut looked = Looked { name, identity: None, open: HashSet::new(), settled: HashSet::new() };
     if path.is_dir() {
         sound &= tell_identity(&directory, &mut looked, out)?;
-        sound &= tell_manifest(&directory, out)?;
+        sound &= tell_manifest(&directory, &processors, out)?;
         writeln!(out, "files: {}, {} bytes, {} records", names.len(), found.bytes, found.records)?;
         if let (Some(first), Some(last)) = (found.first, found.last) {
             writeln!(out, "from {first} to {last}")?;
         }
-        sound &= check_whole(&directory, is_compared, &mut looked, out)?;
+        sound &= check_whole(&directory, &processors, is_compared, &mut looked, out)?;
     }
     Ok(sound.then_some(looked))
 }
@@ -115,7 +116,7 @@ fn tell_identity(
             let pairing = if owner.is_paired { "one of a pair" } else { "alone" };
             write!(out, "journal {:032x}: of instance {}, ", identity.id, owner.instance)?;
             write!(out, "{pairing}")?;
-            for ((_, name), url) in identity.names.iter().zip(&owner.processors) {
+            for (_, name, url) in owner.processors.iter() {
                 write!(out, ", {name} {url}")?;
             }
             let copied = identity.copied_at.map(|at| format!(", found to be a copy at {at}"));
@@ -131,8 +132,12 @@ fn tell_identity(
 }
 
 /// Says how many files must be there, and each that is not.
-fn tell_manifest(directory: &Directory, out: &mut impl Write) -> io::Result<bool> {
-    let findings = match manifest::look(directory) {
+fn tell_manifest(
+    directory: &Directory,
+    processors: &Names,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let findings = match manifest::look(directory, processors) {
         Ok(Look { stored, findings, .. }) => {
             if let Some(stored) = stored {
                 let count = stored.named.files().len();
@@ -180,10 +185,10 @@ impl Found {
     }
 
     /// Of a damaged file, as far as it goes: `describe` says what is wrong with it.
-    fn add_times(&mut self, name: &str, bytes: &[u8]) {
+    fn add_times(&mut self, name: &str, bytes: &[u8], processors: &Names) {
         match Kind::of_file_name(name) {
             Some((Kind::Segment, number)) => {
-                let _ = Contents::new(number, bytes).and_then(|contents| {
+                let _ = Contents::new(number, bytes, processors).and_then(|contents| {
                     contents.walk(|_, record| {
                         self.records += 1;
                         written_at(&record).into_iter().for_each(|at| self.add(at));
@@ -192,7 +197,8 @@ impl Found {
                 });
             }
             Some((Kind::Books, number)) => {
-                let bounds = books::check(number, bytes).ok().and_then(|books| books.bounds);
+                let bounds =
+                    books::check(number, bytes, processors).ok().and_then(|books| books.bounds);
                 if let Some((first, last)) = bounds {
                     self.add(first);
                     self.add(last);
@@ -210,11 +216,15 @@ impl Found {
 }
 
 /// What one file holds.
-pub(super) fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError> {
+pub(super) fn describe(
+    name: &str,
+    bytes: &[u8],
+    processors: &Names,
+) -> Result<String, JournalError> {
     let Some((kind, number)) = Kind::of_file_name(name) else { return Ok(String::new()) };
     match kind {
         Kind::Segment => {
-            let contents = Contents::new(number, bytes)?;
+            let contents = Contents::new(number, bytes, processors)?;
             let mut count = 0_usize;
             let (offset, ending) = contents.walk(|_, _| {
                 count += 1;
@@ -234,7 +244,8 @@ pub(super) fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError>
             })
         }
         Kind::Books => {
-            let [default, fallback, ..] = books::check(number, bytes)?.settled;
+            let settled = books::check(number, bytes, processors)?.settled;
+            let settled = settled_at(settled, processors);
             let of = match volume::span(number, bytes)? {
                 Span { first, last, .. } if first < last => {
                     format!(", of segments {first} to {last}")
@@ -245,10 +256,10 @@ pub(super) fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError>
                 true => ", archived: their totals alone",
                 false => "",
             };
-            Ok(format!("{default} settlements at default, {fallback} at fallback{of}{left}"))
+            Ok(format!("{settled}{of}{left}"))
         }
         Kind::Ids => Ok(format!("{} ids", books::ids(number, bytes)?.len())),
-        Kind::Notes => Ok(format!("{} notes", notes::read(number, bytes)?.len())),
+        Kind::Notes => Ok(format!("{} notes", notes::read(number, bytes, processors)?.len())),
         Kind::Accounts => {
             let accounts = States::new(number, bytes)?.collect()?;
             Ok(format!("{} accounts, {} entries", accounts.len(), entries_of(&accounts)))
@@ -256,12 +267,25 @@ pub(super) fn describe(name: &str, bytes: &[u8]) -> Result<String, JournalError>
     }
 }
 
+/// `5 settlements at default, 2 at fallback`
+pub(super) fn settled_at(settled: Each<u64>, processors: &Names) -> String {
+    let mut counts = processors.iter().map(|(it, name)| (settled[it.index()], name));
+    let first = counts.next().map(|(count, name)| format!("{count} settlements at {name}"));
+    let others = counts.map(|(count, name)| format!(", {count} at {name}"));
+    first.into_iter().chain(others).collect()
+}
+
 fn entries_of(accounts: &Accounts) -> u128 {
     accounts.values().map(|history| u128::from(history.sequence)).sum()
 }
 
 /// How many segments are kept besides, and which of those for exports cannot be read.
-fn tell_retained(directory: &Directory, replay: &Replay, out: &mut impl Write) -> io::Result<bool> {
+fn tell_retained(
+    directory: &Directory,
+    processors: &Names,
+    replay: &Replay,
+    out: &mut impl Write,
+) -> io::Result<bool> {
     let (mut events, mut entries, mut is_whole) = (0, 0, true);
     let mut bytes = Vec::new();
     for (number, of) in &replay.listing.retained {
@@ -275,7 +299,9 @@ fn tell_retained(directory: &Directory, replay: &Replay, out: &mut impl Write) -
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(()) => {
-                if let Err(error) = retained::walk(&name, *number, &bytes, |_, _| Ok(())) {
+                if let Err(error) =
+                    retained::walk(&name, *number, &bytes, processors, |_, _| Ok(()))
+                {
                     is_whole = false;
                     writeln!(out, "{error}")?;
                 }
@@ -293,11 +319,12 @@ fn tell_retained(directory: &Directory, replay: &Replay, out: &mut impl Write) -
 /// What all files mean together, as a start would read them.
 fn check_whole(
     directory: &Directory,
+    processors: &Names,
     is_compared: bool,
     looked: &mut Looked,
     out: &mut impl Write,
 ) -> io::Result<bool> {
-    let replay = match Replay::new(directory, usize::MAX) {
+    let replay = match Replay::new(directory, processors, usize::MAX) {
         Ok(replay) => replay,
         Err(error) => {
             writeln!(out, "{error}")?;
@@ -311,8 +338,9 @@ fn check_whole(
             return Ok(false);
         }
     };
-    for (processor, totals) in Processor::CONTEST.into_iter().zip(totals) {
-        writeln!(out, "settled at {}: {}, {}", processor.name(), totals.count, totals.amount)?;
+    for (processor, name) in processors.iter() {
+        let Totals { count, amount } = totals[processor.index()];
+        writeln!(out, "settled at {name}: {count}, {amount}")?;
     }
     let (waiting, doubts) = replay.outstanding();
     writeln!(out, "outstanding: {} waiting, {} in doubt", waiting.len(), doubts.len())?;
@@ -328,7 +356,7 @@ fn check_whole(
     for name in replay.listing.leftovers.iter().cloned().chain(rewritten) {
         writeln!(out, "{name}: a leftover, the next start removes it")?;
     }
-    let is_all_kept = tell_retained(directory, &replay, out)?;
+    let is_all_kept = tell_retained(directory, processors, &replay, out)?;
     match &replay.torn {
         None if is_all_kept => writeln!(out, "sound")?,
         None => writeln!(out, "sound, but for what is kept for exports")?,
@@ -341,7 +369,7 @@ fn check_whole(
     }
     looked.open.extend(replay.payments.iter().map(|(id, _)| id));
     let segments = replay.listing.segments.iter().copied();
-    looked.settled = settled_in(directory, segments.collect())?;
+    looked.settled = settled_in(directory, processors, segments.collect())?;
     if is_compared {
         for volume in replay.shelf.volumes().values() {
             // What is damaged has been told.
@@ -352,13 +380,17 @@ fn check_whole(
 }
 
 /// The payments that these segments tell to be settled.
-fn settled_in(directory: &Directory, segments: Vec<u32>) -> io::Result<HashSet<PaymentId>> {
+fn settled_in(
+    directory: &Directory,
+    processors: &Names,
+    segments: Vec<u32>,
+) -> io::Result<HashSet<PaymentId>> {
     let mut settled = HashSet::new();
     let mut bytes = Vec::new();
     for number in segments {
         directory.read_records(&Kind::Segment.file_name(number), &mut bytes)?;
         // It has been read before, without an error.
-        let _ = Contents::new(number, &bytes).and_then(|contents| {
+        let _ = Contents::new(number, &bytes, processors).and_then(|contents| {
             contents.walk(|_, record| {
                 match record {
                     Record::Event(Event::Settled { id, .. }) => _ = settled.insert(id),
@@ -391,10 +423,9 @@ pub(super) fn compare(one: &Looked, two: &Looked) -> Vec<String> {
         if left.owner.instance == right.owner.instance {
             findings.push(format!("both are of instance {}", left.owner.instance));
         }
-        for processor in Processor::CONTEST {
-            let [left, right] = [left, right].map(|it| &it.owner.processors[processor.index()]);
-            if left != right {
-                let name = processor.name();
+        // One that only one of them has may be of before the other one's time.
+        for (_, name, left) in left.owner.processors.iter() {
+            if let Some(right) = right.owner.processors.url_of(name).filter(|url| *url != left) {
                 findings
                     .push(format!("the {name} processor is {left} in one, {right} in the other"));
             }
@@ -423,16 +454,20 @@ fn name_payments(mut ids: Vec<PaymentId>, what: &str, findings: &mut Vec<String>
 mod tests {
     use super::*;
     use crate::base::instance::Instance;
-    use crate::journal::identity::Owner;
+    use crate::journal::identity::{Owner, Table};
+
+    fn contest(fallback: &str) -> Table {
+        Table::contest(["http://a:1".into(), fallback.into()])
+    }
 
     fn looked(instance: u8, open: &[u128], settled: &[u128]) -> Looked {
-        let processors = ["http://a:1".into(), "http://b:1".into()];
-        let owner = Owner { instance: Instance(instance), is_paired: true, processors };
-        let id = u128::from(instance);
+        let (id, instance) = (u128::from(instance), Instance(instance));
+        let processors = contest("http://b:1");
+        let owner = Owner { instance, is_paired: true, processors, are_of_file: false };
         let identity = Identity::new(id, owner);
         let ids = |ids: &[u128]| ids.iter().map(|id| PaymentId(*id)).collect();
         Looked {
-            name: format!("data/{instance}"),
+            name: format!("data/{id}"),
             identity: Some(identity),
             open: ids(open),
             settled: ids(settled),
@@ -454,7 +489,7 @@ mod tests {
             (changed(|it| it.owner.instance = Instance(1)), "both are of instance 1"),
             (changed(|it| it.owner.is_paired = false), "data/2 is of an instance that was alone"),
             (
-                changed(|it| it.owner.processors[1] = "http://c:1".into()),
+                changed(|it| it.owner.processors = contest("http://c:1")),
                 "the fallback processor is http://b:1 in one, http://c:1 in the other",
             ),
             (looked(2, &[], &[3]), "00000000-0000-0000-0000-000000000003 is settled in both"),

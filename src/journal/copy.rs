@@ -40,6 +40,7 @@ use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::unfinished::Unfinished;
 use super::{JournalError, LEDGER_DIRECTORY, notes, retained};
+use crate::payments::names::Names;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
@@ -132,9 +133,17 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
     let mut copy = Copy { from, to, done: BTreeMap::new(), bytes: 0 };
     let mut incomplete = None;
     for _ in 0..PASSES_MAX {
+        let processors = recover::read_names(from)?;
         let named = manifest::read(from)?;
         let files_now = files(from)?;
-        if !copy.pass(&files_now)? || !is_same(&files_now, files(from)?) {
+        let passed = match copy.pass(&files_now, &processors) {
+            // A start has added names since.
+            Err(JournalError::OtherNames { .. }) if recover::read_names(from)? != processors => {
+                false
+            }
+            passed => passed?,
+        };
+        if !passed || !is_same(&files_now, files(from)?) {
             continue;
         }
         for (kind, number) in files(to)?.difference(&files_now) {
@@ -142,16 +151,17 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
             to.remove(&name).map_err(|error| JournalError::io("remove", &name, error))?;
         }
         to.sync_directory().map_err(|error| JournalError::io("sync", "the copy", error))?;
-        let complete = manifest::check(from, named.as_ref(), &files_now).and_then(|()| {
-            // One of before the manifest is copied as it is.
-            named.as_ref().map_or(Ok(()), |_| manifest::write(to, &files_now))?;
-            recover::check_complete(to)
-        });
+        let complete =
+            manifest::check(from, &processors, named.as_ref(), &files_now).and_then(|()| {
+                // One of before the manifest is copied as it is.
+                named.as_ref().map_or(Ok(()), |_| manifest::write(to, &files_now))?;
+                recover::check_complete(to, &processors)
+            });
         match complete {
             Ok(_) => {
                 let (files, bytes) = (files_now.len(), copy.bytes);
                 let mut copied = Copied { files, bytes, damaged: Vec::new() };
-                copied.damaged = retained::copy(from, to, &files_now, &mut copied)?;
+                copied.damaged = retained::copy(from, to, &processors, &files_now, &mut copied)?;
                 return Ok(copied);
             }
             Err(error) if incomplete.as_ref() == Some(&files_now) => return Err(error),
@@ -173,12 +183,12 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// False if a file has gone.
-    fn pass(&mut self, files: &Files) -> Result<bool, JournalError> {
+    fn pass(&mut self, files: &Files, processors: &Names) -> Result<bool, JournalError> {
         let mut bytes = Vec::new();
         let (segments, others): (Files, Files) =
             files.iter().copied().partition(|(kind, _)| *kind == Kind::Segment);
         for file in others.into_iter().chain(segments.into_iter().rev()) {
-            if !self.is_done(file)? && !self.copy_one(file, &mut bytes)? {
+            if !self.is_done(file)? && !self.copy_one(file, processors, &mut bytes)? {
                 return Ok(false);
             }
         }
@@ -196,10 +206,15 @@ impl Copy<'_> {
         }
     }
 
-    fn copy_one(&mut self, file: (Kind, u32), bytes: &mut Vec<u8>) -> Result<bool, JournalError> {
+    fn copy_one(
+        &mut self,
+        file: (Kind, u32),
+        processors: &Names,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, JournalError> {
         let (kind, number) = file;
         let name = kind.file_name(number);
-        let is_final = match self.read(kind, number, &name, bytes) {
+        let is_final = match self.read(file, processors, &name, bytes) {
             Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(false);
             }
@@ -221,8 +236,8 @@ impl Copy<'_> {
     /// Reads a file that is whole. Whether it will not change any more.
     fn read(
         &self,
-        kind: Kind,
-        number: u32,
+        (kind, number): (Kind, u32),
+        processors: &Names,
         name: &str,
         bytes: &mut Vec<u8>,
     ) -> Result<bool, JournalError> {
@@ -233,16 +248,17 @@ impl Copy<'_> {
         match kind {
             Kind::Segment => {
                 self.from.read_records(name, bytes).map_err(failed)?;
-                let (end, ending) = Contents::new(number, bytes)?.walk(|_, _| Ok(()))?;
+                let (end, ending) =
+                    Contents::new(number, bytes, processors)?.walk(|_, _| Ok(()))?;
                 if matches!(ending, Ending::Bad(_)) {
                     self.from.read_records(name, bytes).map_err(failed)?;
-                    cut_if_longer(number, end, bytes)?;
+                    cut_if_longer(number, processors, end, bytes)?;
                 }
                 Ok(ending == Ending::Sealed)
             }
-            Kind::Books => books::check(number, bytes).map(|_| true),
+            Kind::Books => books::check(number, bytes, processors).map(|_| true),
             Kind::Ids => books::ids(number, bytes).map(|_| true),
-            Kind::Notes => notes::read(number, bytes).map(|_| true),
+            Kind::Notes => notes::read(number, bytes, processors).map(|_| true),
             Kind::Accounts => {
                 States::new(number, bytes)?.try_for_each(|state| state.map(drop))?;
                 Ok(true)
@@ -253,8 +269,13 @@ impl Copy<'_> {
 
 /// A segment that was being written to when its records ended before: if they end later now, there
 /// it is cut off, in case the next write is under way.
-fn cut_if_longer(number: u32, end: usize, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
-    let (later, ending) = Contents::new(number, bytes)?.walk(|_, _| Ok(()))?;
+fn cut_if_longer(
+    number: u32,
+    processors: &Names,
+    end: usize,
+    bytes: &mut Vec<u8>,
+) -> Result<(), JournalError> {
+    let (later, ending) = Contents::new(number, bytes, processors)?.walk(|_, _| Ok(()))?;
     if later > end && ending != Ending::Sealed {
         bytes.truncate(later);
         bytes.resize(later + END_BYTES, 0);

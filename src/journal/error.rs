@@ -1,8 +1,7 @@
 //! What can be wrong with a journal, each in one line that says what to do.
 
-use super::{head, manifest};
+use super::{head, identity, manifest};
 use crate::base::clock::Timestamp;
-use crate::payments::names::Names;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,9 +26,11 @@ pub enum JournalError {
         offset: usize,
         kind: u8,
     },
-    /// Its numbers of processors mean others.
+    /// Its numbers of processors may mean others: it was written under another table of so many names.
     OtherNames {
         file: String,
+        count: u8,
+        /// Those of the journal.
         names: String,
     },
     Corrupt {
@@ -102,11 +103,11 @@ impl fmt::Display for JournalError {
                 "journal: {file} has an intact record of unknown kind {kind} at offset {offset}: \
                  start the version of galo that wrote it"
             ),
-            JournalError::OtherNames { file, names } => write!(
+            JournalError::OtherNames { file, count, names } => write!(
                 f,
-                "journal: {file} names processors by {names}, and this program knows {}: start the \
-                 version of galo that wrote it",
-                Names::contest()
+                "journal: {file} was written under another table, of {count} names of processors, and \
+                 `{}` has {names}: restore the two together",
+                identity::FILE_NAME
             ),
             JournalError::Corrupt { file, offset, what } => write!(
                 f,

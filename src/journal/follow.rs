@@ -9,12 +9,14 @@
 //!
 //! The invariant: the place is behind an intact record, and every record before it has been told once.
 
-use super::head::{FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
+use super::head::{self, FILE_HEAD_BYTES, FIRST_NUMBER, Kind};
 use super::record::{Decoded, Record, Seed};
+use super::recover::read_names;
 use super::retained::Retained;
 use super::storage::{Storage, StoredFile};
 use super::{JournalError, Position};
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use crate::payments::resolution::Resolution;
 use crate::payments::{Line, Rejection};
 use std::io;
@@ -77,10 +79,13 @@ fn oldest_of(names: &[String], is_there: impl Fn(&str) -> bool) -> Option<u32> {
 /// See the module.
 pub struct Follower {
     storage: Arc<dyn Storage>,
+    names: Names,
     /// Behind the last record that was told.
     place: Position,
     /// The segment of that place, once it is there.
     file: Option<Arc<dyn StoredFile>>,
+    /// Of that segment, once its head has been read.
+    seed: Option<Seed>,
     bytes: Vec<u8>,
 }
 
@@ -94,13 +99,20 @@ enum Next {
 }
 
 impl Follower {
-    /// From a place on whose segment is `file`, or is not there yet.
+    /// From a place on whose segment is `file`, or is not there yet, in a journal with these names.
     pub fn new(
         storage: Arc<dyn Storage>,
+        names: Names,
         place: Position,
         file: Option<Arc<dyn StoredFile>>,
     ) -> Follower {
-        Follower { storage, place, file, bytes: Vec::new() }
+        Follower { storage, names, place, file, seed: None, bytes: Vec::new() }
+    }
+
+    /// What the numbers of processors mean in what was told, and in what the next [step](Follower::step)
+    /// tells: a start may add names.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Behind everything that was told.
@@ -138,21 +150,29 @@ impl Follower {
             self.file = self.open()?;
         }
         let Some(file) = self.file.clone() else { return Ok(false) };
-        match self.read(&*file, until, each)? {
+        let Some(seed) = self.seed else {
+            let before = self.names.count();
+            self.seed = Some(self.read_head(&*file)?);
+            // Whoever follows is to know the new names before anything is told by them.
+            return if self.names.count() > before { Ok(true) } else { self.step(until, each) };
+        };
+        match self.read(&*file, seed, until, each)? {
             // A start makes an empty segment anew under the same number.
             Next::Nothing if self.place.offset() == FILE_HEAD_BYTES => {
                 let anew = self.open();
                 // It may have been written, and rewritten, since it was read.
-                if !matches!(self.read(&*file, until, each)?, Next::Nothing) {
+                if !matches!(self.read(&*file, seed, until, each)?, Next::Nothing) {
                     return Ok(true);
                 }
-                self.file = anew?.or(self.file.take());
+                if let Some(anew) = anew? {
+                    (self.file, self.seed) = (Some(anew), None);
+                }
                 Ok(false)
             }
             Next::Nothing => Ok(false),
             Next::More => Ok(true),
             Next::Sealed => {
-                self.file = None;
+                (self.file, self.seed) = (None, None);
                 self.place = beginning(self.place.segment() + 1);
                 Ok(true)
             }
@@ -185,11 +205,35 @@ impl Follower {
         open()?.map(Some).ok_or(JournalError::Gone { file: name })
     }
 
+    /// The seed of the segment of the place.
+    fn read_head(&mut self, file: &dyn StoredFile) -> Result<Seed, JournalError> {
+        let number = self.place.segment();
+        let name = Kind::Segment.file_name(number);
+        let mut head = [0; FILE_HEAD_BYTES];
+        match file.read_at(&mut head, 0) {
+            // It had one: its space was needed (`keeper.rs`).
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(JournalError::Gone { file: name });
+            }
+            read => read.map_err(|error| JournalError::io("read", &name, error))?,
+        }
+        let decode = |names: &Names| head::decode(Kind::Segment, number, &head, names);
+        let head = match decode(&self.names) {
+            Err(JournalError::OtherNames { .. }) => {
+                self.names = read_names(&*self.storage)?;
+                decode(&self.names)?
+            }
+            read => read?,
+        };
+        Ok(Seed::of_segment(number, head.names.count))
+    }
+
     /// One chunk from the place on. What is no whole record may become one: it is being written, or
     /// was cut short, and the next start closes the segment before it.
     fn read<E: From<JournalError>>(
         &mut self,
         file: &dyn StoredFile,
+        seed: Seed,
         until: Position,
         each: &mut impl FnMut(Position, Told) -> Result<(), E>,
     ) -> Result<Next, E> {
@@ -208,7 +252,7 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Next::Nothing),
             result => result.map_err(unread)?,
         }
-        let (seed, mut offset) = (Seed::of_segment(number), begin);
+        let mut offset = begin;
         while self.place < until {
             let rest = &self.bytes[offset - begin..];
             let (record, length) = match Record::decode_at(seed, rest, offset) {

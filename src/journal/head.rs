@@ -33,6 +33,7 @@
 
 use super::JournalError;
 use super::names::{REFERENCE_BYTES, Reference};
+use crate::payments::names::Names;
 use std::ops::Range;
 
 const VERSION_AT: usize = 8;
@@ -127,15 +128,29 @@ impl Kind {
     }
 }
 
+/// What a head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The part that each kind has for its own, with zeros where the table of names is told.
+    pub own: [u8; OWN_BYTES],
+    /// The table it was written under; [`Reference::NONE`] of a kind that names no processors.
+    pub names: Reference,
+}
+
 /// A head. What its own part has where the table of names is told, is replaced.
-pub fn encode(kind: Kind, number: u32, own: [u8; OWN_BYTES]) -> [u8; FILE_HEAD_BYTES] {
+pub fn encode(
+    kind: Kind,
+    number: u32,
+    own: [u8; OWN_BYTES],
+    names: Reference,
+) -> [u8; FILE_HEAD_BYTES] {
     let mut bytes = [0; FILE_HEAD_BYTES];
     bytes[..VERSION_AT].copy_from_slice(&kind.magic());
     bytes[VERSION_AT..NUMBER_AT].copy_from_slice(&VERSION.to_le_bytes());
     bytes[NUMBER_AT..OWN_AT].copy_from_slice(&number.to_le_bytes());
     bytes[OWN_AT..CRC_AT].copy_from_slice(&own);
     if let Some(reference) = kind.reference() {
-        bytes[reference].copy_from_slice(&Reference::known().encode());
+        bytes[reference].copy_from_slice(&names.encode());
     }
     let checksum = crc32c::crc32c(&bytes[..CRC_AT]);
     bytes[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
@@ -183,12 +198,26 @@ pub fn checksum_of(bytes: &[u8]) -> u32 {
     bytes.copied().map_or(0, u32::from_le_bytes)
 }
 
-/// The part of the head that each kind has for its own, without the table of names.
+/// What the head of a file says that is to be read under this table of names.
 ///
 /// # Errors
 /// If the file is not of this kind, number and version, is damaged, or was written under a table of names
-/// that is not known.
-pub fn decode(kind: Kind, number: u32, bytes: &[u8]) -> Result<[u8; OWN_BYTES], JournalError> {
+/// that this one does not begin with.
+pub fn decode(kind: Kind, number: u32, bytes: &[u8], names: &Names) -> Result<Head, JournalError> {
+    let head = decode_nameless(kind, number, bytes)?;
+    if kind.reference().is_some() && !head.names.fits(names) {
+        let (file, names) = (kind.file_name(number), names.to_string());
+        return Err(JournalError::OtherNames { file, count: head.names.count, names });
+    }
+    Ok(head)
+}
+
+/// What a head says that nobody reads the numbers of processors of: of a file that has none, or of which
+/// the head alone is looked at.
+///
+/// # Errors
+/// If the file is not of this kind, number and version, or is damaged.
+pub fn decode_nameless(kind: Kind, number: u32, bytes: &[u8]) -> Result<Head, JournalError> {
     let file = || kind.file_name(number);
     let corrupt = |what| Err(JournalError::Corrupt { file: file(), offset: 0, what });
     let Some(head) = bytes.first_chunk::<FILE_HEAD_BYTES>() else {
@@ -208,30 +237,25 @@ pub fn decode(kind: Kind, number: u32, bytes: &[u8]) -> Result<[u8; OWN_BYTES], 
         return corrupt("the head of another file");
     }
     let mut head = *head;
+    let mut names = Reference::NONE;
     if let Some(at) = kind.reference() {
-        check_names(&head, at.clone()).map_err(|reference| {
-            let names = format!("another table, of {}", reference.count);
-            JournalError::OtherNames { file: file(), names }
-        })?;
+        let mut reference = [0; REFERENCE_BYTES];
+        reference.copy_from_slice(&head[at.clone()]);
+        names = match version_of(&head) < VERSION_OF_NAMES {
+            true => Reference::first(),
+            false => Reference::decode(reference),
+        };
         head[at].fill(0);
     }
     let mut own = [0; OWN_BYTES];
     own.copy_from_slice(&head[OWN_AT..CRC_AT]);
-    Ok(own)
-}
-
-/// The numbers of processors in a file must mean what they mean here.
-fn check_names(head: &[u8; FILE_HEAD_BYTES], at: Range<usize>) -> Result<(), Reference> {
-    let mut bytes = [0; REFERENCE_BYTES];
-    bytes.copy_from_slice(&head[at]);
-    let reference = Reference::decode(bytes);
-    let is_known = version_of(head) < VERSION_OF_NAMES || reference == Reference::known();
-    if is_known { Ok(()) } else { Err(reference) }
+    Ok(Head { own, names })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::names::tests::names;
 
     #[test]
     fn names_are_read_as_they_are_written_and_no_others() {
@@ -251,8 +275,11 @@ mod tests {
     fn a_head_is_whole_or_refused_by_name() {
         let mut own = [9; OWN_BYTES];
         own[1..1 + REFERENCE_BYTES].fill(0);
-        let head = encode(Kind::Books, 5, own);
-        assert_eq!(decode(Kind::Books, 5, &head).unwrap(), own);
+        let names = Names::contest();
+        let decode = |kind, number, bytes: &[u8]| super::decode(kind, number, bytes, &names);
+        let head = encode(Kind::Books, 5, own, Reference::first());
+        let expected = Head { own, names: Reference::first() };
+        assert_eq!(decode(Kind::Books, 5, &head).unwrap(), expected);
         assert!(decode(Kind::Books, 6, &head).is_err());
         assert!(decode(Kind::Ids, 5, &head).is_err());
         for length in 0..head.len() {
@@ -269,41 +296,49 @@ mod tests {
     /// Where processors are named, and nowhere else.
     #[test]
     fn another_table_of_names_is_refused_in_one_line() {
-        let known = Reference::known();
+        let first = Reference::first();
+        let contest = Names::contest();
+        let longer = names(&["default", "fallback", "third"]).unwrap();
         for kind in Kind::ALL {
-            let head = encode(kind, 5, [0; OWN_BYTES]);
             let names_some = matches!(kind, Kind::Segment | Kind::Books | Kind::Notes);
-            assert_eq!(decode(kind, 5, &head).unwrap(), [0; OWN_BYTES], "{kind:?}");
+            let own = [0; OWN_BYTES];
+            let expected = Head { own, names: if names_some { first } else { Reference::NONE } };
+            let head = encode(kind, 5, own, first);
+            for table in [&contest, &longer] {
+                assert_eq!(decode(kind, 5, &head, table).unwrap(), expected, "{kind:?}");
+            }
             for other in [
-                Reference { count: 3, ..known },
-                Reference { digest: known.digest ^ 1, ..known },
-                Reference { count: 0, digest: 0 },
+                Reference { count: 3, ..first },
+                Reference { digest: first.digest ^ 1, ..first },
+                Reference::to(&longer),
+                Reference::NONE,
             ] {
                 let mut head = head;
                 set_reference(&mut head, other);
-                let read = decode(kind, 5, &head).map_err(|error| error.to_string());
+                let read = decode(kind, 5, &head, &contest).map_err(|error| error.to_string());
                 assert_eq!(read.is_err(), names_some, "{kind:?}: {read:?}");
                 if let Err(line) = read {
-                    assert!(
-                        line.contains("knows default, fallback") && !line.contains('\n'),
-                        "{line}"
-                    );
+                    let has = line.contains(&format!("of {} names", other.count));
+                    assert!(has && line.contains("has default, fallback"), "{line}");
+                    assert!(!line.contains('\n'), "{line}");
                 }
                 // It had none of before version 6.
                 set_version(&mut head, VERSION_OF_NAMES - 1);
-                assert_eq!(decode(kind, 5, &head).unwrap(), [0; OWN_BYTES]);
+                assert_eq!(decode(kind, 5, &head, &contest).unwrap(), expected);
             }
         }
+        let head = encode(Kind::Books, 5, [0; OWN_BYTES], Reference::to(&longer));
+        assert_eq!(decode(Kind::Books, 5, &head, &longer).unwrap().names.count, 3);
     }
 
     #[test]
     fn a_version_we_do_not_know_is_named() {
         let of = |version| {
-            let mut head = encode(Kind::Segment, 5, [0; OWN_BYTES]);
+            let mut head = encode(Kind::Segment, 5, [0; OWN_BYTES], Reference::first());
             head[VERSION_AT] = version;
             let checksum = crc32c::crc32c(&head[..CRC_AT]);
             head[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
-            decode(Kind::Segment, 5, &head)
+            decode(Kind::Segment, 5, &head, &Names::contest())
         };
         for unknown in [0, 7] {
             let refused = of(unknown).unwrap_err();

@@ -1,10 +1,11 @@
-//! A journal that holds nothing but settled payments, written as the keeper leaves one: so many
+//! A journal that holds nothing but settled payments of the contest's two processors, written as the keeper leaves one: so many
 //! cannot be driven through an instance in the time of a benchmark.
 
 use super::books::Remains;
 use super::head::{FIRST_NUMBER, Kind};
 use super::keeper::{finish, write_unfinished};
 use super::manifest::{self, Files};
+use super::names::Reference;
 use super::storage::{Directory, Storage};
 use super::volume::LINES_MAX;
 use crate::payments::{Attempts, Line, PaymentId, Settlement};
@@ -36,7 +37,8 @@ pub fn write(
         remains.sort();
         // Books last: where there are books, nothing is left to be done.
         write_unfinished(&storage, Kind::Ids, number, &remains.encode_ids(number))?;
-        write_unfinished(&storage, Kind::Books, number, &remains.encode(number))?;
+        let bytes = remains.encode(number, Reference::first());
+        write_unfinished(&storage, Kind::Books, number, &bytes)?;
         for kind in [Kind::Ids, Kind::Books] {
             finish(&storage, kind, number)?;
             storage.sync_directory()?;

@@ -8,8 +8,8 @@
 //! id=…                 32 hex digits, random: which journal this is, in every copy of it
 //! instance=1           --instance
 //! pairing=paired       or alone: whether there was a --peer
-//! processor=0 default … the table of names (`names.rs`): each number from 0 on, its name, and its URL,
-//! processor=1 fallback …  --default-url and --fallback-url
+//! processor=0 default … the table of names (`names.rs`): each number from 0 on, its name, and the URL
+//! processor=1 fallback …  it had when it was last among the owner's processors
 //! place=…-…-…          16 hex digits each: the inode of this file, that of its directory, and when
 //!                      this file was made (µs since 1970, 0 if the file system does not tell)
 //! copied_at=…          ms since 1970: when the journal was last found to be a copy; if it ever was
@@ -28,8 +28,8 @@
 use super::JournalError;
 use crate::base::clock::{Micros, Moment, Timestamp, Until};
 use crate::base::instance::Instance;
-use crate::payments::Processor;
 use crate::payments::names::Names;
+use crate::payments::{Each, Processor};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -51,13 +51,60 @@ pub fn doubted_until(copied_at: Timestamp, at: Timestamp, now: Moment) -> Until 
     Until { wall, moment: now + Duration::from_millis(left_ms.unsigned_abs()) }
 }
 
+/// Processors: their names, and of each the URL as it was given, for addresses may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    names: Names,
+    urls: Vec<String>,
+}
+
+impl Table {
+    /// Of names and URLs. `None` if these are no [names](Names::new), or a URL is not one line.
+    pub fn new(processors: Vec<(String, String)>) -> Option<Table> {
+        let (names, urls): (Vec<String>, Vec<String>) = processors.into_iter().unzip();
+        let table = Table { names: Names::new(names)?, urls };
+        table.urls.iter().all(|url| is_line(url)).then_some(table)
+    }
+
+    /// The contest's two.
+    pub fn contest(urls: [String; 2]) -> Table {
+        Table { names: Names::contest(), urls: urls.into() }
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Each with its name and its URL.
+    pub fn iter(&self) -> impl Iterator<Item = (Processor, &str, &str)> {
+        let urls = self.urls.iter().map(String::as_str);
+        self.names.iter().zip(urls).map(|((processor, name), url)| (processor, name, url))
+    }
+
+    /// Of the processor of this name.
+    pub fn url_of(&self, name: &str) -> Option<&str> {
+        self.urls.get(self.names.by_name(name)?.index()).map(String::as_str)
+    }
+
+    /// With the URLs of those, and behind its own names those that it has not. `None` if that are too
+    /// many.
+    fn with(&self, others: &Table) -> Option<Table> {
+        let own = self.iter().map(|(_, name, url)| (name, others.url_of(name).unwrap_or(url)));
+        let is_new = |name: &str| self.names.by_name(name).is_none();
+        let new = others.iter().map(|(_, name, url)| (name, url)).filter(|(name, _)| is_new(name));
+        Table::new(own.chain(new).map(|(name, url)| (name.into(), url.into())).collect())
+    }
+}
+
 /// Who uses a journal, as the settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub instance: Instance,
     pub is_paired: bool,
-    /// Their URLs as they were given: addresses may change.
-    pub processors: [String; 2],
+    pub processors: Table,
+    /// The processors are those of a file, and not of `--default-url` and `--fallback-url`: for what a
+    /// refusal says to do. Not written down.
+    pub are_of_file: bool,
 }
 
 /// Where a file is. A copy of it is somewhere else.
@@ -74,8 +121,7 @@ pub struct Identity {
     /// Of the file that was read.
     pub version: u32,
     pub id: u128,
-    /// The names of the processors whose URLs the owner has.
-    pub names: Names,
+    /// Who used it last. His processors are the whole table, those too that he did not have.
     pub owner: Owner,
     pub place: Place,
     pub copied_at: Option<Timestamp>,
@@ -101,19 +147,53 @@ pub struct Held {
     /// Nothing was ever accepted, or all was purged.
     pub is_empty: bool,
     /// Per processor, payments that may be booked there without our knowing.
-    pub doubts: [usize; 2],
+    pub doubts: Each<usize>,
 }
 
 impl Identity {
     /// Of a new journal, which is nowhere yet.
     pub fn new(id: u128, owner: Owner) -> Identity {
-        let (place, names) = (Place::default(), Names::contest());
-        Identity { version: VERSION, id, names, owner, place, copied_at: None }
+        let place = Place::default();
+        Identity { version: VERSION, id, owner: unstored(owner), place, copied_at: None }
     }
 
-    /// As it is written from now on, by that owner.
-    pub fn of_owner(self, owner: Owner) -> Identity {
-        Identity { version: VERSION, owner, ..self }
+    /// Of a journal that nobody has claimed yet, but that has been written to, under the contest's table;
+    /// and what is worth a line in the log.
+    ///
+    /// # Errors
+    /// As with [`judge`] and [`Identity::of_owner`].
+    pub fn of_unclaimed(
+        id: u128,
+        owner: Owner,
+        held: Held,
+    ) -> Result<(Identity, Vec<String>), String> {
+        let processors = Table::contest([UNKNOWN.into(), UNKNOWN.into()]);
+        let told = judge_names(&processors, &owner, held)?;
+        let unclaimed = Identity::new(id, Owner { processors, ..owner.clone() });
+        Ok((unclaimed.of_owner(owner)?, told))
+    }
+
+    /// As it is written from now on, by that owner, whose processors are added to the table.
+    ///
+    /// # Errors
+    /// If they are too many for it, what to do about it.
+    pub fn of_owner(self, owner: Owner) -> Result<Identity, String> {
+        let table = &self.owner.processors;
+        let processors = table.with(&owner.processors).ok_or_else(|| {
+            let (names, max) = (table.names(), Processor::MAX);
+            let new = new_names(table, &owner.processors);
+            format!(
+                "it has names of processors ({names}), which are never taken out, and with {new} they \
+                 would be more than {max}. Begin a new journal, once nothing is outstanding in this one"
+            )
+        })?;
+        let owner = unstored(Owner { processors, ..owner });
+        Ok(Identity { version: VERSION, owner, ..self })
+    }
+
+    /// The table of names: what the numbers of processors mean in all files of the journal.
+    pub fn names(&self) -> &Names {
+        self.owner.processors.names()
     }
 
     /// The same journal in another directory: the next start finds that it is a copy, wherever its
@@ -124,8 +204,8 @@ impl Identity {
 
     /// What can still be read of a damaged file, or of none: for a journal that is to be known as a
     /// copy. What cannot be read is the settings of nobody, so that a start is refused until the
-    /// change is meant.
-    pub fn guess(bytes: &[u8], new_id: u128) -> Identity {
+    /// change is meant. `fits` tells whether a table may be that of the files.
+    pub fn guess(bytes: &[u8], new_id: u128, fits: impl Fn(&Names) -> bool) -> Identity {
         let text = String::from_utf8_lossy(bytes);
         let value = |name: &str| {
             let mut pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -138,11 +218,17 @@ impl Identity {
             };
             text.lines().find_map(of_it)
         };
-        let url = |name| listed(name).or(value(name)).unwrap_or_else(|| UNKNOWN.into());
+        let url = |name: &str| {
+            let found = listed(name).or(value(name)).filter(|url| is_line(url));
+            found.unwrap_or_else(|| UNKNOWN.into())
+        };
+        let contest = || Table::contest([url("default"), url("fallback")]);
+        let guessed = guess_table(&text, url).filter(|table| fits(table.names()));
         let owner = Owner {
             instance: Instance(value("instance").and_then(|it| it.parse().ok()).unwrap_or(0)),
             is_paired: value("pairing").is_none_or(|it| it != "alone"),
-            processors: [url("default"), url("fallback")],
+            processors: guessed.unwrap_or_else(contest),
+            are_of_file: false,
         };
         let id = value("id").and_then(|it| u128::from_str_radix(&it, 16).ok()).unwrap_or(new_id);
         Identity::new(id, owner)
@@ -154,13 +240,13 @@ impl Identity {
     }
 
     pub fn encode(&self) -> String {
-        let Identity { version: _, id, names, owner, place, copied_at } = self;
-        let Owner { instance, is_paired, processors } = owner;
+        let Identity { version: _, id, owner, place, copied_at } = self;
+        let Owner { instance, is_paired, processors, are_of_file: _ } = owner;
         let pairing = if *is_paired { "paired" } else { "alone" };
         let Place { file, directory, made_at } = place;
         let mut text =
             format!("version={VERSION}\nid={id:032x}\ninstance={instance}\npairing={pairing}\n");
-        for ((processor, name), url) in names.iter().zip(processors) {
+        for (processor, name, url) in processors.iter() {
             let number = processor.number();
             let _ = writeln!(text, "processor={number} {name} {url}");
         }
@@ -174,7 +260,7 @@ impl Identity {
     }
 
     /// # Errors
-    /// If it is damaged, of another version, or names other processors than this version knows.
+    /// If it is damaged, or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Identity, JournalError> {
         let file = || FILE_NAME.to_string();
         let corrupt = |what| JournalError::Corrupt { file: file(), offset: 0, what };
@@ -194,14 +280,11 @@ impl Identity {
             Some(VERSION) => table_of(lines),
             Some(VERSION_BEFORE_NAMES) => {
                 let urls = value("default").zip(value("fallback"));
-                urls.map(|(default, fallback)| (Names::contest(), vec![default, fallback]))
+                urls.map(|(default, fallback)| Table::contest([default, fallback]))
             }
             Some(version) => return Err(JournalError::UnknownVersion { file: file(), version }),
         };
-        let (names, urls) = table.ok_or_else(|| corrupt("no table of processors"))?;
-        if names != Names::contest() {
-            return Err(JournalError::OtherNames { file: file(), names: names.to_string() });
-        }
+        let processors = table.ok_or_else(|| corrupt("no table of processors"))?;
         let read = || {
             let place = value("place")?;
             let mut numbers = place.split('-').map(|it| u64::from_str_radix(it, 16).ok());
@@ -215,10 +298,11 @@ impl Identity {
             let owner = Owner {
                 instance: Instance(value("instance")?.parse().ok()?),
                 is_paired: value("pairing")? == "paired",
-                processors: urls.try_into().ok()?,
+                processors,
+                are_of_file: false,
             };
             let id = u128::from_str_radix(&value("id")?, 16).ok()?;
-            Some(Identity { version: version?, id, names, owner, place, copied_at })
+            Some(Identity { version: version?, id, owner, place, copied_at })
         };
         read().ok_or_else(|| corrupt("a line is missing or no number"))
     }
@@ -230,18 +314,51 @@ fn processor_of(line: &str) -> Option<(usize, (&str, &str))> {
     Some((number.parse().ok()?, rest.split_once(' ')?))
 }
 
-/// The names, and the URLs.
-fn table_of(lines: &str) -> Option<(Names, Vec<String>)> {
-    let (mut names, mut urls) = (Vec::new(), Vec::new());
+fn table_of(lines: &str) -> Option<Table> {
+    let mut processors = Vec::new();
     for line in lines.lines().filter(|line| line.starts_with("processor=")) {
         let (number, (name, url)) = processor_of(line)?;
-        if number != names.len() {
+        if number != processors.len() {
             return None;
         }
-        names.push(name.to_string());
-        urls.push(url.to_string());
+        processors.push((name.to_string(), url.to_string()));
     }
-    Some((Names::new(names)?, urls))
+    Table::new(processors)
+}
+
+/// Whether it can stand in a line.
+fn is_line(url: &str) -> bool {
+    !url.contains(['\n', '\r'])
+}
+
+/// The table as far as it can be read. What is missing of the first two may be the contest's.
+fn guess_table(text: &str, url: impl Fn(&str) -> String) -> Option<Table> {
+    let name_of = |number: usize| {
+        let of_it = text.lines().filter_map(processor_of).find(|(it, _)| *it == number);
+        of_it.map(|(_, (name, _))| name).filter(|name| Names::new(vec![name.to_string()]).is_some())
+    };
+    let contest = Names::contest();
+    let mut processors: Vec<(String, String)> = Vec::new();
+    while let Some(processor) = Processor::new(processors.len()) {
+        let is_contest = processors.iter().zip(contest.iter()).all(|(it, (_, name))| it.0 == name);
+        let mut all = contest.iter();
+        let otherwise = all.find(|(it, _)| *it == processor && is_contest).map(|(_, name)| name);
+        let Some(name) = name_of(processor.index()).or(otherwise) else { break };
+        processors.push((name.into(), url(name)));
+    }
+    Table::new(processors)
+}
+
+/// As it is when it was read: without what is not written down.
+fn unstored(owner: Owner) -> Owner {
+    Owner { are_of_file: false, ..owner }
+}
+
+/// The names among these that the table has not.
+fn new_names(table: &Table, processors: &Table) -> String {
+    let is_new = |name: &&str| table.names.by_name(name).is_none();
+    let new: Vec<&str> = processors.names.iter().map(|(_, name)| name).filter(is_new).collect();
+    new.join(", ")
 }
 
 /// Whether a journal of that owner may be used by this one. If so, what has changed and is worth a
@@ -287,19 +404,53 @@ pub fn judge(
         let is_harmless = !stored.is_paired && held.is_empty;
         decide(Change::Pairing, is_harmless, what.into(), otherwise)?;
     }
-    for processor in Processor::CONTEST {
-        let index = processor.index();
-        let (was, is) = (&stored.processors[index], &owner.processors[index]);
+    for (processor, name, was) in stored.processors.iter() {
+        let doubts = held.doubts[processor.index()];
+        let Some(is) = owner.processors.url_of(name) else { continue };
         if was == is {
             continue;
         }
-        let (name, doubts) = (processor.name(), held.doubts[index]);
         let what = format!("the {name} processor was {was} and is {is} now");
+        let old = match owner.are_of_file {
+            true => "the old URL in the file of processors".to_string(),
+            false => format!("the old --{name}-url"),
+        };
         let otherwise = format!(
-            "{doubts} payments may be booked at the old one without our knowing: start with the \
-             old --{name}-url until they are settled, or, if both are the same processor"
+            "{doubts} payments may be booked at the old one without our knowing: start with {old} until \
+             they are settled, or, if both are the same processor"
         );
         decide(Change::Processors, doubts == 0, what, &otherwise)?;
+    }
+    told.extend(judge_names(&stored.processors, owner, held)?);
+    Ok(told)
+}
+
+/// What becomes of the names of a table: those that the owner has not stay, with all that was settled
+/// there, and those that are new are added.
+fn judge_names(stored: &Table, owner: &Owner, held: Held) -> Result<Vec<String>, String> {
+    let mut retired = Vec::new();
+    for (processor, name, url) in stored.iter() {
+        if owner.processors.url_of(name).is_some() {
+            continue;
+        }
+        retired.push(name);
+        let doubts = held.doubts[processor.index()];
+        if doubts > 0 {
+            return Err(format!(
+                "{doubts} payments may be booked at {name} ({url}) without our knowing, and {name} is not \
+                 among the processors now. Start with a file of processors that has it until they are \
+                 settled; no --accept-change can take it out before, for nobody could settle them then"
+            ));
+        }
+    }
+    let mut told = Vec::new();
+    if !retired.is_empty() {
+        let retired = retired.join(", ");
+        told.push(format!("not among the processors now, with its books kept: {retired}"));
+    }
+    let new = new_names(stored, &owner.processors);
+    if !new.is_empty() {
+        told.push(format!("new among the processors: {new}"));
     }
     Ok(told)
 }
@@ -307,10 +458,16 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::each;
+    use crate::payments::names::tests::names;
 
     fn owner() -> Owner {
-        let processors = ["http://a:1".into(), "http://b:1".into()];
-        Owner { instance: Instance(1), is_paired: true, processors }
+        let processors = Table::contest(["http://a:1".into(), "http://b:1".into()]);
+        Owner { instance: Instance(1), is_paired: true, processors, are_of_file: false }
+    }
+
+    fn guess(bytes: &[u8]) -> Identity {
+        Identity::guess(bytes, 7, |_| true)
     }
 
     fn identity() -> Identity {
@@ -370,24 +527,23 @@ mod tests {
     #[test]
     fn what_cannot_be_read_has_to_be_meant() {
         let text = identity().encode();
-        let whole = Identity::guess(text.as_bytes(), 7);
+        let whole = guess(text.as_bytes());
         assert_eq!((whole.id, whole.owner), (identity().id, owner()));
-        let held = Held { is_empty: false, doubts: [1, 1] };
-        let nobody = Identity::guess(b"", 7);
+        let held = Held { is_empty: false, doubts: each([1, 1]) };
+        let nobody = guess(b"");
         assert_eq!((nobody.id, nobody.place), (7, Place::default()));
         for meant in [&[][..], &[Change::Instance], &[Change::Processors]] {
             judge(&nobody.owner, &owner(), held, meant).unwrap_err();
         }
         judge(&nobody.owner, &owner(), held, &[Change::Instance, Change::Processors]).unwrap();
         for cut in 0..text.len() {
-            let guess = Identity::guess(&text.as_bytes()[..cut], 7);
-            let same = guess.owner == owner();
-            assert_eq!(judge(&guess.owner, &owner(), held, &[]).is_ok(), same, "cut at {cut}");
-            Identity::decode(guess.encode().as_bytes()).unwrap();
+            let guessed = guess(&text.as_bytes()[..cut]);
+            let same = guessed.owner == owner();
+            assert_eq!(judge(&guessed.owner, &owner(), held, &[]).is_ok(), same, "cut at {cut}");
+            Identity::decode(guessed.encode().as_bytes()).unwrap();
             let mut flipped = text.clone().into_bytes();
             flipped[cut] ^= 0x80;
-            let guess = Identity::guess(&flipped, 7);
-            Identity::decode(guess.encode().as_bytes()).unwrap();
+            Identity::decode(guess(&flipped).encode().as_bytes()).unwrap();
         }
     }
 
@@ -407,37 +563,137 @@ mod tests {
         let old = Identity::decode(sealed(&old.replace("version=6", "version=1")).as_bytes());
         let old = old.unwrap();
         assert_eq!(old.version, 1);
-        assert_eq!(old.clone().of_owner(owner()), identity());
+        assert_eq!(old.clone().of_owner(owner()), Ok(identity()));
         assert_eq!(old.encode(), text);
     }
 
-    /// In one line, whichever names, and in whichever order.
+    fn table(processors: &[(&str, &str)]) -> Table {
+        let processors = processors.iter().map(|(name, url)| ((*name).into(), (*url).into()));
+        Table::new(processors.collect()).unwrap()
+    }
+
+    fn of_file(processors: &[(&str, &str)]) -> Owner {
+        Owner { processors: table(processors), are_of_file: true, ..owner() }
+    }
+
+    /// One to eight names in whichever order, and nothing else.
     #[test]
-    fn a_table_that_is_not_known_is_refused() {
+    fn any_table_of_names_is_read() {
         let with = |table: &str| {
             let text = identity().encode();
             let (before, rest) = text.split_once("processor=0").unwrap();
             let (_, rest) = rest.split_once("place=").unwrap();
             let text = format!("{before}{table}place={rest}");
-            Identity::decode(sealed(&text).as_bytes()).unwrap_err()
+            Identity::decode(sealed(&text).as_bytes())
         };
-        for (table, names) in [
+        let eight: String =
+            (0..8).map(|it| format!("processor={it} p{it} http://{it}\n")).collect();
+        for (table, expected) in [
             ("processor=0 fallback x\nprocessor=1 default y\n", "fallback, default"),
-            ("processor=0 default x\n", "default"),
-            (
-                "processor=0 default x\nprocessor=1 fallback y\nprocessor=2 third z\n",
-                "default, fallback, third",
-            ),
+            ("processor=0 pix x\n", "pix"),
+            (&eight, "p0, p1, p2, p3, p4, p5, p6, p7"),
         ] {
-            let refused = with(table);
-            let line = refused.to_string();
-            assert!(matches!(refused, JournalError::OtherNames { .. }), "{line}");
-            assert!(line.contains(&format!("by {names}, and")) && !line.contains('\n'), "{line}");
+            let read = with(table).unwrap();
+            assert_eq!(read.names().to_string(), expected);
+            assert_eq!(Identity::decode(read.encode().as_bytes()).unwrap(), read);
         }
-        for damaged in ["", "processor=1 default x\n", "processor=0 default\n", "processor=0\n"] {
+        let nine = format!("{eight}processor=8 p8 x\n");
+        for damaged in [
+            "",
+            "processor=1 default x\n",
+            "processor=0 default\n",
+            "processor=0\n",
+            "processor=0 a x\nprocessor=1 a y\n",
+            &nine,
+        ] {
             let refused = with(damaged);
-            assert!(matches!(refused, JournalError::Corrupt { .. }), "{damaged}: {refused}");
+            assert!(matches!(refused, Err(JournalError::Corrupt { .. })), "{damaged}: {refused:?}");
         }
+    }
+
+    /// Names are added and never taken out, and the last URL of each stays.
+    #[test]
+    fn the_owners_names_are_added_to_the_table() {
+        let three = [("pix", "http://p:1"), ("card", "http://c:1"), ("default", "http://d:1")];
+        let identity = identity().of_owner(of_file(&three)).unwrap();
+        let expected = table(&[
+            ("default", "http://d:1"),
+            ("fallback", "http://b:1"),
+            ("pix", "http://p:1"),
+            ("card", "http://c:1"),
+        ]);
+        assert_eq!(identity.owner, Owner { processors: expected, ..owner() });
+        let again = identity.clone().of_owner(of_file(&three)).unwrap();
+        assert_eq!(again, identity);
+        let seven: Vec<_> = ["1", "2", "3", "4", "5", "6", "7"].map(|it| (it, "u")).into();
+        let line = super::Identity::new(1, owner()).of_owner(of_file(&seven)).unwrap_err();
+        assert!(line.contains("(default, fallback)") && !line.contains('\n'), "{line}");
+        assert!(line.contains("with 1, 2, 3, 4, 5, 6, 7 they would be more than 8"), "{line}");
+        super::Identity::new(1, owner()).of_owner(of_file(&seven[1..])).unwrap();
+    }
+
+    /// Where nothing is in doubt. Where something is, nothing but his return settles it.
+    #[test]
+    fn a_name_may_go_when_nothing_is_outstanding_there() {
+        let now = of_file(&[("default", "http://a:1"), ("pix", "http://p:1")]);
+        let in_doubt = |at_fallback| Held { is_empty: false, doubts: each([9, at_fallback]) };
+        let told = judge(&owner(), &now, in_doubt(0), &[]).unwrap();
+        assert_eq!(
+            told,
+            [
+                "not among the processors now, with its books kept: fallback",
+                "new among the processors: pix"
+            ]
+        );
+        for meant in [&[][..], &[Change::Processors]] {
+            let line = judge(&owner(), &now, in_doubt(3), meant).unwrap_err();
+            assert!(
+                line.starts_with("3 payments may be booked at fallback (http://b:1)"),
+                "{line}"
+            );
+            assert!(line.contains("Start with a file of processors that has it"), "{line}");
+            assert!(line.contains("no --accept-change") && !line.contains('\n'), "{line}");
+        }
+    }
+
+    /// What to do is told of where the processors come from.
+    #[test]
+    fn another_url_of_a_file_is_refused_by_the_file() {
+        let stored = of_file(&[("pix", "http://p:1"), ("default", "http://a:1")]);
+        let now = of_file(&[("default", "http://a:1"), ("pix", "http://p:2")]);
+        let held = Held { is_empty: false, doubts: each([2, 0]) };
+        let line = judge(&stored, &now, held, &[]).unwrap_err();
+        assert!(line.starts_with("the pix processor was http://p:1 and is http://p:2 now. 2 "));
+        assert!(line.contains("start with the old URL in the file of processors"), "{line}");
+        assert!(line.ends_with("--accept-change processors"), "{line}");
+        judge(&stored, &now, held, &[Change::Processors]).unwrap();
+        let elsewhere = Held { is_empty: false, doubts: each([0, 2]) };
+        judge(&stored, &now, elsewhere, &[]).unwrap();
+    }
+
+    /// What is left of the names is used if the files can have been written under it.
+    #[test]
+    fn the_names_of_a_damaged_table_are_guessed_by_the_files() {
+        let processors = [("pix", "http://p:1"), ("card", "http://c:1"), ("boleto", "http://b:1")];
+        let identity = Identity::new(5, of_file(&processors));
+        let text = identity.encode();
+        let guess = |text: &str, fits: Option<&[&str]>| {
+            let fits = fits.map(|it| names(it).unwrap());
+            let guess =
+                Identity::guess(text.as_bytes(), 7, |it| fits.as_ref().is_none_or(|all| it == all));
+            Identity::decode(guess.encode().as_bytes()).unwrap();
+            guess
+        };
+        assert_eq!(guess(&text, None), Identity { place: Place::default(), ..identity });
+        let cut = text.split_once("processor=2").unwrap().0;
+        assert_eq!(guess(cut, None).names(), &names(&["pix", "card"]).unwrap());
+        let without_url = text.replace("card http://c:1", "card \rhttp");
+        assert_eq!(guess(&without_url, None).owner.processors.url_of("card"), Some(UNKNOWN));
+        let flipped = text.replace("card", "cbrd");
+        let is_it: &[&str] = &["pix", "card", "boleto"];
+        assert_eq!(guess(&flipped, Some(is_it)).names(), &Names::contest());
+        let contest = Identity::new(5, owner()).encode().replace("0 default", "0 defaul\u{fffd}");
+        assert_eq!(guess(&contest, None).names(), &Names::contest());
     }
 
     #[test]
@@ -449,7 +705,7 @@ mod tests {
 
     #[test]
     fn its_owner_may_use_it_whatever_is_in_doubt() {
-        let held = Held { is_empty: false, doubts: [3, 3] };
+        let held = Held { is_empty: false, doubts: each([3, 3]) };
         assert_eq!(judge(&owner(), &owner(), held, &[]), Ok(vec![]));
     }
 
@@ -459,10 +715,10 @@ mod tests {
         let two = Owner { instance: Instance(2), ..owner() };
         let alone = Owner { is_paired: false, ..owner() };
         let moved = |default: &str, fallback: &str| Owner {
-            processors: [default.into(), fallback.into()],
+            processors: Table::contest([default.into(), fallback.into()]),
             ..owner()
         };
-        let doubt_at = |doubts| Held { is_empty: false, doubts };
+        let doubt_at = |doubts: [usize; 2]| Held { is_empty: false, doubts: each(doubts) };
         let (none, cheap, dear) = (doubt_at([0, 0]), doubt_at([3, 0]), doubt_at([0, 1]));
         for (stored, now, held, change, named) in [
             (
@@ -496,13 +752,14 @@ mod tests {
 
     #[test]
     fn a_change_that_harms_nothing_is_told() {
-        let moved = Owner { processors: ["http://c:1".into(), "http://b:1".into()], ..owner() };
+        let processors = Table::contest(["http://c:1".into(), "http://b:1".into()]);
+        let moved = Owner { processors, ..owner() };
         // What is in doubt is so at the other one.
-        let held = Held { is_empty: false, doubts: [0, 5] };
+        let held = Held { is_empty: false, doubts: each([0, 5]) };
         let told = judge(&owner(), &moved, held, &[]).unwrap();
         assert_eq!(told, ["the default processor was http://a:1 and is http://c:1 now"]);
         let alone = Owner { is_paired: false, ..owner() };
-        let empty = Held { is_empty: true, doubts: [0, 0] };
+        let empty = Held { is_empty: true, doubts: each([0, 0]) };
         assert_eq!(judge(&alone, &owner(), empty, &[]).unwrap().len(), 1);
         // Its ledger may have entries all the same.
         judge(&owner(), &alone, empty, &[]).unwrap_err();

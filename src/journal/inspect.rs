@@ -7,13 +7,16 @@
 
 use super::accounts::States;
 use super::entry::Line;
-use super::head::{FILE_HEAD_BYTES, Kind, kind_of};
+use super::head::{Kind, kind_of};
 use super::record::Record;
+use super::recover::read_names;
+use super::salvage::guess_identity;
 use super::segment::{Contents, Ending};
 use super::storage::{Directory, Storage};
 use super::{JournalError, LEDGER_DIRECTORY, check, copy, identity, manifest, notes, salvage};
 use crate::base::progress::Above;
 use crate::ledger::{AccountId, History};
+use crate::payments::names::Names;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -105,14 +108,33 @@ pub fn expect_journal(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The directory, and which of its files are meant.
-pub(super) fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
+/// A directory, and which of its files are meant.
+pub(super) struct Files {
+    pub directory: Directory,
+    pub names: Vec<String>,
+    /// What the numbers of processors mean in them; as far as it can be read, if `identity` is damaged.
+    pub processors: Names,
+}
+
+impl Files {
+    fn new(directory: Directory, names: Vec<String>) -> io::Result<Files> {
+        let processors = match read_names(&directory) {
+            Ok(processors) => processors,
+            Err(JournalError::Io { error, .. }) => return Err(error),
+            Err(_) => guess_identity(&directory, 0)?.names().clone(),
+        };
+        Ok(Files { directory, names, processors })
+    }
+}
+
+/// The files at a path: a directory, or one of the files in one.
+pub(super) fn files_at(path: &Path) -> io::Result<Files> {
     if path.metadata()?.is_dir() {
         let directory = Directory::read_only(path)?.showing("reading");
         let mut names = directory.names()?;
         names.retain(|name| Kind::of_file_name(name).is_some());
         names.sort_unstable();
-        return Ok((directory, names));
+        return Files::new(directory, names);
     }
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -120,7 +142,7 @@ pub(super) fn files_at(path: &Path) -> io::Result<(Directory, Vec<String>)> {
         let what = "not named like a file of a journal (0000000001.journal, .books, .ids, .accounts or .notes)";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
-    Ok((Directory::read_only(parent)?.showing("reading"), vec![name.into()]))
+    Files::new(Directory::read_only(parent)?.showing("reading"), vec![name.into()])
 }
 
 /// Whether every file could be read to its end.
@@ -145,23 +167,23 @@ pub(super) fn with_ledger(path: &Path) -> Vec<PathBuf> {
 }
 
 fn dump_one(path: &Path, out: &mut impl Write) -> io::Result<bool> {
-    let (directory, names) = files_at(path)?;
+    let Files { directory, names, processors } = files_at(path)?;
     let mut sound = true;
     let mut bytes = Vec::new();
     for name in &names {
         directory.read(name, usize::MAX, &mut bytes)?;
         match (Kind::of_file_name(name), kind_of(&bytes)) {
             (Some((Kind::Segment, number)), Some(Kind::Segment)) => {
-                sound &= dump_segment(name, number, &bytes, out)?;
+                sound &= dump_segment(name, number, &bytes, &processors, out)?;
             }
             (Some((Kind::Accounts, number)), Some(Kind::Accounts)) => {
                 sound &= dump_accounts(name, number, &bytes, out)?;
             }
             (Some((Kind::Notes, number)), Some(Kind::Notes)) => {
-                sound &= dump_notes(name, number, &bytes, out)?;
+                sound &= dump_notes(name, number, &bytes, &processors, out)?;
             }
             // Not records; `check` tells how many there are.
-            _ => match check::describe(name, &bytes) {
+            _ => match check::describe(name, &bytes, &processors) {
                 Ok(found) => writeln!(out, "{name}: {found}")?,
                 Err(error) => {
                     sound = false;
@@ -198,13 +220,17 @@ fn dump_accounts(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) ->
     Ok(true)
 }
 
-fn dump_notes(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {
-    match notes::read(number, bytes) {
+fn dump_notes(
+    name: &str,
+    number: u32,
+    bytes: &[u8],
+    processors: &Names,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    match notes::read_with_offsets(number, bytes, processors) {
         Ok(notes) => {
-            let mut offset = FILE_HEAD_BYTES;
-            for record in notes.into_iter().map(Record::Event) {
-                writeln!(out, "{name} {offset} {record}")?;
-                offset += record.length();
+            for (offset, note) in notes {
+                writeln!(out, "{name} {offset} {}", Record::Event(note).show(processors))?;
             }
             Ok(true)
         }
@@ -215,10 +241,16 @@ fn dump_notes(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io
     }
 }
 
-fn dump_segment(name: &str, number: u32, bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {
-    let walked = Contents::new(number, bytes).and_then(|contents| {
+fn dump_segment(
+    name: &str,
+    number: u32,
+    bytes: &[u8],
+    processors: &Names,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let walked = Contents::new(number, bytes, processors).and_then(|contents| {
         contents.walk(|offset, record| {
-            writeln!(out, "{name} {offset} {record}")
+            writeln!(out, "{name} {offset} {}", record.show(processors))
                 .map_err(|error| JournalError::io("write", "the output", error))
         })
     });

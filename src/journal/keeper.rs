@@ -18,6 +18,7 @@ use super::writer::{Writer, locked};
 use super::{JournalError, accounts, notes};
 use crate::ledger::Entry;
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -159,7 +160,7 @@ impl Writer {
         if let Err(error) = storage.read(&name, usize::MAX, &mut bytes) {
             self.fail(&format!("segment {number} cannot be read: {error}"));
         }
-        let mut books = match books_of(number, &bytes) {
+        let mut books = match books_of(number, &bytes, &self.names) {
             Ok(books) => books,
             Err(error) => self.fail(&error.to_string()),
         };
@@ -289,7 +290,8 @@ impl Writer {
         if let Err(error) = self.storage.read(&name, usize::MAX, &mut bytes) {
             self.fail(&format!("{name} cannot be read: {error}"));
         }
-        notes::read(number, &bytes).unwrap_or_else(|error| self.fail(&error.to_string()))
+        notes::read(number, &bytes, &self.names)
+            .unwrap_or_else(|error| self.fail(&error.to_string()))
     }
 
     /// Writes what is left of a segment, which can be removed then. First everything is written under other
@@ -301,7 +303,7 @@ impl Writer {
         had_accounts: Option<u32>,
         books: &mut Remains,
     ) -> io::Result<Volume> {
-        let storage = &*self.storage;
+        let (storage, names) = (&*self.storage, self.reference());
         let mut kinds = vec![Kind::Ids];
         let mut write = || {
             write_unfinished(storage, Kind::Ids, number, &books.encode_ids(number))?;
@@ -311,10 +313,12 @@ impl Writer {
                 kinds.push(Kind::Accounts);
             }
             if !books.notes.is_empty() {
-                write_unfinished(storage, Kind::Notes, number, &books.encode_notes(number))?;
+                let bytes = books.encode_notes(number, names);
+                write_unfinished(storage, Kind::Notes, number, &bytes)?;
                 kinds.push(Kind::Notes);
             }
-            let file = write_unfinished(storage, Kind::Books, number, &books.encode(number))?;
+            let bytes = books.encode(number, names);
+            let file = write_unfinished(storage, Kind::Books, number, &bytes)?;
             for kind in &kinds {
                 finish(storage, *kind, number)?;
             }
@@ -334,7 +338,7 @@ impl Writer {
             }
         };
         storage.sync_directory()?;
-        Volume::of_file(number, file).map_err(io::Error::other)
+        Volume::of_file(number, file, &self.names).map_err(io::Error::other)
     }
 
     /// The accounts at the end of a segment.
@@ -455,8 +459,8 @@ fn tell(was: &mut Option<Lack>, is: Option<Lack>, what: &str) {
 }
 
 /// What is left of a full segment.
-fn books_of(number: u32, bytes: &[u8]) -> Result<Remains, JournalError> {
-    let contents = Contents::new(number, bytes)?;
+fn books_of(number: u32, bytes: &[u8], names: &Names) -> Result<Remains, JournalError> {
+    let contents = Contents::new(number, bytes, names)?;
     let mut books = Remains::default();
     let (offset, ending) = contents.walk(|offset, record| {
         books.add(offset, &record);

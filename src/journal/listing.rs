@@ -13,6 +13,7 @@ use super::retained::Retained;
 use super::segment::{Contents, UNFINISHED};
 use super::storage::Storage;
 use super::{JournalError, books, notes, volume};
+use crate::payments::names::Names;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files of a directory by what they are for.
@@ -42,8 +43,8 @@ impl Listing {
     ///
     /// # Errors
     /// If a file is missing between others, or one that the manifest names.
-    pub fn new(storage: &dyn Storage) -> Result<Listing, JournalError> {
-        let Look { stored, names, findings } = manifest::look(storage)?;
+    pub fn new(storage: &dyn Storage, processors: &Names) -> Result<Listing, JournalError> {
+        let Look { stored, names, findings } = manifest::look(storage, processors)?;
         if let Some(finding) = findings.into_iter().next() {
             return Err(finding);
         }
@@ -72,7 +73,7 @@ impl Listing {
         }
         listing.books = listing.spans(Kind::Books, books, storage)?;
         listing.ids = listing.spans(Kind::Ids, ids, storage)?;
-        let first = listing.first_that_counts(storage)?;
+        let first = listing.first_that_counts(storage, processors)?;
         listing.keep_from(first.unwrap_or(FIRST_NUMBER));
         // Between the rewriting of a segment and its removal both are there: the books count.
         let is_in_books = |number: &u32| {
@@ -84,6 +85,11 @@ impl Listing {
         listing.check_complete(first)?;
         listing.choose(accounts, notes, storage)?;
         Ok(listing)
+    }
+
+    /// Whether nothing was ever written.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.books.is_empty()
     }
 
     /// The files that count, of the segments only those before this one.
@@ -174,7 +180,11 @@ impl Listing {
         Ok(())
     }
 
-    fn first_that_counts(&self, storage: &dyn Storage) -> Result<Option<u32>, JournalError> {
+    fn first_that_counts(
+        &self,
+        storage: &dyn Storage,
+        processors: &Names,
+    ) -> Result<Option<u32>, JournalError> {
         let mut bytes = Vec::new();
         let mut numbers = self.segments.clone();
         numbers.extend(self.books.keys());
@@ -187,7 +197,7 @@ impl Listing {
             let is_first = match kind {
                 Kind::Books => unless_damaged(books::flags(number, &bytes))?
                     .is_some_and(|flags| flags.stands_alone),
-                _ => unless_damaged(Contents::new(number, &bytes))?
+                _ => unless_damaged(Contents::new(number, &bytes, processors))?
                     .is_some_and(|it| it.begins_with_purge()),
             };
             if is_first {

@@ -28,6 +28,7 @@ use super::JournalError;
 use super::head::{self, FILE_HEAD_BYTES, Kind};
 use super::segment::UNFINISHED;
 use super::storage::{Storage, StoredFile};
+use crate::payments::names::Names;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -92,10 +93,17 @@ impl Named {
 
     /// Whether the file of that name that is there is the one that is meant. One whose head is
     /// damaged is for whoever reads it whole to tell.
-    fn is_same(&self, storage: &dyn Storage, kind: Kind, number: u32) -> io::Result<bool> {
+    fn is_same(
+        &self,
+        storage: &dyn Storage,
+        processors: &Names,
+        kind: Kind,
+        number: u32,
+    ) -> io::Result<bool> {
         let mut head = Vec::new();
         storage.read(&kind.file_name(number), FILE_HEAD_BYTES, &mut head)?;
-        let is_whole = kind != Kind::Segment && head::decode(kind, number, &head).is_ok();
+        let is_whole =
+            kind != Kind::Segment && head::decode(kind, number, &head, processors).is_ok();
         Ok(!is_whole || self.0.contains(&(number, kind, head::checksum_of(&head))))
     }
 
@@ -217,14 +225,14 @@ const LOOKS_MAX: usize = 200;
 ///
 /// # Errors
 /// If they cannot be read, or the manifest is damaged.
-pub fn look(storage: &dyn Storage) -> Result<Look, JournalError> {
+pub fn look(storage: &dyn Storage, processors: &Names) -> Result<Look, JournalError> {
     let mut looks = 1;
     loop {
         let stored = read(storage)?;
         let names = storage.names();
         let names = names.map_err(|error| JournalError::io("list", "the directory", error))?;
         let there = names.iter().filter_map(|name| Kind::of_file_name(name)).collect();
-        let findings = findings(storage, stored.as_ref(), &there);
+        let findings = findings(storage, processors, stored.as_ref(), &there);
         let is_clear = findings.as_ref().is_ok_and(Vec::is_empty);
         if is_clear || looks == LOOKS_MAX || read(storage)? == stored {
             return Ok(Look { stored, names, findings: findings? });
@@ -240,10 +248,11 @@ pub fn look(storage: &dyn Storage) -> Result<Look, JournalError> {
 /// that has one.
 pub fn check(
     storage: &dyn Storage,
+    processors: &Names,
     stored: Option<&Stored>,
     there: &Files,
 ) -> Result<(), JournalError> {
-    let finding = findings(storage, stored, there)?.into_iter().next();
+    let finding = findings(storage, processors, stored, there)?.into_iter().next();
     finding.map_or(Ok(()), Err)
 }
 
@@ -253,6 +262,7 @@ pub fn check(
 /// If what is there cannot be read.
 pub fn findings(
     storage: &dyn Storage,
+    processors: &Names,
     stored: Option<&Stored>,
     there: &Files,
 ) -> Result<Vec<JournalError>, JournalError> {
@@ -267,7 +277,7 @@ pub fn findings(
             findings.push(JournalError::Vanished { file });
             continue;
         }
-        let is_same = named.is_same(storage, kind, number);
+        let is_same = named.is_same(storage, processors, kind, number);
         if !is_same.map_err(|error| JournalError::io("read", &file, error))? {
             let what = "it is whole, but another one than the manifest names";
             findings.push(JournalError::Corrupt { file, offset: 0, what });
@@ -283,7 +293,7 @@ fn expect_none(storage: &dyn Storage, there: &Files) -> Result<Option<JournalErr
         let file = kind.file_name(*number);
         let read = storage.read(&file, FILE_HEAD_BYTES, &mut head);
         read.map_err(|error| JournalError::io("read", &file, error))?;
-        if head::decode(*kind, *number, &head).is_ok()
+        if head::decode_nameless(*kind, *number, &head).is_ok()
             && head::version_of(&head) >= head::VERSION_OF_MANIFEST
         {
             return Ok(Some(JournalError::NoManifest));

@@ -161,7 +161,8 @@ impl Writer {
             .map(|line| line.map_err(|(source, error)| Failed::of(numbers[source], error)));
         let name = Kind::Books.file_name(last);
         let (file, head) = self.write_volume(&name, from, flags, lines)?;
-        let volume = Volume::of_file(last, file).map_err(|error| Failed::of(last, error))?;
+        let volume =
+            Volume::of_file(last, file, &self.names).map_err(|error| Failed::of(last, error))?;
         self.replace(Kind::Books, last, &head)?;
         Ok(volume)
     }
@@ -189,7 +190,8 @@ impl Writer {
             Ok(())
         };
         let count = from.iter().map(|held| held.span.lines).sum();
-        let mut builder = Builder::new(first.span.first, last.span.last, count, write);
+        let mut builder =
+            Builder::new(first.span.first, last.span.last, count, self.reference(), write);
         for line in lines {
             builder.push(&line?)?;
         }
@@ -201,7 +203,7 @@ impl Writer {
 
     fn old_lines(&self, number: u32) -> Result<Vec<Line>, Failed> {
         let bytes = self.read_books(number, usize::MAX)?;
-        books::old_lines(number, &bytes).map_err(|error| Failed::of(number, error))
+        books::old_lines(number, &bytes, &self.names).map_err(|error| Failed::of(number, error))
     }
 
     pub(super) fn flags_of(&self, number: u32) -> Result<books::Flags, Failed> {

@@ -104,6 +104,7 @@ use crate::base::histogram::Histogram;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use crate::payments::story::Story;
 use crate::payments::{Attempt, Each, Line, PaymentId, Totals, Window};
 use retained::{Retained, Retention};
@@ -115,7 +116,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::Directory;
-use writer::{Writer, locked};
+use writer::{Room, Writer, locked};
 
 /// How safe a record is once [`Journal::wait`] has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +214,7 @@ impl Options {
     /// `outstanding_max`: payments accepted and not over at any time. One segment has room for what
     /// all of them may still need.
     pub fn new(durability: Durability, outstanding_max: usize, ids_remembered: usize) -> Options {
-        let needed = segment_bytes_for(outstanding_max);
+        let needed = segment_bytes_for(outstanding_max, Room::of(2));
         let segment_bytes = needed.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let outstanding_at_first = OUTSTANDING_AT_FIRST.min(outstanding_max);
         Options {
@@ -249,8 +250,14 @@ impl Options {
 
 impl Options {
     /// More payments may be outstanding than are to be, if they were accepted with a larger queue.
-    fn make_room_for(&mut self, outstanding: usize) {
-        let needed = segment_bytes_for(outstanding).min(SEGMENT_BYTES_MAX);
+    /// The names of many processors take some more room with each payment.
+    fn make_room_for(&mut self, outstanding: usize, room: Room) {
+        let two = Room::of(2).per_payment();
+        if self.segment_bytes >= SEGMENT_BYTES_MIN && room.per_payment() > two {
+            let scaled = self.segment_bytes.saturating_mul(room.per_payment()) / two;
+            self.segment_bytes = scaled.next_multiple_of(record::ALIGNMENT).min(SEGMENT_BYTES_MAX);
+        }
+        let needed = segment_bytes_for(outstanding, room).min(SEGMENT_BYTES_MAX);
         if outstanding > 0 && needed > SEGMENT_BYTES_MIN {
             self.segment_bytes = self.segment_bytes.max(needed);
         }
@@ -258,8 +265,8 @@ impl Options {
 }
 
 /// A segment that has room for all that so many outstanding payments may still need.
-fn segment_bytes_for(outstanding: usize) -> usize {
-    (writer::room_for(outstanding) / 15).saturating_mul(16).next_power_of_two()
+fn segment_bytes_for(outstanding: usize, room: Room) -> usize {
+    (room.for_all(outstanding) / 15).saturating_mul(16).next_power_of_two()
 }
 
 fn fail_process(what: &str) -> ! {
@@ -270,6 +277,7 @@ fn fail_process(what: &str) -> ! {
 
 /// See the module. [`Journal::none`] keeps nothing: every call succeeds at once.
 pub struct Journal {
+    names: Names,
     open: Option<Open>,
     shelf: Arc<Mutex<Shelf>>,
 }
@@ -303,9 +311,9 @@ impl Open {
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Journal {
-    /// A journal that keeps nothing and promises nothing.
-    pub fn none() -> Journal {
-        Journal { open: None, shelf: Arc::default() }
+    /// A journal that keeps nothing and promises nothing, of processors with these names.
+    pub fn none(names: Names) -> Journal {
+        Journal { names, open: None, shelf: Arc::default() }
     }
 
     /// Locks the directory (made if need be) and reads what is there. Blocking.
@@ -347,8 +355,8 @@ impl Journal {
             writer: Arc::new(writer),
             threads: None,
         };
-        let shelf = open.writer.shelf.clone();
-        Ok((Journal { open: Some(open), shelf }, recovered))
+        let (names, shelf) = (open.writer.names.clone(), open.writer.shelf.clone());
+        Ok((Journal { names, open: Some(open), shelf }, recovered))
     }
 
     /// Starts the two threads. Where two journals share a disk, both are to be
@@ -378,6 +386,11 @@ impl Journal {
         let keeper = spawn("galo-keeper", Writer::keep_and_sync, Some(KEEP_EVERY))?;
         open.threads = Some(Threads { stop, syncer, keeper });
         Ok(())
+    }
+
+    /// What the numbers of processors mean in it, and wherever what is in it is told.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Which journal this is, in every copy of it.
@@ -531,7 +544,7 @@ impl Journal {
             };
             // What is not in its file yet cannot be read there.
             self.flush();
-            match shelf::recorded(&*open.writer.storage, &segments) {
+            match shelf::recorded(&*open.writer.storage, &segments, &self.names) {
                 // It has just been rewritten, and the shelf knows where that is.
                 Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
                 read => break (read?, volumes),
@@ -580,7 +593,8 @@ impl Journal {
                 .map_err(|error| JournalError::io("list", "the directory", error))?,
         };
         let place = place.unwrap_or(follow::beginning(0));
-        Ok(Some(Follower::new(storage.clone(), place, None)))
+        let names = self.names.clone();
+        Ok(Some(Follower::new(storage.clone(), names, place, None)))
     }
 
     /// Behind everything that is on the disk, and so stays whatever happens.

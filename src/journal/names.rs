@@ -3,13 +3,14 @@
 //! Every record and every line of books means a processor by its number. The table stands in the file
 //! `identity` (`identity.rs`), the head of the whole journal; names are only ever added to it. A file
 //! that names processors says in its head under which table it was written ([`Reference`]: how many
-//! names there were, and their checksum), so that it is never read with another one. Without the file
-//! `identity`, and in layouts of before version 6, the table is that of the contest.
+//! names there were, and their checksum), so that it is never read with another one; and has room for so
+//! many sums or statuses. Without the file `identity`, and in layouts of before version 6, the table is
+//! that of the contest.
 
 use crate::payments::names::Names;
 
 /// Which table a file was written under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
     /// So many names were in it.
     pub count: u8,
@@ -36,8 +37,11 @@ impl Reference {
         Reference { count, digest: checksum as u16 }
     }
 
-    /// Of what this version writes, and all that it reads: books have room for so many sums.
-    pub fn known() -> Reference {
+    /// Of a file that names no processors.
+    pub const NONE: Reference = Reference { count: 0, digest: 0 };
+
+    /// Of a file of before version 6 of the layout.
+    pub fn first() -> Reference {
         Reference::to(&Names::contest())
     }
 
@@ -68,8 +72,8 @@ mod tests {
     fn the_digest_of_the_first_table_is_a_promise() {
         let digest = crc32c::crc32c(b"default\nfallback\n") as u16;
         assert_eq!(Reference::to(&Names::contest()), Reference { count: 2, digest });
-        assert_eq!(Reference::known(), Reference::to(&Names::contest()));
-        assert_eq!(Reference::decode(Reference::known().encode()), Reference::known());
+        assert_eq!(Reference::first(), Reference::to(&Names::contest()));
+        assert_eq!(Reference::decode(Reference::first().encode()), Reference::first());
     }
 
     /// Added to, the table is that of every file of before. With any other name, or in any other order,
@@ -91,6 +95,6 @@ mod tests {
         }
         let three = Reference::to(&names(&["default", "fallback", "third"]).unwrap());
         assert!(!three.fits(&Names::contest()));
-        assert!(!Reference { count: 0, digest: 0 }.fits(&Names::contest()));
+        assert!(!Reference::NONE.fits(&Names::contest()));
     }
 }

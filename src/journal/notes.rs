@@ -14,9 +14,11 @@
 use super::JournalError;
 use super::books::{Own, with_room_for_head};
 use super::head::{self, FILE_HEAD_BYTES, Kind};
+use super::names::Reference;
 use super::record::{Decoded, Record, Seed};
 use crate::payments::PaymentId;
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use std::collections::{HashMap, HashSet};
 
 /// Whether this is kept in notes.
@@ -65,15 +67,16 @@ pub fn condense(mut notes: Vec<Event>, are_first: bool) -> Vec<Event> {
     kept
 }
 
-pub fn encode(number: u32, before: Option<u32>, notes: &[Event]) -> Vec<u8> {
-    let length = notes.iter().map(|note| Record::Event(note.clone()).length()).sum();
+pub fn encode(number: u32, before: Option<u32>, notes: &[Event], names: Reference) -> Vec<u8> {
+    let seed = Seed::of_segment(number, names.count);
+    let length = notes.iter().map(|note| Record::Event(note.clone()).length(seed)).sum();
     let mut bytes = with_room_for_head(length);
     for note in notes {
         let offset = bytes.len();
-        Record::Event(note.clone()).encode(Seed::of_segment(number), offset, &mut bytes);
+        Record::Event(note.clone()).encode(seed, offset, &mut bytes);
     }
     let counts = [notes.len() as u64, length as u64];
-    Own { flags: 0, counts, notes: before }.finish(Kind::Notes, number, &mut bytes);
+    Own { flags: 0, counts, notes: before, names }.finish(Kind::Notes, number, &mut bytes);
     bytes
 }
 
@@ -87,7 +90,7 @@ pub fn count_and_before(number: u32, head: &[u8]) -> Result<(usize, Option<u32>)
 }
 
 fn read_head(number: u32, head: &[u8]) -> Result<(Own, u32), JournalError> {
-    let (own, checksum) = Own::read(&head::decode(Kind::Notes, number, head)?);
+    let (own, checksum) = Own::read(head::decode_nameless(Kind::Notes, number, head)?);
     if own.notes.is_some_and(|before| before >= number) {
         return Err(corrupt(number, 0, "notes before it that are of a later number"));
     }
@@ -101,9 +104,24 @@ fn corrupt(number: u32, offset: usize, what: &'static str) -> JournalError {
 /// The notes of a file, in their order.
 ///
 /// # Errors
-/// If the file is not whole.
-pub fn read(number: u32, bytes: &[u8]) -> Result<Vec<Event>, JournalError> {
+/// If the file is not whole, or was written under another table of names.
+pub fn read(number: u32, bytes: &[u8], names: &Names) -> Result<Vec<Event>, JournalError> {
+    let with_offsets = read_with_offsets(number, bytes, names)?;
+    Ok(with_offsets.into_iter().map(|(_, note)| note).collect())
+}
+
+/// Each with the offset of its record.
+///
+/// # Errors
+/// As with [`read`].
+pub fn read_with_offsets(
+    number: u32,
+    bytes: &[u8],
+    names: &Names,
+) -> Result<Vec<(usize, Event)>, JournalError> {
+    head::decode(Kind::Notes, number, bytes, names)?;
     let (own, checksum) = read_head(number, bytes)?;
+    let seed = Seed::of_segment(number, own.names.count);
     let body = bytes.get(FILE_HEAD_BYTES..).unwrap_or_default();
     if own.counts[1] != body.len() as u64 {
         let what = "a length that differs from what its head says";
@@ -114,9 +132,9 @@ pub fn read(number: u32, bytes: &[u8]) -> Result<Vec<Event>, JournalError> {
     }
     let (mut notes, mut offset) = (Vec::new(), FILE_HEAD_BYTES);
     while offset < bytes.len() {
-        match Record::decode(Seed::of_segment(number), bytes, offset) {
+        match Record::decode(seed, bytes, offset) {
             Decoded::Record { record: Record::Event(note), length } if is_note(&note) => {
-                notes.push(note);
+                notes.push((offset, note));
                 offset += length;
             }
             Decoded::UnknownKind { kind, .. } => {
@@ -219,6 +237,9 @@ mod tests {
     #[test]
     fn what_is_no_note_is_refused() {
         let events = [adopted(1), told(1), rejected(2)];
+        let (names, first) = (Names::contest(), Reference::first());
+        let encode = |number, before, notes: &[Event]| super::encode(number, before, notes, first);
+        let read = |number, bytes: &[u8]| super::read(number, bytes, &names);
         let bytes = encode(7, Some(3), &events);
         assert_eq!(read(7, &bytes).unwrap(), events);
         assert_eq!(count_and_before(7, &bytes).unwrap(), (3, Some(3)));
@@ -230,7 +251,7 @@ mod tests {
         }
         let mut miscounted = bytes;
         let counts = [4, (miscounted.len() - FILE_HEAD_BYTES) as u64];
-        Own { flags: 0, counts, notes: None }.finish(Kind::Notes, 7, &mut miscounted);
+        Own { flags: 0, counts, notes: None, names: first }.finish(Kind::Notes, 7, &mut miscounted);
         assert!(matches!(read(7, &miscounted), Err(JournalError::Corrupt { .. })));
     }
 }

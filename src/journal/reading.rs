@@ -16,6 +16,7 @@ use super::storage::{Directory, Storage, StoredFile};
 use super::volume::{self, Volume, merged};
 use super::{JournalError, Position, books, shelf};
 use crate::ledger::{AccountId, Entry, History};
+use crate::payments::names::Names;
 use crate::payments::resolution::Resolution;
 use crate::payments::{Line, PaymentId, Rejection};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,6 +34,8 @@ pub struct Reading {
     /// Behind the last record that was read.
     end: Position,
     pub identity: Option<Identity>,
+    /// What the numbers of processors mean in it.
+    pub names: Names,
     volumes: Arc<BTreeMap<u32, Arc<Volume>>>,
     /// What is in no volume, in the order of its time.
     others: Vec<Line>,
@@ -78,13 +81,14 @@ impl Reading {
     pub(super) fn of(shared: Arc<dyn Storage>) -> Result<Reading, JournalError> {
         let storage = &*shared;
         let identity = read_identity(storage)?;
-        let replay = Replay::new(storage, 0)?;
-        let mut others = shelf::recorded(storage, &replay.shelf.offsets())?;
+        let names = identity.as_ref().map_or_else(Names::contest, |it| it.names().clone());
+        let replay = Replay::new(storage, &names, 0)?;
+        let mut others = shelf::recorded(storage, &replay.shelf.offsets(), &names)?;
         for number in replay.old_books() {
             let (name, mut bytes) = (Kind::Books.file_name(number), Vec::new());
             let read = storage.read(&name, usize::MAX, &mut bytes);
             read.map_err(|error| JournalError::io("read", &name, error))?;
-            others.append(&mut books::old_lines(number, &bytes)?);
+            others.append(&mut books::old_lines(number, &bytes, &names)?);
         }
         others.sort_unstable_by_key(volume::order);
         let mut open: Vec<_> = replay.payments.iter().map(|(id, open)| (id, *open)).collect();
@@ -94,7 +98,7 @@ impl Reading {
         accounts.sort_unstable_by_key(|(id, _)| *id);
         let (mut volumes, mut absent) = (replay.shelf.volumes(), Vec::new());
         for archive in replay.shelf.on_disk().abridged.iter().flat_map(|it| it.archives()) {
-            match archive.open(storage)? {
+            match archive.open(storage, &names)? {
                 Some(volume) => {
                     Arc::make_mut(&mut volumes).insert(archive.number, Arc::new(volume));
                 }
@@ -121,6 +125,7 @@ impl Reading {
         Ok(Reading {
             end: replay.end(),
             identity,
+            names,
             volumes,
             others,
             absent,
@@ -144,7 +149,8 @@ impl Reading {
         let storage = storage.map_err(|error| JournalError::io("open", path, error))?;
         let mut segments = self.segments.iter();
         let file = segments.find(|(number, _)| *number == self.end.segment());
-        Ok(Follower::new(Arc::new(storage), self.end, file.map(|(_, file)| file.clone())))
+        let (names, file) = (self.names.clone(), file.map(|(_, file)| file.clone()));
+        Ok(Follower::new(Arc::new(storage), names, self.end, file))
     }
 
     /// The entries of a ledger that are still there, each once: of each account in their order, up to
@@ -163,7 +169,8 @@ impl Reading {
         for number in &self.rewritten {
             // If it has gone, it was the oldest: what is told of its accounts says so.
             if let Some(name) = self.read_rewritten(*number, &mut bytes)? {
-                let walk = |take: &mut Take<'_>| retained::walk(&name, *number, &bytes, take);
+                let walk =
+                    |take: &mut Take<'_>| retained::walk(&name, *number, &bytes, &self.names, take);
                 told(&name, &mut gathering, &mut each, walk)?;
             }
         }
@@ -172,7 +179,7 @@ impl Reading {
             let unread = |error| JournalError::io("read", &name, error);
             bytes.resize(file.length().map_err(unread)? as usize, 0);
             file.read_at(&mut bytes, 0).map_err(unread)?;
-            let contents = Contents::new(*number, &bytes)?;
+            let contents = Contents::new(*number, &bytes, &self.names)?;
             let walk = |take: &mut Take<'_>| contents.walk(take).map(drop);
             told(&name, &mut gathering, &mut each, walk)?;
         }

@@ -28,7 +28,7 @@
 //!    9  End              8  -
 //!   10  Carried         48  id 16, amount in cents 8, accepted at (ms) 8, requested at (ms) 8
 //!   11  Adopted         32  id 16, amount in cents 8
-//!   12  Rejected        40  id 16, amount in cents 8, for each processor in the table the status of
+//!   12  Rejected   40 to 56  id 16, amount in cents 8, for each processor in the table the status of
 //!                           its last refusal 2 (0: not asked, 200: it holds the id under another
 //!                           amount), accepted at in seconds since 1970 4 (0: not known) at the next
 //!                           multiple of four; the detail is for how many (0 of before version 6: two)
@@ -47,7 +47,9 @@ use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::ledger::{Entry, Key};
 use crate::payments::event::Event;
-use crate::payments::{Attempts, PaymentId, Processor, Rejection, Settlement, each};
+use crate::payments::names::Names;
+use crate::payments::resolution::Resolution;
+use crate::payments::{Attempts, Each, PaymentId, Processor, Rejection, Settlement};
 use std::fmt;
 use std::sync::Arc;
 
@@ -68,14 +70,14 @@ pub const SETTLED_BYTES: usize = AFTER_AMOUNT + size_of::<i64>();
 pub const FOREIGN_BYTES: usize = AFTER_ID;
 pub const FORWARDED_BYTES: usize = AFTER_AMOUNT;
 pub const ADOPTED_BYTES: usize = AFTER_AMOUNT;
-pub const REJECTED_BYTES: usize = AFTER_AMOUNT + 2 * size_of::<u16>() + size_of::<u32>();
 pub const TOLD_BYTES: usize = AFTER_ID;
 pub const PURGED_BYTES: usize = HEAD_BYTES;
 pub const SYNCED_BYTES: usize = HEAD_BYTES + size_of::<u64>();
 pub const END_BYTES: usize = HEAD_BYTES;
 pub const CARRIED_BYTES: usize = ACCEPTED_BYTES + size_of::<i64>();
-/// The longest record of a payment.
+/// The longest record of a payment, but for a Rejected and a Resolved.
 const PAYMENT_BYTES_MAX: usize = CARRIED_BYTES;
+pub const REJECTED_BYTES_MAX: usize = rejected_bytes(Processor::MAX as u8);
 pub const ENTRY_BYTES_MAX: usize = HEAD_BYTES + entry::PAYLOAD_BYTES_MAX;
 pub const RESOLVED_BYTES_MAX: usize = HEAD_BYTES + resolved::PAYLOAD_BYTES_MAX;
 /// The longest record of this version.
@@ -91,13 +93,21 @@ const _: () = assert!(RELEASED_BYTES == 24 && SETTLED_BYTES == 40 && FORWARDED_B
 const _: () = assert!(CARRIED_BYTES == 48 && CARRIED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(SYNCED_BYTES == 16 && ACCEPTED_BYTES.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ATTEMPTED_BYTES.is_multiple_of(ALIGNMENT) && SETTLED_BYTES <= ACCEPTED_BYTES);
-const _: () = assert!(REJECTED_BYTES == 40 && REJECTED_BYTES.is_multiple_of(ALIGNMENT));
+const _: () = assert!(rejected_bytes(2) == 40 && REJECTED_BYTES_MAX == 56);
 const _: () = assert!(ENTRY_BYTES_MAX == 112 && ENTRY_BYTES_MAX.is_multiple_of(ALIGNMENT));
 
-/// In a Rejected, so many as the table of names has names: two for now …
-const STATUSES: u8 = 2;
-/// … as before version 6, which did not count them.
+/// The detail of a Rejected of before version 6, which did not count its statuses: there are two.
 const STATUSES_NOT_COUNTED: u8 = 0;
+
+/// Where in a Rejected with so many statuses it says when it was accepted.
+const fn after_statuses(count: u8) -> usize {
+    (AFTER_AMOUNT + count as usize * size_of::<u16>()).next_multiple_of(size_of::<u32>())
+}
+
+/// The length of a Rejected under a table of so many names.
+pub const fn rejected_bytes(names: u8) -> usize {
+    (after_statuses(names) + size_of::<u32>()).next_multiple_of(ALIGNMENT)
+}
 
 /// The number of the kind of a ledger's entry.
 const ENTRY: u8 = 64;
@@ -142,25 +152,36 @@ pub enum Decoded {
     },
 }
 
-/// What the checksums of a segment start from, so that no record of another segment verifies.
+/// What is known of the records of a file before one of them is looked at.
 #[derive(Clone, Copy, Debug)]
-pub struct Seed(u32);
+pub struct Seed {
+    /// What their checksums start from, so that no record of another segment verifies.
+    start: u32,
+    /// So many names are in the table that they are written under: there is no other processor.
+    names: u8,
+}
 
 impl Seed {
-    pub fn of_segment(number: u32) -> Seed {
-        Seed(crc32c::crc32c(&number.to_le_bytes()))
+    pub fn of_segment(number: u32, names: u8) -> Seed {
+        Seed { start: crc32c::crc32c(&number.to_le_bytes()), names }
     }
 
     /// Two places in one segment never start from the same value.
     fn checksum(self, offset: usize, covered: &[u8]) -> u32 {
-        crc32c::crc32c_append(self.0 ^ offset as u32, covered)
+        crc32c::crc32c_append(self.start ^ offset as u32, covered)
+    }
+
+    /// The processor of this number, if it has a name.
+    fn processor(self, number: u8) -> Option<Processor> {
+        Processor::new(number.into()).filter(|_| number < self.names)
     }
 }
 
 impl Record {
-    pub fn length(&self) -> usize {
+    /// Of its bytes in such a file.
+    pub fn length(&self, seed: Seed) -> usize {
         match self {
-            Record::Event(event) => length_of(event),
+            Record::Event(event) => length_of(event, seed),
             Record::Carried { .. } => CARRIED_BYTES,
             Record::Synced { .. } => SYNCED_BYTES,
             Record::End => END_BYTES,
@@ -168,7 +189,7 @@ impl Record {
         }
     }
 
-    fn kind_and_detail(&self) -> (u8, u8) {
+    fn kind_and_detail(&self, seed: Seed) -> (u8, u8) {
         match *self {
             Record::Event(Event::Accepted { .. }) => (1, 0),
             Record::Event(Event::Attempted { processor, .. }) => (2, processor.number()),
@@ -186,7 +207,7 @@ impl Record {
                 (10, processor | with(attempts))
             }
             Record::Event(Event::Adopted { .. }) => (11, 0),
-            Record::Event(Event::Rejected(_)) => (12, STATUSES),
+            Record::Event(Event::Rejected(_)) => (12, seed.names),
             Record::Event(Event::Told { .. }) => (13, 0),
             Record::Event(Event::Resolved(ref it)) => (14, resolved::detail_of(it.action)),
             Record::Entry(ref entry) => (ENTRY, entry::number_of(entry.transaction.kind)),
@@ -206,6 +227,10 @@ impl Record {
             let mut bytes = [0; RESOLVED_BYTES_MAX];
             resolved::encode(resolution, &mut bytes[HEAD_BYTES..]);
             self.finish(seed, offset, &mut bytes, out);
+        } else if let Record::Event(Event::Rejected(rejection)) = self {
+            let mut bytes = [0; REJECTED_BYTES_MAX];
+            put_rejection(rejection, seed.names, &mut bytes);
+            self.finish(seed, offset, &mut bytes, out);
         } else {
             let mut bytes = [0; PAYMENT_BYTES_MAX];
             self.put_payload(&mut bytes);
@@ -214,8 +239,8 @@ impl Record {
     }
 
     fn finish(&self, seed: Seed, offset: usize, bytes: &mut [u8], out: &mut Vec<u8>) {
-        let length = self.length();
-        let (kind, detail) = self.kind_and_detail();
+        let length = self.length(seed);
+        let (kind, detail) = self.kind_and_detail(seed);
         bytes[LENGTH_AT..KIND_AT].copy_from_slice(&(length as u16).to_le_bytes());
         bytes[KIND_AT] = kind;
         bytes[DETAIL_AT] = detail;
@@ -266,24 +291,26 @@ impl Record {
         {
             return Decoded::Bad("a checksum that does not match");
         }
-        Record::read(head[KIND_AT], head[DETAIL_AT], bytes)
+        Record::read(seed, head[KIND_AT], head[DETAIL_AT], bytes)
     }
 
-    /// Bytes whose checksum is right. They were written by this program, or by a later version.
-    fn read(kind: u8, detail: u8, bytes: &[u8]) -> Decoded {
+    /// Bytes whose checksum is right. They were written by this program, or by a later version. One of a
+    /// processor without a name is none of this table: refused, and never cut off as torn.
+    fn read(seed: Seed, kind: u8, detail: u8, bytes: &[u8]) -> Decoded {
         let length = bytes.len();
         let record = match kind {
             8 => take(bytes, HEAD_BYTES)
                 .map(|until| Record::Synced { until: Position(u64::from_le_bytes(until)) }),
             9 => Some(Record::End),
-            10 => read_carried(detail, bytes),
+            10 => read_carried(seed, detail, bytes),
+            12 => return read_rejected(seed, detail, bytes),
             ENTRY => entry::kind_of(detail)
                 .and_then(|kind| entry::decode(kind, &bytes[HEAD_BYTES..]))
                 .map(Record::Entry),
-            _ => read_event(kind, detail, bytes).map(Record::Event),
+            _ => read_event(seed, kind, detail, bytes).map(Record::Event),
         };
         match record {
-            Some(record) if record.length() == length => Decoded::Record { record, length },
+            Some(record) if record.length(seed) == length => Decoded::Record { record, length },
             // Intact, and of another kind or shape: a layout of another version.
             _ => Decoded::UnknownKind { kind, length },
         }
@@ -300,7 +327,7 @@ fn without_attempts(detail: u8) -> (u8, Attempts) {
     (detail & 0x0f, Attempts(detail >> 4))
 }
 
-fn length_of(event: &Event) -> usize {
+fn length_of(event: &Event, seed: Seed) -> usize {
     match event {
         Event::Accepted { .. } => ACCEPTED_BYTES,
         Event::Attempted { .. } => ATTEMPTED_BYTES,
@@ -309,7 +336,7 @@ fn length_of(event: &Event) -> usize {
         Event::Foreign { .. } => FOREIGN_BYTES,
         Event::Forwarded { .. } => FORWARDED_BYTES,
         Event::Adopted { .. } => ADOPTED_BYTES,
-        Event::Rejected(_) => REJECTED_BYTES,
+        Event::Rejected(_) => rejected_bytes(seed.names),
         Event::Told { .. } => TOLD_BYTES,
         Event::Resolved(resolution) => HEAD_BYTES + resolved::payload_bytes(resolution),
         Event::Purged => PURGED_BYTES,
@@ -338,23 +365,48 @@ fn put_event(event: &Event, bytes: &mut [u8; PAYMENT_BYTES_MAX]) {
             put_id(id);
             put(bytes, AFTER_ID, amount.0.to_le_bytes());
         }
-        Event::Rejected(Rejection { id, amount, statuses, accepted_at }) => {
-            put_id(id);
-            put(bytes, AFTER_ID, amount.0.to_le_bytes());
-            put(bytes, AFTER_AMOUNT, statuses[0].to_le_bytes());
-            put(bytes, AFTER_AMOUNT + size_of::<u16>(), statuses[1].to_le_bytes());
-            let seconds = (accepted_at.0 / 1_000) as u32;
-            put(bytes, AFTER_AMOUNT + 2 * size_of::<u16>(), seconds.to_le_bytes());
-        }
-        Event::Resolved(_) | Event::Purged => {}
+        Event::Rejected(_) | Event::Resolved(_) | Event::Purged => {}
     }
 }
 
-fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
+fn put_rejection(rejection: &Rejection, names: u8, bytes: &mut [u8; REJECTED_BYTES_MAX]) {
+    let Rejection { id, amount, statuses, accepted_at } = rejection;
+    put(bytes, ID_AT, id.0.to_le_bytes());
+    put(bytes, AFTER_ID, amount.0.to_le_bytes());
+    for (index, status) in statuses.iter().take(names.into()).enumerate() {
+        put(bytes, AFTER_AMOUNT + index * size_of::<u16>(), status.to_le_bytes());
+    }
+    let seconds = (accepted_at.0 / 1_000) as u32;
+    put(bytes, after_statuses(names), seconds.to_le_bytes());
+}
+
+/// Of no more statuses than there are names: where the head of a segment is damaged, it may have been
+/// written when there were fewer.
+fn read_rejected(seed: Seed, detail: u8, bytes: &[u8]) -> Decoded {
+    let (kind, length) = (12, bytes.len());
+    let count = if detail == STATUSES_NOT_COUNTED { 2 } else { detail };
+    if count > seed.names || length != rejected_bytes(count) {
+        return Decoded::UnknownKind { kind, length };
+    }
+    let read = || {
+        let mut statuses = Each::<u16>::default();
+        for (index, status) in statuses.iter_mut().take(count.into()).enumerate() {
+            *status = u16::from_le_bytes(take(bytes, AFTER_AMOUNT + index * size_of::<u16>())?);
+        }
+        let id = PaymentId(u128::from_le_bytes(take(bytes, ID_AT)?));
+        let amount = Cents(i64::from_le_bytes(take(bytes, AFTER_ID)?));
+        let seconds = u32::from_le_bytes(take(bytes, after_statuses(count))?);
+        let accepted_at = Timestamp(i64::from(seconds) * 1_000);
+        Some(Record::Event(Event::Rejected(Rejection { id, amount, statuses, accepted_at })))
+    };
+    read()
+        .map_or(Decoded::UnknownKind { kind, length }, |record| Decoded::Record { record, length })
+}
+
+fn read_event(seed: Seed, kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
     let id = || take(bytes, ID_AT).map(|id| PaymentId(u128::from_le_bytes(id)));
     let number = |at| take(bytes, at).map(i64::from_le_bytes);
     let amount = || number(AFTER_ID).map(Cents);
-    let processor = Processor::CONTEST.get(usize::from(detail)).copied();
     Some(match kind {
         1 => Event::Accepted {
             id: id()?,
@@ -363,13 +415,13 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
         },
         2 => Event::Attempted {
             id: id()?,
-            processor: processor?,
+            processor: seed.processor(detail)?,
             requested_at: Timestamp(number(AFTER_ID)?),
         },
         3 => Event::Released { id: id()? },
         4 => {
             let (processor, attempts) = without_attempts(detail);
-            let processor = Processor::CONTEST.get(usize::from(processor)).copied()?;
+            let processor = seed.processor(processor)?;
             let (amount, requested_at) = (amount()?, Timestamp(number(AFTER_AMOUNT)?));
             let settlement = Settlement { processor, amount, requested_at };
             Event::Settled { id: id()?, settlement, attempts }
@@ -378,30 +430,24 @@ fn read_event(kind: u8, detail: u8, bytes: &[u8]) -> Option<Event> {
         6 => Event::Forwarded { id: id()?, amount: amount()?, learned: detail != 0 },
         7 => Event::Purged,
         11 => Event::Adopted { id: id()?, amount: amount()? },
-        12 if detail == STATUSES || detail == STATUSES_NOT_COUNTED => {
-            let status = |at| take(bytes, at).map(u16::from_le_bytes);
-            let statuses = each([status(AFTER_AMOUNT)?, status(AFTER_AMOUNT + size_of::<u16>())?]);
-            let seconds =
-                take(bytes, AFTER_AMOUNT + 2 * size_of::<u16>()).map(u32::from_le_bytes)?;
-            let accepted_at = Timestamp(i64::from(seconds) * 1_000);
-            Event::Rejected(Rejection { id: id()?, amount: amount()?, statuses, accepted_at })
-        }
         13 if detail == 0 => Event::Told { id: id()? },
-        14 => Event::Resolved(Arc::new(resolved::decode(detail, &bytes[HEAD_BYTES..])?)),
+        14 => {
+            let resolution = resolved::decode(detail, &bytes[HEAD_BYTES..])?;
+            if let Some((processor, _)) = resolution.action.names() {
+                seed.processor(processor.number())?;
+            }
+            Event::Resolved(Arc::new(resolution))
+        }
         _ => return None,
     })
 }
 
-fn read_carried(detail: u8, bytes: &[u8]) -> Option<Record> {
+fn read_carried(seed: Seed, detail: u8, bytes: &[u8]) -> Option<Record> {
     let number = |at| take(bytes, at).map(i64::from_le_bytes);
     let (processor, attempts) = without_attempts(detail);
-    let attempt = match processor {
-        0 => None,
-        1 | 2 => {
-            let processor = Processor::CONTEST[usize::from(processor) - 1];
-            Some((processor, Timestamp(number(ACCEPTED_BYTES)?)))
-        }
-        _ => return None,
+    let attempt = match processor.checked_sub(1) {
+        None => None,
+        Some(processor) => Some((seed.processor(processor)?, Timestamp(number(ACCEPTED_BYTES)?))),
     };
     Some(Record::Carried {
         id: PaymentId(u128::from_le_bytes(take(bytes, ID_AT)?)),
@@ -412,15 +458,28 @@ fn read_carried(detail: u8, bytes: &[u8]) -> Option<Record> {
     })
 }
 
-/// One line, for `galo journal dump`.
-impl fmt::Display for Record {
+impl Record {
+    /// One line, for `galo journal dump`.
+    pub fn show<'a>(&'a self, names: &'a Names) -> impl fmt::Display + 'a {
+        Shown { record: self, names }
+    }
+}
+
+struct Shown<'a> {
+    record: &'a Record,
+    names: &'a Names,
+}
+
+impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Record::Event(event) => show_event(event, f),
+        let Shown { record, names } = *self;
+        match record {
+            Record::Event(event) => show_event(event, names, f),
             Record::Carried { id, amount, accepted_at, attempt, attempts } => {
                 write!(f, "Carried {id} {amount} at {accepted_at}")?;
                 attempt.map_or(Ok(()), |(processor, requested_at)| {
-                    write!(f, ", attempted at {} requested {requested_at}", processor.name())
+                    let name = names.name_of(processor);
+                    write!(f, ", attempted at {name} requested {requested_at}")
                 })?;
                 show_attempts(*attempts, f)
             }
@@ -447,18 +506,20 @@ fn show_attempts(attempts: Attempts, f: &mut fmt::Formatter<'_>) -> fmt::Result 
     }
 }
 
-fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn show_event(event: &Event, names: &Names, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match event {
         Event::Accepted { id, amount, accepted_at } => {
             write!(f, "Accepted {id} {amount} at {accepted_at}")
         }
         Event::Attempted { id, processor, requested_at } => {
-            write!(f, "Attempted {id} at {} requested {requested_at}", processor.name())
+            let name = names.name_of(*processor);
+            write!(f, "Attempted {id} at {name} requested {requested_at}")
         }
         Event::Released { id } => write!(f, "Released {id}"),
         Event::Settled { id, settlement, attempts } => {
             let Settlement { processor, amount, requested_at } = settlement;
-            write!(f, "Settled {id} {amount} at {} requested {requested_at}", processor.name())?;
+            let name = names.name_of(*processor);
+            write!(f, "Settled {id} {amount} at {name} requested {requested_at}")?;
             show_attempts(*attempts, f)
         }
         Event::Foreign { id } => write!(f, "Foreign {id}"),
@@ -468,10 +529,19 @@ fn show_event(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Event::Adopted { id, amount } => write!(f, "Adopted {id} {amount}"),
         Event::Told { id } => write!(f, "Told {id}"),
-        Event::Rejected(Rejection { id, amount, statuses: [default, fallback, ..], .. }) => {
-            write!(f, "Rejected {id} {amount}, default {default}, fallback {fallback}")
+        Event::Rejected(Rejection { id, amount, statuses, .. }) => {
+            write!(f, "Rejected {id} {amount}")?;
+            let mut said = names.iter().zip(statuses);
+            said.try_for_each(|((_, name), status)| write!(f, ", {name} {status}"))
         }
-        Event::Resolved(resolution) => write!(f, "Resolved {resolution}"),
+        Event::Resolved(resolution) => {
+            let Resolution { id, amount, action, at, by, reason, .. } = &**resolution;
+            write!(f, "Resolved {id} {amount} as {}", action.name())?;
+            if let Some((processor, requested_at)) = action.names() {
+                write!(f, " at {} requested {requested_at}", names.name_of(processor))?;
+            }
+            write!(f, ", on {at} by {by:?}: {reason:?}")
+        }
         Event::Purged => write!(f, "Purged"),
     }
 }
@@ -489,8 +559,15 @@ mod tests {
     use super::*;
     use crate::base::clock::Micros;
     use crate::ledger::{AccountId, Description, Kind, Transaction};
+    use crate::payments::each;
+    use crate::payments::names::tests::names;
     use crate::payments::resolution::{Action, BY_BYTES_MAX, REASON_BYTES_MAX, Resolution};
     use proptest::prelude::*;
+
+    /// Under the contest's table.
+    fn seed(number: u32) -> Seed {
+        Seed::of_segment(number, 2)
+    }
 
     pub fn any_entry() -> impl Strategy<Value = Entry> {
         let text = proptest::collection::vec(any::<char>(), 1..=10);
@@ -515,10 +592,10 @@ mod tests {
 
     fn any_payment_record() -> impl Strategy<Value = Record> {
         let id = any::<u128>().prop_map(PaymentId);
-        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..14_u8);
-        (id, numbers).prop_map(|(id, (amount, at, flag, kind))| {
+        let numbers = (any::<i64>(), any::<i64>(), any::<bool>(), 0..14_u8, 0..8_usize);
+        (id, numbers).prop_map(|(id, (amount, at, flag, kind, processor))| {
             let (amount, at) = (Cents(amount), Timestamp(at));
-            let processor = Processor::CONTEST[usize::from(flag)];
+            let processor = Processor::new(processor).unwrap();
             let requested_at = at;
             Record::Event(match kind {
                 0 => Event::Accepted { id, amount, accepted_at: at },
@@ -534,16 +611,17 @@ mod tests {
                 6 => Event::Purged,
                 9 => Event::Adopted { id, amount },
                 11 => Event::Told { id },
-                12 => Event::Resolved(Arc::new(any_resolution(id, amount, at, flag))),
+                12 => Event::Resolved(Arc::new(any_resolution(id, amount, at, processor))),
                 10 => {
-                    let statuses = each([at.0 as u16, (at.0 >> 16) as u16]);
+                    let status = |index: usize| (at.0 >> (8 * index)) as u16;
+                    let statuses = std::array::from_fn(status);
                     let accepted_at = Rejection::in_seconds(at);
                     Event::Rejected(Rejection { id, amount, statuses, accepted_at })
                 }
                 7 => return Record::Synced { until: Position(amount.0 as u64) },
                 8 => return Record::End,
                 _ => {
-                    let attempt = flag.then_some((Processor::CONTEST[amount.0 as usize % 2], at));
+                    let attempt = flag.then_some((processor, at));
                     let attempts = Attempts(at.0 as u8 & 15);
                     return Record::Carried { id, amount, accepted_at: at, attempt, attempts };
                 }
@@ -551,8 +629,13 @@ mod tests {
         })
     }
 
-    fn any_resolution(id: PaymentId, amount: Cents, at: Timestamp, flag: bool) -> Resolution {
-        let (processor, requested_at) = (Processor::CONTEST[usize::from(flag)], at);
+    fn any_resolution(
+        id: PaymentId,
+        amount: Cents,
+        at: Timestamp,
+        processor: Processor,
+    ) -> Resolution {
+        let requested_at = at;
         let action = [
             Action::Retry,
             Action::Settled { processor, requested_at },
@@ -567,7 +650,7 @@ mod tests {
 
     #[test]
     fn what_is_no_resolution_is_none() {
-        let resolution = any_resolution(PaymentId(7), Cents(1), Timestamp(5), true);
+        let resolution = any_resolution(PaymentId(7), Cents(1), Timestamp(5), Processor::FALLBACK);
         let detail = resolved::detail_of(resolution.action);
         let mut bytes = vec![0; resolved::payload_bytes(&resolution)];
         resolved::encode(&resolution, &mut bytes);
@@ -578,7 +661,7 @@ mod tests {
             assert_eq!(resolved::decode(detail, &bytes), None, "{change:?}");
         };
         refused(0, (0, 0));
-        refused(0x31, (0, 0));
+        refused(0x81, (0, 0));
         refused(detail | 4, (0, 0));
         refused(5, (0, 0));
         for change in [(48, 0), (49, 0), (48, 65), (48, 1), (49, 255), (50, b'\n'), (63, 1)] {
@@ -597,7 +680,7 @@ mod tests {
         let id = PaymentId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
         let record = Record::Event(Event::Settled { id, settlement, attempts: Attempts(3) });
         let mut bytes = Vec::new();
-        record.encode(Seed::of_segment(3), 48, &mut bytes);
+        record.encode(seed(3), 48, &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex[8..],
@@ -620,15 +703,15 @@ mod tests {
             accepted_at: Timestamp(1_000),
         });
         let mut bytes = Vec::new();
-        Record::Event(event.clone()).encode(Seed::of_segment(3), 48, &mut bytes);
+        Record::Event(event.clone()).encode(seed(3), 48, &mut bytes);
         let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
         let expected =
             ["28000c02", "0201", &"00".repeat(14), "c607000000000000", "a6019001", "01000000"];
         assert_eq!(hex, expected.concat());
-        // Before version 6 the statuses were not counted; more of them are of a later version.
-        for (detail, is_read) in [(0, true), (2, true), (1, false), (3, false)] {
+        // Before version 6 the statuses were not counted; more of them than names there cannot be.
+        for (detail, is_read) in [(0, true), (2, true), (3, false), (4, false), (255, false)] {
             bytes[DETAIL_AT] = detail;
-            let read = Record::read(bytes[KIND_AT], detail, &bytes);
+            let read = Record::read(seed(3), bytes[KIND_AT], detail, &bytes);
             let record = Record::Event(event.clone());
             let expected = Decoded::Record { record, length: bytes.len() };
             assert_eq!(read == expected, is_read, "{detail}: {read:?}");
@@ -636,14 +719,95 @@ mod tests {
         }
     }
 
+    /// As many statuses as there are names; it may be read where there are more.
+    #[test]
+    fn a_rejection_has_a_status_for_each_name() {
+        for (names, length, statuses_and_time) in [
+            (1, 40, "0100000064000000"),
+            (3, 48, "01000200030000006400000000000000"),
+            (5, 48, "01000200030004000500000064000000"),
+            (8, 56, "010002000300040005000600070008006400000000000000"),
+        ] {
+            let mut statuses = std::array::from_fn(|index| index as u16 + 1);
+            statuses[names as usize..].fill(0);
+            let (id, amount, accepted_at) = (PaymentId(7), Cents(1), Timestamp(100_000));
+            let record =
+                Record::Event(Event::Rejected(Rejection { id, amount, statuses, accepted_at }));
+            let mut bytes = Vec::new();
+            record.encode(Seed::of_segment(3, names), 48, &mut bytes);
+            assert_eq!((bytes.len(), bytes[DETAIL_AT]), (length, names));
+            let hex: String =
+                bytes[AFTER_AMOUNT..].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, statuses_and_time, "{names}");
+            for known in 1..=8 {
+                let read = Record::decode_at(Seed::of_segment(3, known), &bytes, 48);
+                let expected = Decoded::Record { record: record.clone(), length };
+                assert_eq!(read == expected, known >= names, "{names} of {known}: {read:?}");
+                assert_eq!(matches!(read, Decoded::UnknownKind { kind: 12, .. }), known < names);
+            }
+        }
+    }
+
+    /// With a right checksum: it is refused, and neither counted for another nor cut off as torn.
+    #[test]
+    fn a_processor_without_a_name_is_none() {
+        let (id, amount, at) = (PaymentId(7), Cents(1), Timestamp(5));
+        for number in 0..8_u8 {
+            let processor = Processor::new(number.into()).unwrap();
+            let attempts = Attempts(3);
+            let settlement = Settlement { processor, amount, requested_at: at };
+            let action = Action::Settled { processor, requested_at: at };
+            let (by, reason) = ("ana".into(), "r".into());
+            let resolution = Resolution { id, amount, accepted_at: at, action, at, by, reason };
+            let attempt = Some((processor, at));
+            for record in [
+                Record::Event(Event::Attempted { id, processor, requested_at: at }),
+                Record::Event(Event::Settled { id, settlement, attempts }),
+                Record::Event(Event::Resolved(Arc::new(resolution))),
+                Record::Carried { id, amount, accepted_at: at, attempt, attempts },
+            ] {
+                let mut bytes = Vec::new();
+                record.encode(Seed::of_segment(3, 8), 0, &mut bytes);
+                for names in 1..=8 {
+                    let read = Record::decode(Seed::of_segment(3, names), &bytes, 0);
+                    let length = bytes.len();
+                    match number < names {
+                        true => {
+                            let record = record.clone();
+                            assert_eq!(read, Decoded::Record { record, length });
+                        }
+                        false => assert!(matches!(read, Decoded::UnknownKind { .. }), "{read:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn records_are_shown_by_name() {
+        let names = names(&["pix", "card", "boleto"]).unwrap();
+        let id = PaymentId(7);
+        let (amount, at, statuses) = (Cents(5), Timestamp(0), each([400, 0, 422]));
+        let shown = |event: Event| Record::Event(event).show(&names).to_string();
+        let rejection = Rejection { id, amount, statuses, accepted_at: at };
+        let line = shown(Event::Rejected(rejection));
+        assert!(line.ends_with("0007 0.05, pix 400, card 0, boleto 422"), "{line}");
+        let processor = Processor::new(2).unwrap();
+        let line = shown(Event::Attempted { id, processor, requested_at: at });
+        assert!(line.ends_with("0007 at boleto requested 1970-01-01T00:00:00.000Z"), "{line}");
+        let action = Action::NotBooked { processor, requested_at: at };
+        let (by, reason) = ("ana".into(), "she \"asked\"".into());
+        let resolution = Resolution { id, amount, accepted_at: at, action, at, by, reason };
+        let line = shown(Event::Resolved(Arc::new(resolution)));
+        let expected = "0007 0.05 as notBooked at boleto requested 1970-01-01T00:00:00.000Z, on \
+                        1970-01-01T00:00:00.000Z by \"ana\": \"she \\\"asked\\\"\"";
+        assert!(line.ends_with(expected), "{line}");
+    }
+
     #[test]
     fn the_bytes_of_what_was_told_are_these() {
         let mut bytes = Vec::new();
-        Record::Event(Event::Told { id: PaymentId(0x0102) }).encode(
-            Seed::of_segment(3),
-            48,
-            &mut bytes,
-        );
+        Record::Event(Event::Told { id: PaymentId(0x0102) }).encode(seed(3), 48, &mut bytes);
         let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, ["18000d00", "0201", &"00".repeat(14)].concat());
     }
@@ -658,7 +822,7 @@ mod tests {
     #[test]
     fn the_bytes_of_an_entry_are_these() {
         let mut bytes = Vec::new();
-        Record::Entry(entry()).encode(Seed::of_segment(3), 48, &mut bytes);
+        Record::Entry(entry()).encode(seed(3), 48, &mut bytes);
         let hex: String = bytes[4..].iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = [
             "48004001",
@@ -688,7 +852,7 @@ mod tests {
             ("not UTF-8", 66, &[0xff]),
             ("padding", 71, &[1]),
         ];
-        let seed = Seed::of_segment(3);
+        let seed = Seed::of_segment(3, 2);
         let mut sound = Vec::new();
         Record::Entry(entry()).encode(seed, 0, &mut sound);
         let decode = |bytes: &[u8]| {
@@ -719,9 +883,9 @@ mod tests {
     #[test]
     fn an_intact_record_of_another_kind_is_named() {
         let mut bytes = vec![0, 0, 0, 0, 16, 0, 65, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-        let checksum = Seed::of_segment(1).checksum(0, &bytes[4..]);
+        let checksum = seed(1).checksum(0, &bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        let decoded = Record::decode(Seed::of_segment(1), &bytes, 0);
+        let decoded = Record::decode(seed(1), &bytes, 0);
         assert_eq!(decoded, Decoded::UnknownKind { kind: 65, length: 16 });
     }
 
@@ -732,33 +896,34 @@ mod tests {
         ) {
             let offset = offset * ALIGNMENT;
             let mut bytes = vec![0xff; offset];
-            record.encode(Seed::of_segment(segment), offset, &mut bytes);
-            let length = record.length();
+            record.encode(Seed::of_segment(segment, 8), offset, &mut bytes);
+            let length = record.length(Seed::of_segment(segment, 8));
             prop_assert_eq!(bytes.len(), offset + length);
-            let decoded = Record::decode(Seed::of_segment(segment), &bytes, offset);
+            let decoded = Record::decode(Seed::of_segment(segment, 8), &bytes, offset);
             prop_assert_eq!(decoded, Decoded::Record { record, length });
             if other != segment {
-                let decoded = Record::decode(Seed::of_segment(other), &bytes, offset);
+                let decoded = Record::decode(Seed::of_segment(other, 8), &bytes, offset);
                 prop_assert!(matches!(decoded, Decoded::Bad(_)));
             }
             let mut moved = vec![0xff; ALIGNMENT];
             moved.extend_from_slice(&bytes);
-            let decoded = Record::decode(Seed::of_segment(segment), &moved, offset + ALIGNMENT);
+            let decoded = Record::decode(Seed::of_segment(segment, 8), &moved, offset + ALIGNMENT);
             prop_assert!(matches!(decoded, Decoded::Bad(_)));
         }
 
         #[test]
         fn every_flipped_bit_is_seen(record in any_record(), bit in 0..RECORD_BYTES_MAX * 8) {
             let mut bytes = Vec::new();
-            record.encode(Seed::of_segment(7), 0, &mut bytes);
+            record.encode(Seed::of_segment(7, 8), 0, &mut bytes);
             let bit = bit % (bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(matches!(Record::decode(Seed::of_segment(7), &bytes, 0), Decoded::Bad(_)));
+            prop_assert!(matches!(Record::decode(Seed::of_segment(7, 8), &bytes, 0), Decoded::Bad(_)));
         }
 
         #[test]
         fn never_panics(bytes: Vec<u8>, offset in 0..64_usize) {
-            Record::decode(Seed::of_segment(1), &bytes, offset);
+            Record::decode(seed(1), &bytes, offset);
+            Record::decode(Seed::of_segment(1, 8), &bytes, offset);
         }
     }
 }

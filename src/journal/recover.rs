@@ -34,6 +34,7 @@ use super::identity::{self, Change, Identity, Owner};
 use super::keeper::{Form, Held, IdsFile, Keeping};
 use super::listing::Listing;
 use super::manifest::{self, Files, Manifest, Named};
+use super::names::Reference;
 use super::outstanding::{Open, Outstanding};
 use super::record::{Record, Seed};
 use super::retained;
@@ -41,13 +42,14 @@ use super::segment::{Contents, Ending, Segment, UNFINISHED};
 use super::shelf::Shelf;
 use super::storage::{Lack, Storage, random};
 use super::volume::{self, Volume};
-use super::writer::{self, Kept, Writer};
+use super::writer::{Kept, Room, Writer};
 use super::{JournalError, Options, Position, books, follow, notes};
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Entry, Key};
 use crate::payments::event::{Books, Event};
-use crate::payments::{Attempt, Payment, PaymentId, Window};
+use crate::payments::names::Names;
+use crate::payments::{Attempt, Each, Payment, PaymentId, Window};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -75,7 +77,7 @@ pub struct Recovered {
     pub identity: Option<Identity>,
 }
 
-/// Two URLs and some numbers: no identity is longer.
+/// Eight URLs and some numbers: no identity is longer.
 pub(super) const IDENTITY_BYTES_MAX: usize = 64 * 1024;
 
 /// So many keys are recovered at most.
@@ -133,9 +135,13 @@ impl Replay {
     ///
     /// # Errors
     /// If the files are damaged or not of this version.
-    pub fn new(storage: &dyn Storage, ids_remembered: usize) -> Result<Replay, JournalError> {
+    pub fn new(
+        storage: &dyn Storage,
+        names: &Names,
+        ids_remembered: usize,
+    ) -> Result<Replay, JournalError> {
         let mut replay = Replay {
-            listing: Listing::new(storage)?,
+            listing: Listing::new(storage, names)?,
             payments: Outstanding::default(),
             ids: VecDeque::new(),
             books: Books::default(),
@@ -151,7 +157,7 @@ impl Replay {
         let mut bytes = Vec::new();
         let books: Vec<u32> = replay.listing.books.keys().copied().collect();
         for number in books {
-            replay.read_books(storage, number)?;
+            replay.read_books(storage, number, names)?;
         }
         if let Some(number) = replay.listing.accounts {
             let name = Kind::Accounts.file_name(number);
@@ -161,13 +167,13 @@ impl Replay {
         for (number, _) in &replay.listing.notes {
             let name = Kind::Notes.file_name(*number);
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
-            replay.notes.append(&mut notes::read(*number, &bytes)?);
+            replay.notes.append(&mut notes::read(*number, &bytes, names)?);
         }
         let segments: Vec<u32> = replay.listing.segments.iter().copied().collect();
         for (index, number) in segments.iter().enumerate() {
             let name = Kind::Segment.file_name(*number);
             storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
-            let contents = Contents::new(*number, &bytes)?;
+            let contents = Contents::new(*number, &bytes, names)?;
             replay.is_of_this_boot &= contents.boot == storage.boot();
             let (offset, ending) = contents.walk(|offset, record| {
                 replay
@@ -177,7 +183,7 @@ impl Replay {
             replay.end = Some((*number, offset, ending));
             if ending != Ending::Sealed {
                 let later = &segments[index + 1..];
-                replay.torn = judge(storage, &contents, offset, ending, later)?;
+                replay.torn = judge(storage, names, &contents, offset, ending, later)?;
                 break;
             }
         }
@@ -205,7 +211,12 @@ impl Replay {
     }
 
     /// Opens a volume; books of an older layout are read.
-    fn read_books(&mut self, storage: &dyn Storage, number: u32) -> Result<(), JournalError> {
+    fn read_books(
+        &mut self,
+        storage: &dyn Storage,
+        number: u32,
+        names: &Names,
+    ) -> Result<(), JournalError> {
         let (name, mut bytes) = (Kind::Books.file_name(number), Vec::new());
         storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
         let span = volume::span(number, &bytes)?;
@@ -215,19 +226,19 @@ impl Replay {
             false => Form::Volume,
         };
         if form == Form::Volume {
-            drop(self.shelf.put(Arc::new(Volume::open(storage, number)?)));
+            drop(self.shelf.put(Arc::new(Volume::open(storage, number, names)?)));
         } else {
             storage.read(&name, usize::MAX, &mut bytes).map_err(failed("read", &name))?;
         }
         if form == Form::Old {
-            self.shelf.add_old(number, &books::old_lines(number, &bytes)?);
+            self.shelf.add_old(number, &books::old_lines(number, &bytes, names)?);
         }
         if form == Form::Abridged {
             if !self.held.is_empty() {
                 let what = "they are abridged, and others before them are not";
                 return Err(JournalError::Corrupt { file: name, offset: 0, what });
             }
-            drop(self.shelf.abridge(Abridged::read(number, &bytes)?));
+            drop(self.shelf.abridge(Abridged::read(number, &bytes, names)?));
         }
         self.held.push(Held { span, form, is_damaged: false });
         Ok(())
@@ -292,7 +303,7 @@ impl Replay {
 
     /// What a change of settings could harm.
     fn held(&self) -> identity::Held {
-        let mut doubts = [0; 2];
+        let mut doubts = Each::default();
         for (processor, _) in self.payments.iter().filter_map(|(_, payment)| payment.attempt) {
             doubts[processor.index()] += 1;
         }
@@ -333,6 +344,7 @@ impl Replay {
 /// Decides about a segment whose records end without its end: torn, damaged, or in use until now.
 fn judge(
     storage: &dyn Storage,
+    names: &Names,
     contents: &Contents<'_>,
     offset: usize,
     ending: Ending,
@@ -343,7 +355,7 @@ fn judge(
     for number in later {
         let name = Kind::Segment.file_name(*number);
         storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
-        behind += Contents::new(*number, &bytes)?.intact_from(FILE_HEAD_BYTES);
+        behind += Contents::new(*number, &bytes, names)?.intact_from(FILE_HEAD_BYTES);
     }
     let file = Kind::Segment.file_name(contents.number);
     let what = match ending {
@@ -364,16 +376,16 @@ fn judge(
 ///
 /// # Errors
 /// What a start would be refused for.
-pub fn check_complete(storage: &dyn Storage) -> Result<Option<Torn>, JournalError> {
-    let segments: Vec<u32> = Listing::new(storage)?.segments.into_iter().collect();
+pub fn check_complete(storage: &dyn Storage, names: &Names) -> Result<Option<Torn>, JournalError> {
+    let segments: Vec<u32> = Listing::new(storage, names)?.segments.into_iter().collect();
     let mut bytes = Vec::new();
     for (index, number) in segments.iter().enumerate() {
         let name = Kind::Segment.file_name(*number);
         storage.read_records(&name, &mut bytes).map_err(failed("read", &name))?;
-        let contents = Contents::new(*number, &bytes)?;
+        let contents = Contents::new(*number, &bytes, names)?;
         let (offset, ending) = contents.walk(|_, _| Ok(()))?;
         if ending != Ending::Sealed {
-            return judge(storage, &contents, offset, ending, &segments[index + 1..]);
+            return judge(storage, names, &contents, offset, ending, &segments[index + 1..]);
         }
     }
     Ok(None)
@@ -388,6 +400,8 @@ pub struct Found {
     stored: Option<Identity>,
     /// What it is to say, if anybody has claimed the journal.
     identity: Option<Identity>,
+    /// The table of names, of whoever has claimed it too.
+    names: Names,
     is_copy: bool,
 }
 
@@ -398,8 +412,15 @@ impl Found {
     /// See [`Replay::new`].
     pub fn new(storage: Arc<dyn Storage>, options: Options) -> Result<Found, JournalError> {
         let stored = read_identity(&*storage)?;
-        let replay = Replay::new(&*storage, options.ids_remembered)?;
-        Ok(Found { storage, options, replay, stored, identity: None, is_copy: false })
+        let names = names_in(stored.as_ref());
+        let replay = Replay::new(&*storage, &names, options.ids_remembered)?;
+        Ok(Found { storage, options, replay, stored, identity: None, names, is_copy: false })
+    }
+
+    /// The names of the processors, by the numbers that the journal has for them: the owner's are among
+    /// them once it is [claimed](Found::claim).
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Decides whether this owner may use the journal, and whether it is a copy. Changes nothing
@@ -413,17 +434,29 @@ impl Found {
         meant: &[Change],
         now: Timestamp,
     ) -> Result<Vec<String>, JournalError> {
+        let refused = |what| JournalError::NotOurs { what };
         let Some(stored) = &self.stored else {
-            self.identity = Some(Identity::new(random(), owner.clone()));
-            return Ok(Vec::new());
+            let (id, owner) = (random(), owner.clone());
+            let (identity, told) = match self.replay.listing.is_empty() {
+                true => (Identity::new(id, owner), Vec::new()),
+                false => {
+                    let held = self.replay.held();
+                    Identity::of_unclaimed(id, owner, held).map_err(refused)?
+                }
+            };
+            self.names = identity.names().clone();
+            self.identity = Some(identity);
+            return Ok(told);
         };
-        let told = identity::judge(&stored.owner, owner, self.replay.held(), meant)
-            .map_err(|what| JournalError::NotOurs { what })?;
+        let told = identity::judge(&stored.owner, owner, self.replay.held(), meant);
+        let told = told.map_err(refused)?;
         let place = self.storage.place(identity::FILE_NAME);
         let place = place.map_err(failed("look at", identity::FILE_NAME))?;
         self.is_copy = place != stored.place;
         let copied_at = if self.is_copy { Some(now) } else { stored.copied_at };
-        self.identity = Some(Identity { copied_at, ..stored.clone().of_owner(owner.clone()) });
+        let identity = stored.clone().of_owner(owner.clone()).map_err(refused)?;
+        self.names = identity.names().clone();
+        self.identity = Some(Identity { copied_at, ..identity });
         Ok(told)
     }
 
@@ -437,14 +470,17 @@ impl Found {
     /// # Errors
     /// If that fails, which can be tried again.
     pub fn start(self) -> Result<(Writer, Recovered), JournalError> {
-        let Found { storage, mut options, replay, stored, identity, is_copy } = self;
+        let Found { storage, mut options, replay, stored, identity, names, is_copy } = self;
         if let Some(identity) = &identity
             && (is_copy || stored.as_ref() != Some(identity))
         {
-            store_identity(&*storage, identity.clone())?;
+            // No file may mean a name that is not on the disk.
+            let may_wait = names == names_in(stored.as_ref());
+            store_identity(&*storage, identity.clone(), may_wait)?;
         }
         // However small a queue was asked for: there must be room for what waits in it.
-        options.make_room_for(replay.payments.len());
+        let room = Room::of(names.count());
+        options.make_room_for(replay.payments.len(), room);
         let (number, mut manifest) = repair(&*storage, &replay)?;
         let Listing { retained, rewritten, .. } = &replay.listing;
         let retained = retained::keep(&*storage, retained, rewritten, options.retention)?;
@@ -475,10 +511,11 @@ impl Found {
             lacks: [None; 3],
         };
         // A new journal is not begun where there is no space for it.
-        let (bytes, needed) = (options.segment_bytes, writer::room_to_start(replay.payments.len()));
+        let (bytes, needed) = (options.segment_bytes, room.to_start(replay.payments.len()));
+        let reference = Reference::to(&names);
         let created = match replay.end.is_some() || replay.is_in_books() {
-            true => Segment::create_what_fits(&*storage, number, bytes, needed),
-            false => Segment::create(&*storage, number, bytes),
+            true => Segment::create_what_fits(&*storage, number, bytes, needed, reference),
+            false => Segment::create(&*storage, number, bytes, reference),
         };
         let segment = created.map_err(failed("make", &Kind::Segment.file_name(number)))?;
         match manifest.change(|named| named.insert_segment(number)) {
@@ -502,7 +539,7 @@ impl Found {
             is_copy,
             identity,
         };
-        let kept = Kept { keeping, manifest, shelf: replay.shelf };
+        let kept = Kept { keeping, manifest, shelf: replay.shelf, names };
         let writer = Writer::new(storage, options, segment, replay.payments, kept);
         Ok((writer, recovered))
     }
@@ -529,9 +566,26 @@ pub(super) fn read_identity(storage: &dyn Storage) -> Result<Option<Identity>, J
     }
 }
 
-/// Replaces the file, which says where it is itself. If there is no space for it, the next start
-/// does that.
-fn store_identity(storage: &dyn Storage, mut identity: Identity) -> Result<(), JournalError> {
+/// The table of names of a journal of that identity.
+fn names_in(stored: Option<&Identity>) -> Names {
+    stored.map_or_else(Names::contest, |it| it.names().clone())
+}
+
+/// The table of names of a journal: that of the contest, if it has none.
+///
+/// # Errors
+/// If `identity` cannot be read, or is damaged.
+pub(super) fn read_names(storage: &dyn Storage) -> Result<Names, JournalError> {
+    read_identity(storage).map(|stored| names_in(stored.as_ref()))
+}
+
+/// Replaces the file, which says where it is itself. If there is no space for it, and it may wait, the
+/// next start does that.
+fn store_identity(
+    storage: &dyn Storage,
+    mut identity: Identity,
+    may_wait: bool,
+) -> Result<(), JournalError> {
     let unfinished = format!("{}{UNFINISHED}", identity::FILE_NAME);
     let mut store = || {
         let file = storage.create(&unfinished)?;
@@ -542,7 +596,7 @@ fn store_identity(storage: &dyn Storage, mut identity: Identity) -> Result<(), J
         storage.sync_directory()
     };
     match store() {
-        Err(error) if Lack::of(&error).is_some() => {
+        Err(error) if may_wait && Lack::of(&error).is_some() => {
             let _ = storage.remove(&unfinished);
             log::warn!("journal: {} cannot be written now: {error}", identity::FILE_NAME);
             Ok(())
@@ -596,7 +650,7 @@ fn repair(storage: &dyn Storage, replay: &Replay) -> Result<(u32, Manifest), Jou
             let file = storage.open(&name)?;
             file.truncate(offset as u64)?;
             let mut end = Vec::new();
-            Record::End.encode(Seed::of_segment(number), offset, &mut end);
+            Record::End.encode(Seed::of_segment(number, 0), offset, &mut end);
             file.write_at(&end, offset as u64)
         };
         close().map_err(failed("close", &name))?;

@@ -59,7 +59,7 @@ pub fn encode(resolution: &Resolution, into: &mut [u8]) {
 }
 
 /// The reverse of [`encode`]. More zeros behind it than there should be are for the caller to see:
-/// compare the length with [`payload_bytes`].
+/// compare the length with [`payload_bytes`]. The processor is any that a number can be of.
 pub fn decode(detail: u8, payload: &[u8]) -> Option<Resolution> {
     let number = |at: usize| payload.get(at..)?.first_chunk().copied().map(i64::from_le_bytes);
     let id = payload.first_chunk().copied().map(u128::from_le_bytes)?;
@@ -95,7 +95,7 @@ pub fn detail_of(action: Action) -> u8 {
 }
 
 fn action_of(detail: u8, requested_at: Timestamp) -> Option<Action> {
-    let processor = *Processor::CONTEST.get(usize::from(detail >> 4))?;
+    let processor = Processor::new((detail >> 4).into())?;
     let names_nothing = requested_at == Timestamp(0) && detail >> 4 == 0;
     match detail & 0x0f {
         0 if names_nothing => Some(Action::Retry),

@@ -12,6 +12,7 @@ use super::manifest::Files;
 use super::record::Record;
 use super::segment::{Contents, Ending};
 use super::storage::Storage;
+use crate::payments::names::Names;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
@@ -132,9 +133,10 @@ pub fn walk(
     name: &str,
     number: u32,
     bytes: &[u8],
+    names: &Names,
     each: impl FnMut(usize, Record) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
-    let walked = Contents::new(number, bytes).and_then(|contents| contents.walk(each));
+    let walked = Contents::new(number, bytes, names).and_then(|contents| contents.walk(each));
     let damaged = |offset, what| JournalError::Unneeded { file: name.into(), offset, what };
     match walked {
         Ok((_, Ending::Sealed)) => Ok(()),
@@ -152,6 +154,7 @@ pub fn walk(
 pub fn copy(
     from: &dyn Storage,
     to: &dyn Storage,
+    processors: &Names,
     journal: &Files,
     copied: &mut Copied,
 ) -> Result<Vec<String>, JournalError> {
@@ -168,7 +171,7 @@ pub fn copy(
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             read => read.map_err(|error| JournalError::io("read", &name, error))?,
         }
-        if walk(&name, number, &bytes, |_, _| Ok(())).is_err() {
+        if walk(&name, number, &bytes, processors, |_, _| Ok(())).is_err() {
             damaged.push(name.clone());
         }
         let written = to.create(&name).and_then(|file| {

@@ -26,12 +26,13 @@ mod report;
 
 use super::accounts::States;
 use super::books::{self, Flags, Remains};
-use super::check::{whole_ms, written_at};
+use super::check::{settled_at, whole_ms, written_at};
 use super::copy::{files, write_identity};
-use super::head::{self, Kind, OWN_BYTES};
+use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
 use super::identity::{self, Identity};
 use super::inspect::expect_journal;
 use super::manifest::Stored;
+use super::names::Reference;
 use super::outstanding::{Open, Outstanding};
 use super::record::{END_BYTES, Record, Seed};
 use super::recover::{self, IDENTITY_BYTES_MAX};
@@ -42,7 +43,8 @@ use super::{JournalError, LEDGER_DIRECTORY, manifest, notes, volume};
 use crate::base::clock::Timestamp;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
-use crate::payments::{PaymentId, Processor, Rejection};
+use crate::payments::names::Names;
+use crate::payments::{Each, Line, PaymentId, Processor, Rejection};
 pub use asked::ASK_NAME;
 use asked::Asked;
 use bridge::{Bridge, Gap};
@@ -66,18 +68,20 @@ pub fn run(from: &Path, to: &Path, out: &mut impl Write) -> Result<bool, String>
     let held = |path: &Path| Directory::held(path).map(|it| it.showing("reading"));
     let source = held(from).map_err(failed)?;
     let target = Directory::lock(unfinished.path()).map_err(failed)?;
-    let mut is_whole = salvage(&source, &target, "", out).map_err(failed)?;
+    let (identity, damage) = found_identity(&source).map_err(failed)?;
+    let mut is_whole = salvage(&source, &target, identity.names(), "", out).map_err(failed)?;
     let ledger = from.join(LEDGER_DIRECTORY);
     if ledger.is_dir() {
         let source = held(&ledger).map_err(failed)?;
         let path = unfinished.path().join(LEDGER_DIRECTORY);
         let target = Directory::lock(&path).map_err(failed)?;
-        is_whole &= salvage(&source, &target, "ledger/", out).map_err(failed)?;
+        let names = Names::contest();
+        is_whole &= salvage(&source, &target, &names, "ledger/", out).map_err(failed)?;
     } else {
         is_whole = false;
         writeln!(out, "lost: ledger/: it is missing, with every account").map_err(unwritten)?;
     }
-    is_whole &= salvage_identity(&source, &target, out).map_err(failed)?;
+    is_whole &= salvage_identity(&target, identity, damage, out).map_err(failed)?;
     let to = to.display();
     let end = match is_whole {
         true => format!("nothing is lost; a start with {to} asks before it pays, as with a copy"),
@@ -95,6 +99,7 @@ pub fn run(from: &Path, to: &Path, out: &mut impl Write) -> Result<bool, String>
 pub fn salvage(
     from: &dyn Storage,
     to: &dyn Storage,
+    names: &Names,
     directory: &'static str,
     out: &mut dyn Write,
 ) -> Result<bool, JournalError> {
@@ -102,6 +107,7 @@ pub fn salvage(
     let mut salvage = Salvage {
         from,
         to,
+        names,
         report,
         payments: Outstanding::default(),
         attempted: BTreeMap::new(),
@@ -116,7 +122,7 @@ pub fn salvage(
         read => Ok(read?),
     };
     let named = stored.as_ref().ok().and_then(Option::as_ref).map(|it| it.named.files());
-    match Plan::of(from, &named.unwrap_or_default())? {
+    match Plan::of(from, names, &named.unwrap_or_default())? {
         Some(plan) => salvage.files(&plan)?,
         None => salvage.report.lost("", 0, "every file is missing"),
     }
@@ -124,7 +130,7 @@ pub fn salvage(
     let window = salvage.end()?;
     to.sync_directory().map_err(|error| JournalError::io("sync", "the new directory", error))?;
     manifest::write(to, &files(to)?)?;
-    recover::check_complete(to)?;
+    recover::check_complete(to, names)?;
     Ok(window.is_none())
 }
 
@@ -134,13 +140,15 @@ const NOBODY_KNOWS: &str = "nobody knows whether newer files than these have gon
 #[derive(Debug, Default)]
 struct Kept {
     records: usize,
-    settlements: [u64; 2],
+    settlements: Each<u64>,
     accounts: usize,
 }
 
 struct Salvage<'a> {
     from: &'a dyn Storage,
     to: &'a dyn Storage,
+    /// Of the processors, in both.
+    names: &'a Names,
     report: Report<'a>,
     payments: Outstanding,
     /// The last attempts of payments whose acceptance has not been found, and that are not over.
@@ -165,7 +173,9 @@ impl Salvage<'_> {
                 return Ok(());
             }
         };
-        for finding in manifest::findings(self.from, stored.as_ref(), &files(self.from)?)? {
+        for finding in
+            manifest::findings(self.from, self.names, stored.as_ref(), &files(self.from)?)?
+        {
             let (file, what) = match finding {
                 JournalError::Vanished { file } => (file, "it is missing"),
                 JournalError::Corrupt { file, what, .. } => (file, what),
@@ -216,7 +226,7 @@ impl Salvage<'_> {
 
     /// What is left of segments that were rewritten.
     fn books(&mut self, first: u32, number: u32, plan: &Plan) -> Result<(), JournalError> {
-        let (mut bytes, file) = plan::read(self.from, Kind::Books, number)?;
+        let (mut bytes, file) = plan::read(self.from, self.names, Kind::Books, number)?;
         let known = books::flags(number, &bytes).ok();
         let has_accounts = match number == plan.last_books {
             true => self.accounts(number, plan, known)?,
@@ -230,11 +240,11 @@ impl Salvage<'_> {
         let mut remains = None;
         if !matches!(file, File::Whole) {
             let found = self.instead_of_books(number, plan, &bytes, file)?;
-            bytes = volume::encode(first, number, Flags::default(), &found.settled);
+            bytes = self.volume(first, number, &found.settled);
             remains = Some(found);
         } else if books::are_old(&bytes) {
-            let lines = books::old_lines(number, &bytes)?;
-            bytes = volume::encode(first, number, Flags::default(), &lines);
+            let lines = books::old_lines(number, &bytes, self.names)?;
+            bytes = self.volume(first, number, &lines);
         }
         // Those that the last books name count.
         let has_notes = number == plan.last_books && self.notes(number, plan, known)?;
@@ -248,9 +258,13 @@ impl Salvage<'_> {
         self.write(&Kind::Books.file_name(number), &bytes)
     }
 
+    fn volume(&self, first: u32, last: u32, lines: &[Line]) -> Vec<u8> {
+        volume::encode(first, last, Flags::default(), lines, Reference::to(self.names))
+    }
+
     /// Counts what is in books, and takes note of their times.
     fn count(&mut self, number: u32, bytes: &[u8]) -> Result<(), JournalError> {
-        let books::Contents { settled, bounds } = books::check(number, bytes)?;
+        let books::Contents { settled, bounds } = books::check(number, bytes, self.names)?;
         for (kept, settled) in self.kept.settlements.iter_mut().zip(settled) {
             *kept += settled;
         }
@@ -281,7 +295,8 @@ impl Salvage<'_> {
         }
         let mut found = Remains::default();
         if !books::are_old(damaged) {
-            volume::whole_lines(number, damaged, |mut lines| found.settled.append(&mut lines));
+            let take = |mut lines| found.settled.append(&mut lines);
+            volume::whole_lines(number, damaged, self.names, take);
             found.sort();
         }
         let (kept, bytes) = (found.settled.len(), damaged.len());
@@ -314,7 +329,7 @@ impl Salvage<'_> {
         read.map_err(|error| JournalError::io("read", &name, error))?;
         let mut remains = Remains::default();
         let report = &mut self.report;
-        Contents::without_head(number, &bytes).walk_over_holes(|offset, piece| {
+        Contents::without_head(number, &bytes, self.names).walk_over_holes(|offset, piece| {
             match piece {
                 Piece::Record(record) => remains.add(offset, &record),
                 Piece::Hole { bytes, what } => tell_hole(report, &name, offset, bytes, what),
@@ -336,7 +351,7 @@ impl Salvage<'_> {
             return Ok(false);
         }
         let name = Kind::Accounts.file_name(number);
-        let (bytes, file) = plan::read(self.from, Kind::Accounts, number)?;
+        let (bytes, file) = plan::read(self.from, self.names, Kind::Accounts, number)?;
         let what = match file {
             File::Whole => {
                 let accounts = States::new(number, &bytes)?.collect()?;
@@ -376,12 +391,12 @@ impl Salvage<'_> {
         let mut next = known.map_or_else(|| below(number.saturating_add(1)), |flags| flags.notes);
         let mut files = Vec::new();
         while let Some(number) = next {
-            let (bytes, file) = plan::read(self.from, Kind::Notes, number)?;
+            let (bytes, file) = plan::read(self.from, self.names, Kind::Notes, number)?;
             let before = notes::count_and_before(number, &bytes);
             next = before.map_or_else(|_| below(number), |(_, before)| before);
             let what = match file {
                 File::Whole => {
-                    files.push(notes::read(number, &bytes)?);
+                    files.push(notes::read(number, &bytes, self.names)?);
                     continue;
                 }
                 File::Missing => "it is missing".into(),
@@ -395,7 +410,8 @@ impl Salvage<'_> {
         let all = files.into_iter().rev().flatten().collect();
         let all = notes::condense(all, true);
         if !all.is_empty() {
-            self.write(&Kind::Notes.file_name(number), &notes::encode(number, None, &all))?;
+            let bytes = notes::encode(number, None, &all, Reference::to(self.names));
+            self.write(&Kind::Notes.file_name(number), &bytes)?;
         }
         Ok(!all.is_empty())
     }
@@ -412,7 +428,7 @@ impl Salvage<'_> {
             return Ok(());
         }
         let name = Kind::Ids.file_name(number);
-        let (bytes, file) = plan::read(self.from, Kind::Ids, number)?;
+        let (bytes, file) = plan::read(self.from, self.names, Kind::Ids, number)?;
         let from_segment = remains.filter(|_| plan.has(Kind::Segment, number));
         let what = match file {
             File::Whole => {
@@ -452,9 +468,9 @@ impl Salvage<'_> {
     /// A segment without its holes, or an empty one in its place.
     fn segment(&mut self, number: u32, plan: &Plan) -> Result<(), JournalError> {
         let name = Kind::Segment.file_name(number);
-        let mut out = begin_segment(self.to, number);
+        let mut out = begin_segment(self.to, self.names, number);
         if number == plan.lowest && plan.stands_alone {
-            put(number, Record::Event(Event::Purged), &mut out);
+            self.put(number, Record::Event(Event::Purged), &mut out);
         }
         let ending = match plan.has(Kind::Segment, number) {
             true => self.records(number, &name, &mut out)?,
@@ -465,7 +481,7 @@ impl Salvage<'_> {
             }
         };
         if number < plan.highest || ending == Ending::Sealed {
-            put(number, Record::End, &mut out);
+            self.put(number, Record::End, &mut out);
         } else {
             // There was room for the end of the one in use, and so there is here.
             out.resize(out.len() + END_BYTES, 0);
@@ -482,7 +498,7 @@ impl Salvage<'_> {
         let next = number + 1;
         let name = Kind::Segment.file_name(next);
         self.report.lost(&name, 0, "it is missing, and the one before it was full");
-        let mut out = begin_segment(self.to, next);
+        let mut out = begin_segment(self.to, self.names, next);
         out.resize(out.len() + END_BYTES, 0);
         self.write(&name, &out)
     }
@@ -497,13 +513,13 @@ impl Salvage<'_> {
         let mut bytes = Vec::new();
         let read = self.from.read_records(name, &mut bytes);
         read.map_err(|error| JournalError::io("read", name, error))?;
-        let head = match head::decode(Kind::Segment, number, &bytes) {
+        let head = match head::decode(Kind::Segment, number, &bytes, self.names) {
             Ok(_) => None,
             Err(JournalError::Corrupt { what, .. }) => Some(what),
             Err(error) => return Err(error),
         };
         let mut count = 0_usize;
-        let contents = Contents::without_head(number, &bytes);
+        let contents = Contents::without_head(number, &bytes, self.names);
         let (offset, ending) = contents.walk_over_holes(|offset, piece| {
             match piece {
                 Piece::Record(record) => {
@@ -559,7 +575,16 @@ impl Salvage<'_> {
             }
         }
         self.kept.records += 1;
-        put(number, record, out);
+        self.put(number, record, out);
+    }
+
+    fn seed(&self, number: u32) -> Seed {
+        Seed::of_segment(number, Reference::to(self.names).count)
+    }
+
+    /// Puts a record behind the others of a segment.
+    fn put(&self, number: u32, record: Record, out: &mut Vec<u8>) {
+        record.encode(self.seed(number), out.len(), out);
     }
 
     fn apply(&mut self, number: u32, event: &Event) {
@@ -607,12 +632,12 @@ impl Salvage<'_> {
                 self.report.at(whole_ms(entry.at));
             }
             Err(what) => {
-                let bytes = Record::Entry(*entry).length();
+                let bytes = Record::Entry(*entry).length(self.seed(number));
                 return tell_hole(&mut self.report, name, offset, bytes, what);
             }
         }
         self.kept.records += 1;
-        self.bridged.iter().for_each(|entry| put(number, Record::Entry(*entry), out));
+        self.bridged.iter().for_each(|entry| self.put(number, Record::Entry(*entry), out));
     }
 
     /// Lists what is to be asked about, and says what is kept and what is lost.
@@ -621,13 +646,13 @@ impl Salvage<'_> {
         if has_lost {
             self.ask_about_open()?;
         }
-        let Salvage { mut report, kept, payments, asked, .. } = self;
+        let Salvage { mut report, kept, payments, asked, names, .. } = self;
         let asked = asked.end()?;
-        let Kept { records, settlements: [default, fallback], accounts } = kept;
+        let Kept { records, settlements, accounts } = kept;
+        let settled = settled_at(settlements, names);
         let directory = report.directory();
         report.line(format_args!(
-            "{directory}kept: {records} records, {default} settlements at default, {fallback} at \
-             fallback, {} outstanding payments, {accounts} accounts as they were rewritten",
+            "{directory}kept: {records} records, {settled}, {} outstanding payments, {accounts} accounts as they were rewritten",
             payments.len()
         ));
         let unwritten = |error| JournalError::io("write", "the report", error);
@@ -663,13 +688,13 @@ impl Salvage<'_> {
                     writeln!(
                         lines,
                         "{id} {amount} in doubt at {}, requested {at}",
-                        processor.name()
+                        self.names.name_of(*processor)
                     )
                 }
             };
         }
         for (id, (processor, at)) in &self.attempted {
-            let processor = processor.name();
+            let processor = self.names.name_of(*processor);
             let _ = writeln!(lines, "{id} ? attempted at {processor}, requested {at}; not known");
         }
         self.asked.add(self.to, &lines)
@@ -683,44 +708,71 @@ fn tell_hole(report: &mut Report<'_>, name: &str, offset: usize, bytes: usize, w
 }
 
 /// The head of a new segment.
-fn begin_segment(to: &dyn Storage, number: u32) -> Vec<u8> {
+fn begin_segment(to: &dyn Storage, names: &Names, number: u32) -> Vec<u8> {
     let mut own = [0; OWN_BYTES];
     own[..16].copy_from_slice(&to.boot());
-    head::encode(Kind::Segment, number, own).to_vec()
+    head::encode(Kind::Segment, number, own, Reference::to(names)).to_vec()
 }
 
-/// Puts a record behind the others of a segment.
-fn put(number: u32, record: Record, out: &mut Vec<u8>) {
-    record.encode(Seed::of_segment(number), out.len(), out);
+/// Whose a journal is, as far as that can be read: and what is wrong with the file that says so.
+///
+/// # Errors
+/// If it cannot be read, or is of another version.
+fn found_identity(from: &dyn Storage) -> Result<(Identity, Option<&'static str>), JournalError> {
+    match recover::read_identity(from) {
+        Ok(Some(identity)) => return Ok((identity, None)),
+        Ok(None) => guess_identity(from, random()).map(|it| (it, Some("it is missing"))),
+        Err(JournalError::Corrupt { what, .. }) => {
+            guess_identity(from, random()).map(|it| (it, Some(what)))
+        }
+        Err(error) => return Err(error),
+    }
+    .map_err(|error| JournalError::io("read", identity::FILE_NAME, error))
+}
+
+/// What can be read of `identity`, with a table of names under which the files can have been written.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn guess_identity(from: &dyn Storage, new_id: u128) -> io::Result<Identity> {
+    let mut bytes = Vec::new();
+    match from.read(identity::FILE_NAME, IDENTITY_BYTES_MAX, &mut bytes) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let (mut tables, mut head) = (HashSet::new(), Vec::new());
+    for name in from.names()? {
+        let Some((kind, number)) = Kind::of_file_name(&name) else { continue };
+        // What cannot be read is told when the whole file is.
+        if from.read(&name, FILE_HEAD_BYTES, &mut head).is_ok()
+            && let Ok(head) = head::decode_nameless(kind, number, &head)
+            && head.names != Reference::NONE
+        {
+            tables.insert(head.names);
+        }
+    }
+    let fits = |names: &Names| tables.iter().all(|table| table.fits(names));
+    Ok(Identity::guess(&bytes, new_id, fits))
 }
 
 /// Writes whose the new journal is, and that it is a copy: whether that was known for sure.
 fn salvage_identity(
-    from: &dyn Storage,
     to: &dyn Storage,
+    identity: Identity,
+    damage: Option<&str>,
     out: &mut dyn Write,
 ) -> Result<bool, JournalError> {
-    let mut bytes = Vec::new();
-    let name = identity::FILE_NAME;
-    let what = match from.read(name, IDENTITY_BYTES_MAX, &mut bytes) {
-        Ok(()) => match Identity::decode(&bytes) {
-            Ok(identity) => {
-                return write_identity(to, identity.to_be_known_as_copy()).map(|()| true);
-            }
-            Err(JournalError::Corrupt { what, .. }) => what,
-            Err(error) => return Err(error),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => "it is missing",
-        Err(error) => return Err(JournalError::io("read", name, error)),
-    };
-    let guess = Identity::guess(&bytes, random());
-    let [default, fallback] = &guess.owner.processors;
-    let line = format!(
-        "lost: {name}: {what}: taken to be of instance {}, default {default}, fallback {fallback}; a \
-         start with other settings says which --accept-change it needs",
-        guess.owner.instance
-    );
-    let unwritten = |error| JournalError::io("write", "the report", error);
-    writeln!(out, "{line}").map_err(unwritten)?;
-    write_identity(to, guess).map(|()| false)
+    if let Some(what) = damage {
+        let (name, owner) = (identity::FILE_NAME, &identity.owner);
+        let processors = owner.processors.iter().map(|(_, name, url)| format!("{name} {url}"));
+        let line = format!(
+            "lost: {name}: {what}: taken to be of instance {}, {}; a start with other settings says \
+             which --accept-change it needs",
+            owner.instance,
+            processors.collect::<Vec<_>>().join(", ")
+        );
+        let unwritten = |error| JournalError::io("write", "the report", error);
+        writeln!(out, "{line}").map_err(unwritten)?;
+    }
+    write_identity(to, identity.to_be_known_as_copy()).map(|()| damage.is_none())
 }

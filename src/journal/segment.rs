@@ -4,10 +4,12 @@
 //! the disk, because it is made under another name.
 
 use super::head::{self, FILE_HEAD_BYTES, Kind, OWN_BYTES};
+use super::names::Reference;
 use super::record::{ALIGNMENT, Decoded, END_BYTES, Record, Seed};
 use super::storage::{Lack, Storage, StoredFile, is_zero};
 use super::{JournalError, Position};
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use std::io;
 use std::sync::Arc;
 
@@ -25,7 +27,12 @@ pub struct Segment {
 
 impl Segment {
     /// Makes an empty segment. Blocking; afterwards it is on the disk with all its space.
-    pub fn create(storage: &dyn Storage, number: u32, bytes: usize) -> io::Result<Segment> {
+    pub fn create(
+        storage: &dyn Storage,
+        number: u32,
+        bytes: usize,
+        names: Reference,
+    ) -> io::Result<Segment> {
         let name = Kind::Segment.file_name(number);
         let unfinished = name.clone() + UNFINISHED;
         let make = || {
@@ -33,14 +40,17 @@ impl Segment {
             own[..16].copy_from_slice(&storage.boot());
             let file = storage.create(&unfinished)?;
             file.allocate(bytes as u64)?;
-            file.write_at(&head::encode(Kind::Segment, number, own), 0)?;
+            file.write_at(&head::encode(Kind::Segment, number, own, names), 0)?;
             file.sync()?;
             storage.rename(&unfinished, &name)?;
             storage.sync_directory()?;
             Ok(file)
         };
         match make() {
-            Ok(file) => Ok(Segment { number, seed: Seed::of_segment(number), bytes, file }),
+            Ok(file) => {
+                let seed = Seed::of_segment(number, names.count);
+                Ok(Segment { number, seed, bytes, file })
+            }
             Err(error) => {
                 // Gives the space back; a start would too.
                 let _ = storage.remove(&unfinished);
@@ -58,8 +68,9 @@ impl Segment {
         number: u32,
         bytes: usize,
         needed: usize,
+        names: Reference,
     ) -> io::Result<Segment> {
-        match Segment::create(storage, number, bytes) {
+        match Segment::create(storage, number, bytes, names) {
             Err(error) if Lack::of(&error) == Some(Lack::Space) && bytes > LENGTH_MIN => {}
             result => return result,
         }
@@ -73,7 +84,7 @@ impl Segment {
             }
             next = (fits + too_long) / 2 / ALIGNMENT * ALIGNMENT;
         }
-        let made = Segment::create(storage, number, fits)?;
+        let made = Segment::create(storage, number, fits, names)?;
         log::warn!(
             "journal: the disk is full: a segment of {fits} bytes was made, not of {bytes}; what \
              was accepted is settled, and nothing more is accepted until there is space"
@@ -132,16 +143,17 @@ pub struct Contents<'a> {
 impl<'a> Contents<'a> {
     /// # Errors
     /// If the head is not that of this segment.
-    pub fn new(number: u32, bytes: &'a [u8]) -> Result<Contents<'a>, JournalError> {
-        let own = head::decode(Kind::Segment, number, bytes)?;
+    pub fn new(number: u32, bytes: &'a [u8], names: &Names) -> Result<Contents<'a>, JournalError> {
+        let head = head::decode(Kind::Segment, number, bytes, names)?;
         let mut boot = [0; 16];
-        boot.copy_from_slice(&own[..16]);
-        Ok(Contents { number, boot, seed: Seed::of_segment(number), bytes })
+        boot.copy_from_slice(&head.own[..16]);
+        Ok(Contents { number, boot, seed: Seed::of_segment(number, head.names.count), bytes })
     }
 
     /// A segment whose head may be damaged: its records tell by themselves that they are of it.
-    pub fn without_head(number: u32, bytes: &'a [u8]) -> Contents<'a> {
-        Contents { number, boot: [0; 16], seed: Seed::of_segment(number), bytes }
+    pub fn without_head(number: u32, bytes: &'a [u8], names: &Names) -> Contents<'a> {
+        let seed = Seed::of_segment(number, Reference::to(names).count);
+        Contents { number, boot: [0; 16], seed, bytes }
     }
 
     /// Hands over each record with its offset, in order. Returns how the records end, and where:

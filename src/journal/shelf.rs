@@ -10,13 +10,14 @@
 
 use super::JournalError;
 use super::abridged::Abridged;
-use super::head::Kind;
+use super::head::{self, Kind};
 use super::record::{Decoded, Record, Seed};
 use super::storage::{Storage, random};
 use super::volume::{Span, Volume, hash_of};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use crate::payments::summary::SummaryIndex;
 use crate::payments::{Each, Line, PaymentId, Processor, Settlement, Totals, Window};
 use std::collections::{BTreeMap, VecDeque};
@@ -197,11 +198,11 @@ impl Shelf {
 
     /// Everything settled, as it is in the files, the archives too.
     #[cfg(test)]
-    pub fn lines(&self, storage: &dyn Storage) -> Vec<Line> {
-        let mut lines = recorded(storage, &self.offsets()).unwrap();
+    pub fn lines(&self, storage: &dyn Storage, names: &Names) -> Vec<Line> {
+        let mut lines = recorded(storage, &self.offsets(), names).unwrap();
         let archives = self.on_disk.abridged.iter().flat_map(|it| it.archives());
         for archive in archives {
-            let volume = archive.open(storage).unwrap().expect("an archive");
+            let volume = archive.open(storage, names).unwrap().expect("an archive");
             assert_eq!(volume.total(), archive.totals);
             lines.extend(volume.lines().map(Result::unwrap));
         }
@@ -232,15 +233,18 @@ impl Shelf {
 pub fn recorded(
     storage: &dyn Storage,
     segments: &[(u32, Vec<u32>)],
+    names: &Names,
 ) -> Result<Vec<Line>, JournalError> {
     let (mut lines, mut bytes) = (Vec::new(), Vec::new());
     for (segment, offsets) in segments {
         let name = Kind::Segment.file_name(*segment);
         let read = storage.read_records(&name, &mut bytes);
         read.map_err(|error| JournalError::io("read", &name, error))?;
+        let head = head::decode(Kind::Segment, *segment, &bytes, names)?;
+        let seed = Seed::of_segment(*segment, head.names.count);
         for offset in offsets {
             let offset = *offset as usize;
-            let line = settled_record(*segment, bytes.get(offset..).unwrap_or_default(), offset);
+            let line = settled_record(seed, bytes.get(offset..).unwrap_or_default(), offset);
             let what = "a settlement that is there no more";
             let corrupt = || JournalError::Corrupt { file: name.clone(), offset, what };
             lines.push(line.ok_or_else(corrupt)?);
@@ -249,9 +253,9 @@ pub fn recorded(
     Ok(lines)
 }
 
-/// The settlement whose record begins with these bytes, which are at that offset of a segment.
-pub fn settled_record(segment: u32, bytes: &[u8], offset: usize) -> Option<Line> {
-    match Record::decode_at(Seed::of_segment(segment), bytes, offset) {
+/// The settlement whose record begins with these bytes, which are at that offset of their segment.
+pub fn settled_record(seed: Seed, bytes: &[u8], offset: usize) -> Option<Line> {
+    match Record::decode_at(seed, bytes, offset) {
         Decoded::Record {
             record: Record::Event(Event::Settled { id, settlement, attempts }),
             ..

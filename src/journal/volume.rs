@@ -9,8 +9,8 @@
 //!               and 128 if the id is known), attempts 1
 //! places        for each line, sorted: hash of its id 4, number of the line 4
 //! index         key of the hash 16, time of the last line 8,
-//!               for each block: time of the first line 8, lines 4, and for each processor how many
-//!               lines 4 and how many cents 16 there are in it,
+//!               for each block: time of the first line 8, lines 4, and for each processor of the table
+//!               that the head tells how many lines 4 and how many cents 16 there are in it,
 //!               for each page of 512 places: the first hash 4, CRC-32C 4
 //! ```
 //!
@@ -26,9 +26,11 @@
 use super::JournalError;
 use super::books::{self, Flags, Own};
 use super::head::{self, FILE_HEAD_BYTES, Kind};
+use super::names::Reference;
 use super::storage::{Storage, StoredFile, random};
 use crate::base::clock::Timestamp;
 use crate::base::money::{Cents, Total};
+use crate::payments::names::Names;
 use crate::payments::{Attempts, Each, Line, PaymentId, Processor, Settlement, Totals, Window};
 use std::io;
 use std::sync::Arc;
@@ -42,7 +44,8 @@ const PLACE_BYTES: usize = 8;
 /// 4 KiB, a page of the page cache.
 const PAGE_PLACES: usize = 512;
 const INDEX_HEAD_BYTES: usize = 24;
-const FENCE_BYTES: usize = 12 + 2 * (4 + 16);
+const FENCE_HEAD_BYTES: usize = 12;
+const SUM_BYTES: usize = 4 + 16;
 const PAGE_BYTES: usize = 8;
 const IS_ID_KNOWN: u8 = 0x80;
 
@@ -59,8 +62,6 @@ struct Fence {
     first_ms: i64,
     /// The number of its first line.
     line: u32,
-    /// The totals of all blocks before it.
-    before: Each<Totals>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,11 @@ pub struct Volume {
     key: u128,
     last_ms: i64,
     lines: u32,
+    /// So many names the table had: there are lines of no other processors, and so many sums of a block.
+    names: u8,
     fences: Vec<Fence>,
+    /// For each block one behind the other the totals of all blocks before it, of each processor.
+    before: Vec<Totals>,
     pages: Vec<Page>,
     total: Each<Totals>,
 }
@@ -127,6 +132,7 @@ struct Sizes {
     lines: u32,
     blocks: u32,
     first: u32,
+    names: u8,
 }
 
 impl Sizes {
@@ -137,7 +143,7 @@ impl Sizes {
             && !Flags::of(own).is_abridged
             && blocks as usize >= (lines as usize).div_ceil(BLOCK_LINES_MAX)
             && blocks <= lines;
-        may_be.then_some(Sizes { lines, blocks, first })
+        may_be.then_some(Sizes { lines, blocks, first, names: own.names.count })
     }
 
     fn places_at(&self) -> u64 {
@@ -153,8 +159,16 @@ impl Sizes {
         (self.lines as usize).div_ceil(PAGE_PLACES)
     }
 
+    fn fence_bytes(&self) -> usize {
+        FENCE_HEAD_BYTES + usize::from(self.names) * SUM_BYTES
+    }
+
+    fn fences_bytes(&self) -> usize {
+        self.blocks as usize * self.fence_bytes()
+    }
+
     fn index_bytes(&self) -> usize {
-        INDEX_HEAD_BYTES + self.blocks as usize * FENCE_BYTES + self.pages() * PAGE_BYTES
+        INDEX_HEAD_BYTES + self.fences_bytes() + self.pages() * PAGE_BYTES
     }
 }
 
@@ -163,7 +177,7 @@ impl Sizes {
 /// # Errors
 /// If the head is not whole.
 pub fn span(number: u32, bytes: &[u8]) -> Result<Span, JournalError> {
-    let (own, _) = Own::read(&head::decode(Kind::Books, number, bytes)?);
+    let (own, _) = Own::read(head::decode_nameless(Kind::Books, number, bytes)?);
     if books::are_old(bytes) {
         let lines = own.counts[0].saturating_add(own.counts[1]);
         return Ok(Span { first: number, last: number, lines });
@@ -189,19 +203,24 @@ impl Volume {
     /// Opens the file and reads its head and index.
     ///
     /// # Errors
-    /// If it cannot be read, or these are not whole.
-    pub fn open(storage: &dyn Storage, number: u32) -> Result<Volume, JournalError> {
+    /// If it cannot be read, these are not whole, or it was written under another table of names.
+    pub fn open(storage: &dyn Storage, number: u32, names: &Names) -> Result<Volume, JournalError> {
         let name = Kind::Books.file_name(number);
         let file = storage.open_to_read(&name);
-        Volume::of_file(number, file.map_err(|error| JournalError::io("open", &name, error))?)
+        let file = file.map_err(|error| JournalError::io("open", &name, error))?;
+        Volume::of_file(number, file, names)
     }
 
     /// Of a file that is open.
     ///
     /// # Errors
     /// As with [`Volume::open`].
-    pub fn of_file(number: u32, file: Arc<dyn StoredFile>) -> Result<Volume, JournalError> {
-        Volume::named(Kind::Books.file_name(number), number, file)
+    pub fn of_file(
+        number: u32,
+        file: Arc<dyn StoredFile>,
+        names: &Names,
+    ) -> Result<Volume, JournalError> {
+        Volume::named(Kind::Books.file_name(number), number, file, names)
     }
 
     /// Of a file of another name: an archive.
@@ -212,19 +231,25 @@ impl Volume {
         name: String,
         number: u32,
         file: Arc<dyn StoredFile>,
+        names: &Names,
     ) -> Result<Volume, JournalError> {
-        Volume::of(name, number, Source::File(file))
+        Volume::of(name, number, Source::File(file), names)
     }
 
     /// Of the bytes of such a file.
     ///
     /// # Errors
-    /// If its head or its index is not whole.
-    pub fn of_bytes(number: u32, bytes: Vec<u8>) -> Result<Volume, JournalError> {
-        Volume::of(Kind::Books.file_name(number), number, Source::Bytes(bytes))
+    /// If its head or its index is not whole, or it was written under another table of names.
+    pub fn of_bytes(number: u32, bytes: Vec<u8>, names: &Names) -> Result<Volume, JournalError> {
+        Volume::of(Kind::Books.file_name(number), number, Source::Bytes(bytes), names)
     }
 
-    fn of(name: String, number: u32, source: Source) -> Result<Volume, JournalError> {
+    fn of(
+        name: String,
+        number: u32,
+        source: Source,
+        names: &Names,
+    ) -> Result<Volume, JournalError> {
         let corrupt = |offset, what| corrupt(&name, offset, what);
         let unread = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof => corrupt(0, MISCOUNTED),
@@ -232,7 +257,7 @@ impl Volume {
         };
         let mut head = [0; FILE_HEAD_BYTES];
         source.read_at(&mut head, 0).map_err(unread)?;
-        let (own, checksum) = Own::read(&head::decode(Kind::Books, number, &head)?);
+        let (own, checksum) = Own::read(head::decode(Kind::Books, number, &head, names)?);
         let miscounted = || corrupt(0, MISCOUNTED);
         let sizes = Sizes::of(number, &own).ok_or_else(miscounted)?;
         let (index_at, index_bytes) = (sizes.index_at(), sizes.index_bytes());
@@ -253,25 +278,28 @@ impl Volume {
             key: take(&index, 0).map_or(0, u128::from_le_bytes),
             last_ms: long_at(&index, 16),
             lines: sizes.lines,
+            names: sizes.names,
             fences: Vec::with_capacity(sizes.blocks as usize),
+            before: Vec::with_capacity(sizes.blocks as usize * usize::from(sizes.names)),
             pages: Vec::with_capacity(sizes.pages()),
             total: Default::default(),
         };
-        let (fences, pages) =
-            index[INDEX_HEAD_BYTES..].split_at(sizes.blocks as usize * FENCE_BYTES);
-        match volume.read_fences(fences) && volume.read_pages(pages) {
+        let (fences, pages) = index[INDEX_HEAD_BYTES..].split_at(sizes.fences_bytes());
+        match volume.read_fences(fences, sizes.fence_bytes()) && volume.read_pages(pages) {
             true => Ok(volume),
             false => Err(corrupt(index_at, "an index that does not fit its blocks")),
         }
     }
 
-    fn read_fences(&mut self, bytes: &[u8]) -> bool {
+    fn read_fences(&mut self, bytes: &[u8], fence_bytes: usize) -> bool {
         let mut lines = 0_u32;
-        for bytes in bytes.chunks_exact(FENCE_BYTES) {
+        for bytes in bytes.chunks_exact(fence_bytes) {
             let (first_ms, count) = (long_at(bytes, 0), word_at(bytes, 8));
-            self.fences.push(Fence { first_ms, line: lines, before: self.total });
+            self.fences.push(Fence { first_ms, line: lines });
+            self.before.extend_from_slice(&self.total[..self.names.into()]);
+            let sums = bytes[FENCE_HEAD_BYTES..].chunks_exact(SUM_BYTES);
             let mut held = 0;
-            for (total, bytes) in self.total.iter_mut().zip(bytes[12..].chunks_exact(20)) {
+            for (total, bytes) in self.total.iter_mut().zip(sums) {
                 let (count, cents) = (word_at(bytes, 0), take(bytes, 4).map(i128::from_le_bytes));
                 held += u64::from(count);
                 // What so many amounts can come to: sums of these never overflow.
@@ -321,7 +349,9 @@ impl Volume {
 
     /// What it takes in memory, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.fences.capacity() * size_of::<Fence>() + self.pages.capacity() * size_of::<Page>()
+        self.fences.capacity() * size_of::<Fence>()
+            + self.before.capacity() * size_of::<Totals>()
+            + self.pages.capacity() * size_of::<Page>()
     }
 
     /// The exact totals of a window. Reads one block for each of its ends that lies inside.
@@ -355,7 +385,7 @@ impl Volume {
         // Where several blocks start at that time, all but the last of them are of that time alone.
         let next = self.fences.partition_point(|fence| fence.first_ms <= to_ms);
         let Some(block) = next.checked_sub(1) else { return Ok(Default::default()) };
-        let mut totals = self.fences[block].before;
+        let mut totals = self.before_block(block);
         for line in self.block(block, &mut Vec::new())? {
             let Settlement { processor, amount, requested_at } = line?.settlement;
             if requested_at.0 > to_ms {
@@ -364,6 +394,14 @@ impl Volume {
             totals[processor.index()] += Totals { count: 1, amount: Total(i128::from(amount.0)) };
         }
         Ok(totals)
+    }
+
+    /// The totals of all blocks before this one.
+    fn before_block(&self, block: usize) -> Each<Totals> {
+        let width = usize::from(self.names);
+        let mut totals = Each::default();
+        totals[..width].copy_from_slice(&self.before[block * width..][..width]);
+        totals
     }
 
     /// The settlement of a payment; of several of one id, the latest.
@@ -419,7 +457,8 @@ impl Volume {
     }
 
     fn sizes(&self) -> Sizes {
-        Sizes { lines: self.lines, blocks: self.fences.len() as u32, first: self.first }
+        let blocks = self.fences.len() as u32;
+        Sizes { lines: self.lines, blocks, first: self.first, names: self.names }
     }
 
     /// The lines of a block, which is read and checked.
@@ -428,7 +467,7 @@ impl Volume {
         block: usize,
         into: &'a mut Vec<u8>,
     ) -> Result<impl Iterator<Item = Result<Line, JournalError>> + use<'a>, JournalError> {
-        let Fence { line, first_ms, .. } = self.fences[block];
+        let Fence { line, first_ms } = self.fences[block];
         let next = self.fences.get(block + 1).map_or(self.lines, |next| next.line);
         let at = FILE_HEAD_BYTES as u64
             + block as u64 * BLOCK_HEAD_BYTES as u64
@@ -444,7 +483,7 @@ impl Volume {
         }
         let lines = into[BLOCK_HEAD_BYTES..].chunks_exact(LINE_BYTES);
         Ok(lines.map(move |bytes| {
-            read_line(bytes, first_ms).ok_or_else(|| {
+            read_line(bytes, first_ms, self.names).ok_or_else(|| {
                 corrupt(&self.name, at, "a line that cannot be, with a right checksum")
             })
         }))
@@ -511,8 +550,15 @@ impl Volume {
     }
 }
 
-/// What is whole of a damaged volume: block by block, as far as each tells where the next one is.
-pub fn whole_lines(number: u32, bytes: &[u8], mut take_block: impl FnMut(Vec<Line>)) {
+/// What is whole of a damaged volume: block by block, as far as each tells where the next one is. Its head
+/// may be damaged too: a line may be of any processor that has a name.
+pub fn whole_lines(
+    number: u32,
+    bytes: &[u8],
+    names: &Names,
+    mut take_block: impl FnMut(Vec<Line>),
+) {
+    let names = Reference::to(names).count;
     let (mut at, mut block) = (FILE_HEAD_BYTES, 0);
     while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() > BLOCK_HEAD_BYTES) {
         let count = word_at(rest, 8) as usize;
@@ -526,7 +572,7 @@ pub fn whole_lines(number: u32, bytes: &[u8], mut take_block: impl FnMut(Vec<Lin
         if let Some(whole) = whole {
             let first_ms = long_at(whole, 0);
             let lines = whole[BLOCK_HEAD_BYTES..].chunks_exact(LINE_BYTES);
-            take_block(lines.filter_map(|bytes| read_line(bytes, first_ms)).collect());
+            take_block(lines.filter_map(|bytes| read_line(bytes, first_ms, names)).collect());
         }
         at += length;
         block += 1;
@@ -558,9 +604,10 @@ fn put_line(line: &Line, first_ms: i64, out: &mut Vec<u8>) {
     out.push(attempts.0);
 }
 
-/// `None` if there is no such processor, or no such time.
-fn read_line(bytes: &[u8], first_ms: i64) -> Option<Line> {
-    let processor = Processor::CONTEST.get(usize::from(bytes[28] & !IS_ID_KNOWN)).copied()?;
+/// `None` if there is no such processor among so many, or no such time.
+fn read_line(bytes: &[u8], first_ms: i64, names: u8) -> Option<Line> {
+    let number = Some(bytes[28] & !IS_ID_KNOWN).filter(|number| *number < names)?;
+    let processor = Processor::new(number.into())?;
     let requested_at = Timestamp(first_ms.checked_add(word_at(bytes, 16).into())?);
     let id = take(bytes, 0).map(|id| PaymentId(u128::from_le_bytes(id)));
     Some(Line {
@@ -619,6 +666,7 @@ pub fn merged<E, I: Iterator<Item = Result<Line, E>>>(
 pub struct Builder<W> {
     number: u32,
     first: u32,
+    names: Reference,
     key: u128,
     block: Vec<u8>,
     block_first_ms: i64,
@@ -633,12 +681,13 @@ pub struct Builder<W> {
 }
 
 impl<W: FnMut(&[u8]) -> io::Result<()>> Builder<W> {
-    /// Of the volume of these segments, with about so many lines. `write` is given what is to stand
-    /// behind the head, one piece behind the other.
-    pub fn new(first: u32, last: u32, lines: u64, write: W) -> Builder<W> {
+    /// Of the volume of these segments, with about so many lines of processors of that table. `write` is
+    /// given what is to stand behind the head, one piece behind the other.
+    pub fn new(first: u32, last: u32, lines: u64, names: Reference, write: W) -> Builder<W> {
         Builder {
             number: last,
             first,
+            names,
             key: random(),
             block: Vec::new(),
             block_first_ms: 0,
@@ -694,7 +743,8 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> Builder<W> {
         self.ready.append(&mut self.block);
         self.fences.extend_from_slice(&self.block_first_ms.to_le_bytes());
         self.fences.extend_from_slice(&count.to_le_bytes());
-        for Totals { count, amount } in std::mem::take(&mut self.block_totals) {
+        let sums = std::mem::take(&mut self.block_totals);
+        for Totals { count, amount } in sums.into_iter().take(self.names.count.into()) {
             self.fences.extend_from_slice(&(count as u32).to_le_bytes());
             self.fences.extend_from_slice(&amount.0.to_le_bytes());
         }
@@ -736,20 +786,20 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> Builder<W> {
         self.ready.append(&mut index);
         self.write_if(0)?;
         let counts = [self.lines.into(), u64::from(self.first) | u64::from(self.blocks) << 32];
-        let own = Own { flags: flags.bits(), counts, notes: flags.notes };
+        let own = Own { flags: flags.bits(), counts, notes: flags.notes, names: self.names };
         Ok(own.head(Kind::Books, self.number, checksum))
     }
 }
 
 /// A whole volume of these segments. The lines are in their [order].
-pub fn encode(first: u32, last: u32, flags: Flags, lines: &[Line]) -> Vec<u8> {
+pub fn encode(first: u32, last: u32, flags: Flags, lines: &[Line], names: Reference) -> Vec<u8> {
     // The head comes last.
     let mut bytes = vec![0; FILE_HEAD_BYTES];
     let write = |part: &[u8]| {
         bytes.extend_from_slice(part);
         Ok(())
     };
-    let mut builder = Builder::new(first, last, lines.len() as u64, write);
+    let mut builder = Builder::new(first, last, lines.len() as u64, names, write);
     let pushed = lines.iter().try_for_each(|line| builder.push(line));
     let head = pushed.and_then(|()| builder.finish(flags)).expect("memory takes everything");
     bytes[..FILE_HEAD_BYTES].copy_from_slice(&head);
@@ -769,13 +819,21 @@ mod tests {
         Line { id: Some(PaymentId(id)), settlement, attempts: Attempts(id as u8 % 16) }
     }
 
+    fn of_bytes(number: u32, bytes: Vec<u8>) -> Result<Volume, JournalError> {
+        Volume::of_bytes(number, bytes, &Names::contest())
+    }
+
+    fn encode(first: u32, last: u32, flags: Flags, lines: &[Line]) -> Vec<u8> {
+        super::encode(first, last, flags, lines, Reference::first())
+    }
+
     fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
         lines.sort_unstable_by_key(order);
         lines
     }
 
     fn volume(lines: &[Line]) -> Volume {
-        Volume::of_bytes(9, encode(3, 9, Flags::default(), lines)).unwrap()
+        of_bytes(9, encode(3, 9, Flags::default(), lines)).unwrap()
     }
 
     fn sum<'a>(lines: impl Iterator<Item = &'a Line>) -> Each<Totals> {
@@ -868,10 +926,10 @@ mod tests {
             let (at, bit) = (random.below(bytes.len()), random.below(8));
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << bit;
-            let checked = Volume::of_bytes(9, damaged.clone()).and_then(|volume| volume.check());
+            let checked = of_bytes(9, damaged.clone()).and_then(|volume| volume.check());
             assert!(checked.is_err(), "bit {bit} at {at}");
             let mut whole = Vec::new();
-            whole_lines(9, &damaged, |mut lines| whole.append(&mut lines));
+            whole_lines(9, &damaged, &Names::contest(), |mut lines| whole.append(&mut lines));
             let in_block = (FILE_HEAD_BYTES..places_at).contains(&at);
             assert!(whole.iter().all(|line| lines.contains(line)));
             let block = (at.saturating_sub(FILE_HEAD_BYTES)) / (16 + 512 * LINE_BYTES);
@@ -885,26 +943,26 @@ mod tests {
         let lines: Vec<Line> = (0..600).map(|it| line(it, it as i64, 5)).collect();
         let bytes = encode(3, 9, Flags::default(), &lines);
         for length in 0..bytes.len() {
-            assert!(Volume::of_bytes(9, bytes[..length].to_vec()).is_err());
+            assert!(of_bytes(9, bytes[..length].to_vec()).is_err());
         }
         let longer = [&bytes[..], &[0]].concat();
-        assert!(Volume::of_bytes(9, longer).is_err());
-        assert!(Volume::of_bytes(8, bytes).is_err(), "another number");
+        assert!(of_bytes(9, longer).is_err());
+        assert!(of_bytes(8, bytes).is_err(), "another number");
     }
 
     /// With a right checksum: such sums would overflow where several are added.
     #[test]
     fn an_index_that_tells_of_more_money_than_there_is_is_refused() {
         let bytes = encode(9, 9, Flags::default(), &[line(2, 1, i64::MAX)]);
-        assert!(Volume::of_bytes(9, bytes.clone()).is_ok());
+        assert!(of_bytes(9, bytes.clone()).is_ok());
         let index_at = volume(&[line(2, 1, 1)]).sizes().index_at() as usize;
         let mut odd = bytes;
         let cents_at = index_at + INDEX_HEAD_BYTES + 12 + 4;
         odd[cents_at..cents_at + 16].copy_from_slice(&(1_i128 << 63 | 1).to_le_bytes());
-        let (own, _) = Own::read(&head::decode(Kind::Books, 9, &odd).unwrap());
+        let (own, _) = Own::read(head::decode_nameless(Kind::Books, 9, &odd).unwrap());
         let head = own.head(Kind::Books, 9, crc32c::crc32c(&odd[index_at..]));
         odd[..FILE_HEAD_BYTES].copy_from_slice(&head);
-        assert!(matches!(Volume::of_bytes(9, odd), Err(JournalError::Corrupt { .. })));
+        assert!(matches!(of_bytes(9, odd), Err(JournalError::Corrupt { .. })));
     }
 
     #[test]

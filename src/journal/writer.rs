@@ -8,7 +8,7 @@
 //! begun, the next. If the next cannot be made, what is left of the segment in use is kept for the
 //! payments that are outstanding; an entry of a ledger needs none, it is over at once. The worst
 //! case for a payment: one attempt and its settlement, each after a `Synced`
-//! ([`ROOM_PER_PAYMENT`]). Below that (and some slack) no more are accepted
+//! ([`Room::per_payment`]). Below that (and some slack) no more are accepted
 //! ([`Writer::has_room`]). A payment can be attempted and released any number of times, so
 //! attempts too stop when only the settlements of all outstanding payments would still fit
 //! ([`Writer::has_room_for_attempt`]): at that point every attempt under way can end, and then
@@ -18,10 +18,12 @@
 
 use super::head::{FILE_HEAD_BYTES, Kind};
 use super::manifest::{self, Manifest, Named};
+use super::names::Reference;
 use super::outstanding::{Open, Outstanding};
 use super::record::{
-    ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, REJECTED_BYTES, RESOLVED_BYTES_MAX,
-    Record, SETTLED_BYTES, SYNCED_BYTES,
+    ADOPTED_BYTES, ATTEMPTED_BYTES, CARRIED_BYTES, END_BYTES, ENTRY_BYTES_MAX, FORWARDED_BYTES,
+    REJECTED_BYTES_MAX, RESOLVED_BYTES_MAX, Record, SETTLED_BYTES, SYNCED_BYTES, Seed, TOLD_BYTES,
+    rejected_bytes,
 };
 use super::segment::Segment;
 use super::shelf::{self, Shelf};
@@ -32,40 +34,70 @@ use crate::base::histogram::Histogram;
 use crate::base::money::Cents;
 use crate::ledger::Entry;
 use crate::payments::event::Event;
+use crate::payments::names::Names;
 use crate::payments::story::{self, Story};
-use crate::payments::{Attempt, Attempts, Each, Line, PaymentId, Settlement, Totals, Window};
+use crate::payments::{
+    Attempt, Attempts, Each, Line, PaymentId, Processor, Settlement, Totals, Window,
+};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-const ROOM_TO_SETTLE: usize = SETTLED_BYTES + SYNCED_BYTES;
-/// What an outstanding payment may still need, see the module. Carrying it over needs no more.
-pub const ROOM_PER_PAYMENT: usize = ATTEMPTED_BYTES + SYNCED_BYTES + ROOM_TO_SETTLE;
-const _: () = assert!(REJECTED_BYTES <= SETTLED_BYTES, "whichever ends it");
-const _: () = assert!(ROOM_PER_PAYMENT == 104 && CARRIED_BYTES + SYNCED_BYTES <= 104);
+/// How much room outstanding payments may still need, in bytes. See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// For what ends an attempt or a payment: a settlement, or a rejection, which tells the status of each
+    /// processor.
+    ending: usize,
+}
+
+impl Room {
+    /// With so many names of processors.
+    pub const fn of(names: usize) -> Room {
+        let rejected = rejected_bytes(names as u8);
+        let longest = if rejected > SETTLED_BYTES { rejected } else { SETTLED_BYTES };
+        Room { ending: longest + SYNCED_BYTES }
+    }
+
+    /// Of one payment. Carrying it over needs no more.
+    pub const fn per_payment(self) -> usize {
+        ATTEMPTED_BYTES + SYNCED_BYTES + self.ending
+    }
+
+    /// Bytes to be kept free for so many outstanding payments.
+    pub fn for_all(self, outstanding: usize) -> usize {
+        outstanding.saturating_mul(self.per_payment())
+    }
+
+    /// How long a segment should be on a full disk at a start, with so many outstanding payments: some
+    /// may be attempted again before they are over.
+    pub fn to_start(self, outstanding: usize) -> usize {
+        let twice = self.for_all(outstanding).saturating_mul(2);
+        twice.saturating_add(FILE_HEAD_BYTES + ROOM_AT_LEAST)
+    }
+
+    /// A resolution, and the settlement before it.
+    const fn to_resolve(self) -> usize {
+        RESOLVED_BYTES_MAX + SYNCED_BYTES + self.ending
+    }
+}
+
+const _: () = assert!(Room::of(2).per_payment() == 104 && CARRIED_BYTES + SYNCED_BYTES <= 104);
+const _: () = assert!(Room::of(1).per_payment() == 104 && REJECTED_BYTES_MAX <= 56);
 /// What one more payment or one more entry may need.
 const ROOM_FOR_ONE: usize = ENTRY_BYTES_MAX + SYNCED_BYTES;
-const _: () = assert!(ROOM_FOR_ONE >= ROOM_PER_PAYMENT);
+const _: () = assert!(ROOM_FOR_ONE >= Room::of(Processor::MAX).per_payment());
 
-/// A resolution, and the settlement before it.
-const ROOM_TO_RESOLVE: usize = RESOLVED_BYTES_MAX + SYNCED_BYTES + ROOM_TO_SETTLE;
+/// What one of [`Writer::append_all`] needs at most.
+const ROOM_OF_NEWS: usize = SETTLED_BYTES + SYNCED_BYTES;
+const _: () = assert!(ADOPTED_BYTES <= SETTLED_BYTES && TOLD_BYTES <= SETTLED_BYTES);
+const _: () = assert!(FORWARDED_BYTES <= SETTLED_BYTES);
 
 /// What is kept free besides when an attempt is started, at most: a few records of other threads.
 const ATTEMPTS_SLACK: usize = 4096;
 
-/// Bytes to be kept free for so many outstanding payments.
-pub fn room_for(outstanding: usize) -> usize {
-    outstanding.saturating_mul(ROOM_PER_PAYMENT)
-}
-
-/// How long a segment should be on a full disk at a start, with so many outstanding payments: some
-/// may be attempted again before they are over.
-pub fn room_to_start(outstanding: usize) -> usize {
-    room_for(outstanding).saturating_mul(2).saturating_add(FILE_HEAD_BYTES + ROOM_AT_LEAST)
-}
-
-/// See [`room_to_start`].
+/// See [`Room::to_start`].
 const ROOM_AT_LEAST: usize = 64 * 1024;
 
 /// A buffer that has grown larger in a rush is given back.
@@ -75,6 +107,9 @@ const BUFFER_BYTES_KEPT: usize = 1 << 20;
 pub struct Writer {
     pub storage: Arc<dyn Storage>,
     pub options: Options,
+    /// Under which all is written.
+    pub names: Names,
+    room: Room,
     appending: Mutex<Appending>,
     writing: Mutex<Writing>,
     next: Mutex<Next>,
@@ -145,6 +180,7 @@ pub struct Kept {
     pub keeping: super::keeper::Keeping,
     pub manifest: Manifest,
     pub shelf: Shelf,
+    pub names: Names,
 }
 
 impl Writer {
@@ -156,7 +192,7 @@ impl Writer {
         payments: Outstanding,
         kept: Kept,
     ) -> Writer {
-        let Kept { keeping, manifest, shelf } = kept;
+        let Kept { keeping, manifest, shelf, names } = kept;
         let start = Position::new(segment.number, FILE_HEAD_BYTES);
         let room = Segment::room(segment.bytes);
         let outstanding = payments.len();
@@ -174,6 +210,8 @@ impl Writer {
         Writer {
             storage,
             options,
+            room: Room::of(names.count()),
+            names,
             appending: Mutex::new(appending),
             writing: Mutex::default(),
             next: Mutex::new(Next { number: start.segment() + 1, ready: None }),
@@ -193,6 +231,11 @@ impl Writer {
         }
     }
 
+    /// What it writes says under which table that is.
+    pub(super) fn reference(&self) -> Reference {
+        Reference::to(&self.names)
+    }
+
     pub fn fail(&self, what: &str) -> ! {
         (self.options.fail)(what)
     }
@@ -210,14 +253,14 @@ impl Writer {
     }
 
     pub fn has_room(&self) -> bool {
-        let kept = room_for(self.outstanding.load(Ordering::Relaxed));
+        let kept = self.room.for_all(self.outstanding.load(Ordering::Relaxed));
         self.has_room_besides(kept.saturating_add(ROOM_FOR_ONE))
     }
 
     pub fn has_room_for_attempt(&self) -> bool {
         // One thread appends attempts: others add at most what they have looked for.
         let slack = self.slack().min(ATTEMPTS_SLACK);
-        self.free() >= ROOM_TO_SETTLE * self.outstanding.load(Ordering::Relaxed) + slack
+        self.free() >= self.room.ending * self.outstanding.load(Ordering::Relaxed) + slack
     }
 
     /// Why the next segment could not be made.
@@ -333,7 +376,8 @@ impl Writer {
             let mut bytes = [0; SETTLED_BYTES];
             file.read_at(&mut bytes, *offset as u64)?;
             open = Some((*segment, file));
-            let line = shelf::settled_record(*segment, &bytes, *offset);
+            let seed = Seed::of_segment(*segment, self.names.count() as u8);
+            let line = shelf::settled_record(seed, &bytes, *offset);
             if let Some(line) = line.filter(|line| line.id == Some(id)) {
                 return Ok(Some(line));
             }
@@ -353,8 +397,9 @@ impl Writer {
     /// is kept for those.
     pub fn append_all(&self, events: impl ExactSizeIterator<Item = Event>) -> Option<Position> {
         let appending = &mut locked(&self.appending);
-        let needed = events.len() * (REJECTED_BYTES + SYNCED_BYTES);
-        if !self.has_room_besides(room_for(appending.payments.len()).saturating_add(needed)) {
+        let needed = events.len() * ROOM_OF_NEWS;
+        let kept = self.room.for_all(appending.payments.len());
+        if !self.has_room_besides(kept.saturating_add(needed)) {
             return None;
         }
         for event in events {
@@ -365,8 +410,9 @@ impl Writer {
 
     /// Whether a payment can be resolved, which may make it an outstanding one again.
     pub fn has_room_to_resolve(&self) -> bool {
-        let kept = room_for(self.outstanding.load(Ordering::Relaxed).saturating_add(1));
-        self.has_room_besides(kept.saturating_add(ROOM_TO_RESOLVE))
+        let outstanding = self.outstanding.load(Ordering::Relaxed);
+        let kept = self.room.for_all(outstanding.saturating_add(1));
+        self.has_room_besides(kept.saturating_add(self.room.to_resolve()))
     }
 
     /// Whether a purge can be written now: it is the first record of a segment.
@@ -407,7 +453,8 @@ impl Writer {
         let appending = &mut locked(&self.appending);
         let count = appending.payments.held_by(from);
         let outstanding = appending.payments.len();
-        if !self.has_room_besides(room_for(outstanding).saturating_add(room_for(count.min(max)))) {
+        let (kept, needed) = (self.room.for_all(outstanding), self.room.for_all(count.min(max)));
+        if !self.has_room_besides(kept.saturating_add(needed)) {
             return;
         }
         let old: Vec<_> = appending
@@ -423,7 +470,7 @@ impl Writer {
 
     /// Encodes a record behind the others, in the next segment if this one is full.
     fn put(&self, appending: &mut Appending, record: Record) -> Position {
-        let needed = SYNCED_BYTES + record.length() + END_BYTES;
+        let needed = SYNCED_BYTES + record.length(appending.segment.seed) + END_BYTES;
         if appending.offset + needed > appending.segment.bytes && !self.roll(appending) {
             self.fail("the disk is full, and so is the space kept for what was accepted");
         }
@@ -463,7 +510,8 @@ impl Writer {
 
     fn make_next(&self, next: &mut Next) -> bool {
         let number = next.number;
-        match Segment::create(&*self.storage, number, self.options.segment_bytes) {
+        match Segment::create(&*self.storage, number, self.options.segment_bytes, self.reference())
+        {
             Ok(segment) => {
                 // It has no record yet: if this must wait, the keeper sees to it.
                 self.change_manifest(|named| named.insert_segment(number));
@@ -580,8 +628,9 @@ impl Appending {
 
     /// Encodes a record for which there is room, and returns the place behind it.
     fn encode(&mut self, record: Record) -> Position {
-        record.encode(self.segment.seed, self.offset, &mut self.pending);
-        self.offset += record.length();
+        let seed = self.segment.seed;
+        record.encode(seed, self.offset, &mut self.pending);
+        self.offset += record.length(seed);
         self.position()
     }
 }

@@ -1,5 +1,6 @@
 //! What a processor takes of a payment: a share of the amount and a fixed sum, exact.
 
+use super::Totals;
 use crate::base::money::{Cents, Fee};
 use std::cmp::Ordering;
 use std::fmt;
@@ -20,6 +21,12 @@ impl FeeSchedule {
     /// What it takes of this amount, in millionths of a cent. Processors round it, each in its way.
     pub fn on(self, amount: Cents) -> i128 {
         self.share.of(amount.0.into()) + i128::from(self.fixed.0) * 1_000_000
+    }
+
+    /// What it takes of all of these together, in millionths of a cent.
+    pub fn on_all(self, totals: Totals) -> i128 {
+        let fixed = i128::from(self.fixed.0) * i128::from(totals.count);
+        self.share.of(totals.amount.0) + fixed * 1_000_000
     }
 
     /// The cheaper one for this amount comes first. Where both take the same, the one with the
@@ -51,6 +58,7 @@ impl fmt::Display for FeeSchedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::money::Total;
     use proptest::prelude::*;
 
     #[test]
@@ -70,6 +78,8 @@ mod tests {
         let by_share = FeeSchedule { share: Fee(50_000), fixed: Cents(0) };
         let mixed = FeeSchedule { share: Fee(29_000), fixed: Cents(30) };
         assert_eq!(mixed.on(Cents(1_000)), 59_000_000);
+        let three = Totals { count: 3, amount: Total(3_000) };
+        assert_eq!(mixed.on_all(three), 3 * 59_000_000);
         assert_eq!(by_share.compare(mixed, Cents(1_000)), Ordering::Less);
         assert_eq!(by_share.compare(mixed, Cents(10_000)), Ordering::Greater);
         // Both take 50 cents of 10.00.

@@ -172,7 +172,7 @@ impl Rejection {
 
     pub fn reason(&self) -> Reason {
         let holds = |it: &Processor| self.statuses[it.index()] == Rejection::OTHER_AMOUNT;
-        Processor::CONTEST.into_iter().find(holds).map_or(Reason::Refused, Reason::OtherAmount)
+        Processor::every().find(holds).map_or(Reason::Refused, Reason::OtherAmount)
     }
 }
 

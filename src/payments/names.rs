@@ -7,7 +7,10 @@
 //! Pure. The invariant: a table has one to eight names, each once.
 
 use super::Processor;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::marker::PhantomData;
 
 /// A name of a processor is no longer.
 pub const NAME_BYTES_MAX: usize = 32;
@@ -56,6 +59,15 @@ impl Names {
     pub fn iter(&self) -> impl Iterator<Item = (Processor, &str)> + Clone {
         self.processors().zip(self.0.iter().map(String::as_str))
     }
+
+    /// What a text is that is no name of these: `neither default nor fallback`.
+    pub fn none_of(&self) -> String {
+        match &self.0[..] {
+            [one] => format!("not {one}"),
+            [one, other] => format!("neither {one} nor {other}"),
+            all => format!("none of {}", all.join(", ")),
+        }
+    }
 }
 
 /// Letters, digits, `-` and `_`.
@@ -68,6 +80,70 @@ fn is_name(name: &str) -> bool {
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(", "))
+    }
+}
+
+/// Something of each of some processors, as the members of a JSON object in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByName<T>(pub Vec<(String, T)>);
+
+impl<T> Default for ByName<T> {
+    fn default() -> ByName<T> {
+        ByName(Vec::new())
+    }
+}
+
+impl<T> ByName<T> {
+    pub fn get(&self, name: &str) -> Option<&T> {
+        self.0.iter().find(|(it, _)| it == name).map(|(_, value)| value)
+    }
+
+    /// The place of this name, behind all others if it was not there.
+    pub fn entry(&mut self, name: &str) -> &mut T
+    where
+        T: Default,
+    {
+        let known = self.0.iter().position(|(it, _)| it == name);
+        let index = known.unwrap_or(self.0.len());
+        if known.is_none() {
+            self.0.push((name.into(), T::default()));
+        }
+        &mut self.0[index].1
+    }
+}
+
+impl<T: Serialize> Serialize for ByName<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// Of an object with eight members at most, each a name, none twice.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ByName<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ByName<T>, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = ByName<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with the names of processors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ByName<T>, A::Error> {
+        let mut found = ByName::default();
+        while let Some((name, value)) = members.next_entry::<String, T>()? {
+            let is_new = is_name(&name) && found.get(&name).is_none();
+            if !is_new || found.0.len() == Processor::MAX {
+                return Err(A::Error::custom("no names of processors, each once"));
+            }
+            found.0.push((name, value));
+        }
+        Ok(found)
     }
 }
 
@@ -106,5 +182,28 @@ pub mod tests {
             assert_eq!(names(no_table), None, "{no_table:?}");
         }
         assert!(names(&["0", "1", "2", "3", "4", "5", "6", "7"]).is_some());
+    }
+
+    #[test]
+    fn what_a_text_is_not_is_said_for_any_number() {
+        let said = |all: &[&str]| names(all).unwrap().none_of();
+        assert_eq!(said(&["a"]), "not a");
+        assert_eq!(Names::contest().none_of(), "neither default nor fallback");
+        assert_eq!(said(&["a", "b", "c"]), "none of a, b, c");
+    }
+
+    #[test]
+    fn an_object_by_name_keeps_its_order_and_has_each_name_once() {
+        let mut by_name = ByName(vec![("z".into(), 1), ("a".into(), 2)]);
+        *by_name.entry("m") += 7;
+        *by_name.entry("z") += 2;
+        let text = sonic_rs::to_string(&by_name).unwrap();
+        assert_eq!(text, r#"{"z":3,"a":2,"m":7}"#);
+        assert_eq!(sonic_rs::from_str::<ByName<i32>>(&text).unwrap(), by_name);
+        assert_eq!((by_name.get("a"), by_name.get("b")), (Some(&2), None));
+        let nine = (0..9).map(|it| format!("\"{it}\":1")).collect::<Vec<_>>().join(",");
+        for none in [r#"{"a":1,"a":1}"#, r#"{"a b":1}"#, r#"["a"]"#, &format!("{{{nine}}}")] {
+            assert!(sonic_rs::from_str::<ByName<i32>>(none).is_err(), "{none}");
+        }
     }
 }

@@ -28,7 +28,7 @@
 //! milliseconds, and the other one only odd ones.
 
 use super::observed::Report;
-use super::{Attempt, Outcome, Payment, PaymentId, Processor, Refusal};
+use super::{Attempt, Outcome, Payment, PaymentId, Refusal};
 use crate::base::clock::{Rounding, Timestamp};
 use crate::base::json;
 use crate::base::money::{Cents, MoneyError};
@@ -240,16 +240,12 @@ pub fn read_health(status: u16, body: &[u8]) -> Option<Report> {
     Some(Report { failing: health.failing, response_min })
 }
 
-/// The processor of this name in flags, metrics and messages between the instances.
-pub fn by_name(name: &str) -> Option<Processor> {
-    Processor::CONTEST.into_iter().find(|processor| processor.name() == name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::clock::Moment;
     use crate::base::money::Cents;
+    use crate::payments::Processor;
 
     fn attempt() -> Attempt {
         let payment = Payment {

@@ -7,6 +7,7 @@
 //! request that is sent again never speaks of a later one.
 
 use super::dispatcher::Held;
+use super::names::Names;
 use super::story::Story;
 use super::{PaymentId, Processor, Reason, Rejection, Settlement, processor};
 use crate::base::clock::{Rounding, Timestamp};
@@ -70,12 +71,13 @@ impl Action {
     }
 }
 
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        self.names().map_or(Ok(()), |(processor, requested_at)| {
-            write!(f, " at {} requested {requested_at}", processor.name())
-        })
+impl Action {
+    /// For people: `settled at fallback requested 2025-07-08T18:40:00.123Z`.
+    pub fn show(self, names: &Names) -> impl fmt::Display {
+        let named = self.names().map(|(processor, requested_at)| {
+            format!(" at {} requested {requested_at}", names.name_of(processor))
+        });
+        format!("{}{}", self.name(), named.unwrap_or_default())
     }
 }
 
@@ -115,10 +117,11 @@ impl Resolution {
     }
 }
 
-impl fmt::Display for Resolution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Resolution {
+    /// For people, on one line.
+    pub fn show(&self, names: &Names) -> impl fmt::Display {
         let Resolution { id, amount, action, at, by, reason, .. } = self;
-        write!(f, "{id} {amount} as {action}, on {at} by {by:?}: {reason:?}")
+        format!("{id} {amount} as {}, on {at} by {by:?}: {reason:?}", action.show(names))
     }
 }
 
@@ -148,7 +151,7 @@ pub enum Refused {
 ///
 /// # Errors
 /// If it says nothing that could be done, whatever the payment.
-pub fn read(body: &[u8], now: Timestamp) -> Result<Asked, Refused> {
+pub fn read(body: &[u8], now: Timestamp, names: &Names) -> Result<Asked, Refused> {
     let body: Body = json::read_object(body).map_err(|error| match error {
         JsonError::Shape => Refused::Field(
             "The body must have the fields as, by and reason, and may have processor and \
@@ -157,7 +160,7 @@ pub fn read(body: &[u8], now: Timestamp) -> Result<Asked, Refused> {
         ),
         _ => Refused::NotJson,
     })?;
-    let action = read_action(&body, now).map_err(Refused::Field)?;
+    let action = read_action(&body, now, names).map_err(Refused::Field)?;
     for (name, text, bytes_max) in
         [("by", &body.by, BY_BYTES_MAX), ("reason", &body.reason, REASON_BYTES_MAX)]
     {
@@ -171,12 +174,13 @@ pub fn read(body: &[u8], now: Timestamp) -> Result<Asked, Refused> {
     Ok(Asked { action, by: body.by.into(), reason: body.reason.into() })
 }
 
-fn read_action(body: &Body, now: Timestamp) -> Result<Action, String> {
-    let names = match (&body.processor, &body.requested_at) {
+fn read_action(body: &Body, now: Timestamp, names: &Names) -> Result<Action, String> {
+    let named = match (&body.processor, &body.requested_at) {
         (None, None) => None,
         (Some(processor), Some(requested_at)) => {
-            let processor = processor::by_name(processor)
-                .ok_or("The field processor is neither default nor fallback.")?;
+            let processor = names
+                .by_name(processor)
+                .ok_or_else(|| format!("The field processor is {}.", names.none_of()))?;
             let at = Timestamp::parse(requested_at.as_bytes(), Rounding::Down)
                 .ok_or("The field requestedAt is not a time like 2025-07-08T18:40:00.123Z.")?;
             if at > now {
@@ -186,7 +190,7 @@ fn read_action(body: &Body, now: Timestamp) -> Result<Action, String> {
         }
         _ => return Err("The fields processor and requestedAt belong together.".into()),
     };
-    match (&body.r#as[..], names) {
+    match (&body.r#as[..], named) {
         ("retry", None) => Ok(Action::Retry),
         ("cancelled", None) => Ok(Action::Cancelled),
         ("settled", Some((processor, requested_at))) => {
@@ -388,12 +392,12 @@ pub struct ResolutionMessage {
 }
 
 impl ResolutionMessage {
-    pub fn new(resolution: &Resolution) -> ResolutionMessage {
+    pub fn new(resolution: &Resolution, names: &Names) -> ResolutionMessage {
         let Resolution { action, at, by, reason, .. } = resolution;
         let (processor, requested_at) = action.names().unzip();
         ResolutionMessage {
             r#as: action.name().into(),
-            processor: processor.map(|it| it.name().into()),
+            processor: processor.map(|it| names.name_of(it).into()),
             requested_at: requested_at.map(|at| at.to_string()),
             at: at.to_string(),
             by: by.to_string(),

@@ -4,10 +4,12 @@
 //! what is settled stays settled, and the home of a payment that the other instance drives knows no
 //! more than that there is one.
 
+use super::fee::FeeSchedule;
+use super::names::{ByName, Names};
 use super::resolution::{Resolution, ResolutionMessage};
-use super::{Attempts, Line, PaymentId, Processor, Reason, Rejection, Settlement};
+use super::{Attempts, Each, Line, PaymentId, Processor, Reason, Rejection, Settlement};
 use crate::base::clock::Timestamp;
-use crate::base::money::{Cents, Fee};
+use crate::base::money::Cents;
 use serde::{Deserialize, Serialize};
 use sonic_rs::RawNumber;
 use std::collections::BTreeMap;
@@ -106,7 +108,7 @@ pub struct StoryMessage {
     pub why: Option<String>,
     /// Per processor the status of its last refusal; 0 if it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub refusals: Option<Refusals>,
+    pub refusals: Option<ByName<u16>>,
     /// What an operator has last decided about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution: Option<ResolutionMessage>,
@@ -115,10 +117,12 @@ pub struct StoryMessage {
     pub other_instance: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusals {
-    pub default: u16,
-    pub fallback: u16,
+/// What is known of the processors that a story names.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    pub names: &'a Names,
+    /// `None`: nobody knows it any more, or never did.
+    pub fees: &'a Each<Option<FeeSchedule>>,
 }
 
 impl StoryMessage {
@@ -134,9 +138,10 @@ impl StoryMessage {
     }
 
     /// `why`: of a payment that waits, what it waits for.
-    pub fn new(id: PaymentId, story: &Story, fees: [Fee; 2], why: &str) -> StoryMessage {
+    pub fn new(id: PaymentId, story: &Story, known: Known<'_>, why: &str) -> StoryMessage {
         let (correlation_id, state) = (id.to_string(), story.state().into());
         let mut message = StoryMessage { correlation_id, state, ..StoryMessage::default() };
+        let name = |it: Processor| Some(known.names.name_of(it).into());
         match *story {
             Story::Known { amount } => {
                 message.amount = number(&amount.to_string());
@@ -150,18 +155,18 @@ impl StoryMessage {
             Story::InDoubt { amount, accepted_at, processor, requested_at, attempts } => {
                 message.amount = number(&amount.to_string());
                 message.accepted_at = Some(accepted_at.to_string());
-                message.processor = Some(processor.name().into());
+                message.processor = name(processor);
                 message.requested_at = Some(requested_at.to_string());
                 message.attempts = Some(attempts.0);
             }
             Story::Rejected(rejection) => {
-                let Rejection { amount, statuses: [default, fallback, ..], .. } = rejection;
-                message.amount = number(&amount.to_string());
-                message.refusals = Some(Refusals { default, fallback });
+                message.amount = number(&rejection.amount.to_string());
+                message.refusals = Some(refusals(&rejection, known.names));
                 message.why = Some(match rejection.reason() {
                     Reason::Refused => "every processor it may go to refuses it".into(),
                     Reason::OtherAmount(processor) => {
-                        format!("{} holds it under another amount", processor.name())
+                        let name = known.names.name_of(processor);
+                        format!("{name} holds it under another amount")
                     }
                 });
             }
@@ -171,11 +176,11 @@ impl StoryMessage {
             }
             Story::Settled(Line { settlement, attempts, .. }) => {
                 let Settlement { processor, amount, requested_at } = settlement;
-                let fee = fees[processor.index()].of(amount.0.into());
+                let fee = known.fees[processor.index()].map(|fee| fee.on(amount));
                 message.amount = number(&amount.to_string());
-                message.processor = Some(processor.name().into());
+                message.processor = name(processor);
                 message.requested_at = Some(requested_at.to_string());
-                message.fee = number(&fee_text(fee));
+                message.fee = fee.and_then(|fee| number(&fee_text(fee)));
                 message.attempts = Some(attempts.0).filter(|count| *count > 0);
             }
         }
@@ -183,9 +188,16 @@ impl StoryMessage {
     }
 
     /// Likewise, and what was decided about it.
-    pub fn with(self, resolution: Option<&Resolution>) -> StoryMessage {
-        StoryMessage { resolution: resolution.map(ResolutionMessage::new), ..self }
+    pub fn with(self, resolution: Option<&Resolution>, names: &Names) -> StoryMessage {
+        let resolution = resolution.map(|it| ResolutionMessage::new(it, names));
+        StoryMessage { resolution, ..self }
     }
+}
+
+/// The status of the last refusal of each processor.
+pub fn refusals(rejection: &Rejection, names: &Names) -> ByName<u16> {
+    let status = |(it, name): (Processor, &str)| (name.into(), rejection.statuses[it.index()]);
+    ByName(names.iter().map(status).collect())
 }
 
 /// Exact, as JSON has it.
@@ -205,7 +217,9 @@ pub fn fee_text(millionths: i128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::money::Fee;
     use crate::payments::each;
+    use crate::payments::names::tests::names;
 
     const AT: Timestamp = Timestamp(1_752_000_000_123);
 
@@ -213,6 +227,19 @@ mod tests {
         let settlement =
             Settlement { processor: Processor::FALLBACK, amount: Cents(1990), requested_at: AT };
         Story::Settled(Line { id: Some(PaymentId(1)), settlement, attempts: Attempts(2) })
+    }
+
+    /// The contest's, with their fees.
+    fn told(story: &Story) -> StoryMessage {
+        let share = |share| Some(FeeSchedule { share: Fee(share), fixed: Cents(0) });
+        let fees = each([share(50_000), share(150_000)]);
+        let known = Known { names: &Names::contest(), fees: &fees };
+        StoryMessage::new(PaymentId(1), story, known, "")
+    }
+
+    fn rejected(statuses: Each<u16>) -> Story {
+        let (id, amount) = (PaymentId(1), Cents(1));
+        Story::Rejected(Rejection { id, amount, statuses, accepted_at: AT })
     }
 
     #[test]
@@ -226,15 +253,10 @@ mod tests {
             requested_at: AT,
             attempts: Attempts(1),
         };
-        let rejected = Story::Rejected(Rejection {
-            id: PaymentId(1),
-            amount: Cents(1),
-            statuses: each([422, 0]),
-            accepted_at: AT,
-        });
+        let rejected = rejected(each([422, 0]));
         let cancelled = Story::Cancelled { amount: Cents(1), accepted_at: AT };
         let order = [known, waiting, in_doubt, rejected, cancelled, settled()];
-        let order = order.map(|it| StoryMessage::new(PaymentId(1), &it, [Fee(0); 2], ""));
+        let order = order.map(|it| told(&it));
         for (index, earlier) in order.iter().enumerate() {
             for (other, later) in order.iter().enumerate() {
                 assert_eq!(later.is_further(earlier), index < other);
@@ -259,14 +281,27 @@ mod tests {
 
     #[test]
     fn a_settlement_is_told_with_its_fee() {
-        let fees = [Fee(50_000), Fee(150_000)];
-        let message = StoryMessage::new(PaymentId(1), &settled(), fees, "");
         assert_eq!(
-            sonic_rs::to_string(&message).unwrap(),
+            sonic_rs::to_string(&told(&settled())).unwrap(),
             "{\"correlationId\":\"00000000-0000-0000-0000-000000000001\",\"state\":\"settled\",\
              \"amount\":19.90,\"processor\":\"fallback\",\
              \"requestedAt\":\"2025-07-08T18:40:00.123Z\",\"fee\":2.985,\"attempts\":2}"
         );
+    }
+
+    #[test]
+    fn processors_are_told_by_name_and_a_fee_that_nobody_knows_is_not_told() {
+        let text = sonic_rs::to_string(&told(&rejected(each([422, 0]))).refusals).unwrap();
+        assert_eq!(text, r#"{"default":422,"fallback":0}"#);
+        let names = names(&["a", "b", "c"]).unwrap();
+        let known = Known { names: &names, fees: &Each::default() };
+        let message = StoryMessage::new(PaymentId(1), &settled(), known, "");
+        assert_eq!((message.processor.as_deref(), message.fee), (Some("b"), None));
+        let other_amount = rejected(each([422, 0, Rejection::OTHER_AMOUNT]));
+        let message = StoryMessage::new(PaymentId(1), &other_amount, known, "");
+        assert_eq!(message.why.as_deref(), Some("c holds it under another amount"));
+        let text = sonic_rs::to_string(&message.refusals).unwrap();
+        assert_eq!(text, r#"{"a":422,"b":0,"c":200}"#);
     }
 
     #[test]

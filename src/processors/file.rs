@@ -4,7 +4,7 @@ use super::endpoint::Endpoint;
 use super::exchange::{self, Common};
 use super::fault::Faults;
 use super::headers;
-use super::outside::Outside;
+use super::outside::{Machine, Outside};
 use super::rules::Author;
 use super::table::{Table, Text};
 use super::tls;
@@ -12,6 +12,7 @@ use super::{Described, Kind, PROCESSORS_MAX, Processors, Timeouts};
 use crate::base::money::Cents;
 use crate::payments::fee::FeeSchedule;
 use crate::payments::terms::Limits;
+use std::path::Path;
 use std::time::Duration;
 use toml::de::DeTable;
 
@@ -100,6 +101,15 @@ fn read_processor(
         tls,
         exchanges: exchanges?,
     })
+}
+
+/// The contest's API, without anything of a user's.
+pub fn plain_contest() -> Option<exchange::Exchanges> {
+    let document = DeTable::parse(CONTEST).ok()?;
+    let (faults, outside) = (Faults::default(), Machine::beside(Path::new("")));
+    let common =
+        Common { prefix: "", headers: Vec::new(), author: Author::Galo, outside: &outside };
+    exchange::read(&mut Table::whole(&document, &faults), &common)
 }
 
 /// What is built in is right by itself; only a user's headers may be in its way, which is told at the

@@ -96,6 +96,12 @@ pub struct Described {
 }
 
 impl Described {
+    /// Whether it is spoken to just as `payments/processor.rs` has it: of the kind `contest`, with
+    /// nothing in front of its paths and no headers of the user's.
+    pub fn is_plain_contest(&self) -> bool {
+        self.kind == Kind::Contest && file::plain_contest().as_ref() == Some(&self.exchanges)
+    }
+
     /// The request for this attempt. `host` is for the header of that name, as
     /// [`Endpoint::authority`] says it.
     pub fn write_pay(&self, out: &mut Vec<u8>, host: &str, attempt: &Attempt) {

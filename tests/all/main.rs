@@ -32,6 +32,7 @@ mod openapi;
 mod payments;
 mod peers;
 mod processor;
+mod processors;
 mod reconcile;
 mod refusals;
 mod resolutions;

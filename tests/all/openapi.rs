@@ -179,6 +179,8 @@ impl Document {
         for (name, field) in fields {
             let place = format!("{place}.{name}");
             let rule = schema["properties"].get(name);
+            let other = schema.get("additionalProperties").filter(|it| it.is_object());
+            let rule = rule.or(other);
             self.fit(rule.ok_or(format!("{place} is not described"))?, field, &place)?;
         }
         Ok(())
@@ -269,6 +271,8 @@ fn the_checker_tells_what_does_not_fit() {
         ("Error", json!({"error": "x", "why": "y"}), "body.why is not described"),
         ("Error", json!(["x"]), "not of type \"object\""),
         ("Summary", json!({"default": summary, "fallback": {}}), "fallback has no total"),
+        ("Summary", json!({"default": summary, "third": 7}), "third is 7, not of type"),
+        ("Summary", json!({"default": summary, "third": summary}), ""),
         ("Totals", json!({"totalRequests": 1.5, "totalAmount": 1}), "not of type \"integer\""),
         ("Totals", json!({"totalRequests": -1, "totalAmount": 1}), "not of minimum 0"),
         ("Health", json!({"status": "fine"}), "not of enum"),

@@ -125,6 +125,20 @@ fn the_peers_token_is_read_from_a_file() {
         let answer = instance.at_peer_door("GET", "/peer/totals", token, "");
         assert_eq!(answer.status, status, "{token}");
     }
+    // While it is changed there are two.
+    std::fs::write(&file, "the-new-one\nfrom-a-file\n").unwrap();
+    instance.galo.signal(SIGHUP);
+    wait_until("both are known", || instance.galo.stderr().contains("2 tokens from now on"));
+    for (token, status) in [("from-a-file", 200), ("the-new-one", 200), ("the-new-on", 401)] {
+        let answer = instance.at_peer_door("GET", "/peer/totals", token, "");
+        assert_eq!(answer.status, status, "{token}");
+    }
+    std::fs::write(&file, "the-new-one\nfrom-a-file\nand-a-third\n").unwrap();
+    instance.galo.signal(SIGHUP);
+    wait_until("three are refused", || {
+        instance.galo.stderr().contains("than two lines in it: what")
+    });
+    assert_eq!(instance.at_peer_door("GET", "/peer/totals", "the-new-one", "").status, 200);
     let both = ["serve", "--peer-token-file", &file, "--peer-token", "from-the-line"];
     let output = Command::new(env!("CARGO_BIN_EXE_galo")).args(both).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

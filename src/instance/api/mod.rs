@@ -21,21 +21,21 @@ use crate::base::money::Cents;
 use crate::cluster::messages::{
     AdoptedMessage, HealthMessage, Hello, OfferMessage, OfferedMessage, TotalsMessage,
 };
-use crate::cluster::peer::{PeerError, PurgeError};
+use crate::cluster::peer::{BAD_ANSWER, PeerError, PurgeError};
 use crate::instance::feed::Feed;
 use crate::instance::lifecycle::Phase;
 use crate::instance::node::{Control, Node, Reply};
 use crate::instance::status::InstanceStatus;
-use crate::instance::tokens;
 use crate::journal::JournalError;
 use crate::ledger::{AccountId, Transaction};
 use crate::net::http::Connection;
 use crate::net::http::request::{Method, Request};
 use crate::net::http::response::{self, Extra, Response};
 use crate::payments::intake::{self, Refused};
+use crate::payments::names::{ByName, Names};
 use crate::payments::observed::Report;
 use crate::payments::resolution::Asked;
-use crate::payments::{Accepted, Each, PaymentId, Processor, Totals, Window, processor};
+use crate::payments::{Accepted, Each, PaymentId, Processor, Totals, Window};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -194,6 +194,11 @@ fn take_payment(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Th
             return Then::Answered;
         }
     };
+    if !node.switchboard.takes(amount) {
+        stats.refused.fetch_add(1, Ordering::Relaxed);
+        error(out, frame, 422, None, "No processor takes a payment of this amount.");
+        return Then::Answered;
+    }
     let is_home = node.cluster.is_home(id);
     if !is_home && node.cluster.peer_up().is_some() {
         return Then::Call(Call::Offer(id, amount));
@@ -321,14 +326,14 @@ fn handle_peer(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u
             Ok(bounds) => {
                 let window = Window::from(bounds);
                 match node.payments.totals(window) {
-                    Ok(Some(totals)) => message(out, frame, &TotalsMessage::new(totals)),
+                    Ok(Some(totals)) => message(out, frame, &totals_message(node, totals)),
                     Ok(None) => return Then::Call(Call::Totals(window)),
                     Err(error) => NoTotals::from(error).answer(frame, out),
                 }
             }
             Err(reason) => error(out, frame, 400, None, &reason),
         },
-        (b"/peer/health", Post) => match read_health(request.body) {
+        (b"/peer/health", Post) => match read_health(request.body, &node.names) {
             Some((which, report)) => {
                 node.health_calls.called(which);
                 node.control(Control::Reported(which, report));
@@ -381,13 +386,12 @@ fn take_offer(node: &Node, body: &[u8], frame: Frame, out: &mut Vec<u8>) -> Then
 }
 
 fn is_authorized(node: &Node, request: &Request<'_>) -> bool {
-    let token = node.config.peer_token.as_bytes();
-    tokens::bearer(request).is_some_and(|given| tokens::is_same(token, given))
+    node.config.peer_token.let_in(request)
 }
 
-fn read_health(body: &[u8]) -> Option<(Processor, Report)> {
+fn read_health(body: &[u8], names: &Names) -> Option<(Processor, Report)> {
     let message: HealthMessage = json::read_object(body).ok()?;
-    let which = processor::by_name(&message.processor)?;
+    let which = names.by_name(&message.processor)?;
     let response_min = Duration::from_millis(message.response_min_ms);
     Some((which, Report { failing: message.failing, response_min }))
 }
@@ -397,11 +401,14 @@ impl Call {
     pub async fn answer(self, node: &Arc<Node>, frame: Frame, out: &mut Vec<u8>) -> Then {
         match self {
             Call::Summary(window) => match summary(node, window).await {
-                Ok(totals) => json(out, frame, 200, summary_body(totals).as_bytes()),
+                Ok(totals) => {
+                    let totals = node.by_name_in_window(totals);
+                    json(out, frame, 200, summary_body(&totals).as_bytes());
+                }
                 Err(none) => none.answer(frame, out),
             },
             Call::Totals(window) => match own_totals(node, window).await {
-                Ok(totals) => message(out, frame, &TotalsMessage::new(totals)),
+                Ok(totals) => message(out, frame, &totals_message(node, totals)),
                 Err(none) => none.answer(frame, out),
             },
             Call::Offer(id, amount) => {
@@ -507,6 +514,8 @@ async fn summary(node: &Arc<Node>, window: Window) -> Result<Each<Totals>, NoTot
     let mut totals = own_totals(node, window).await?;
     if let Some(peer) = node.cluster.peer() {
         let theirs = peer.totals(window).await?.ok_or(NoTotals::Archived)?;
+        let connectors = node.switchboard.current();
+        let theirs = theirs.read(&node.names, connectors.order()).ok_or(BAD_ANSWER)?;
         totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
     }
     Ok(totals)
@@ -548,10 +557,19 @@ async fn purge(node: &Arc<Node>, pass_on: bool) -> Result<(), NotPurged> {
     Ok(())
 }
 
-fn summary_body(totals: Each<Totals>) -> String {
-    let [default, fallback, ..] = totals
-        .map(|it| format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", it.count, it.amount));
-    format!("{{\"default\":{default},\"fallback\":{fallback}}}")
+fn summary_body(totals: &ByName<Totals>) -> String {
+    let member = |(name, it): &(String, Totals)| {
+        let Totals { count, amount } = it;
+        format!("\"{name}\":{{\"totalRequests\":{count},\"totalAmount\":{amount}}}")
+    };
+    format!("{{{}}}", totals.0.iter().map(member).collect::<Vec<_>>().join(","))
+}
+
+/// Of a processor that is retired here the other instance may know nothing: it is told of those alone
+/// that hold something.
+fn totals_message(node: &Node, totals: Each<Totals>) -> TotalsMessage {
+    let told = node.by_name_in_window(totals);
+    TotalsMessage::new(told.0.iter().map(|(name, it)| (&name[..], *it)))
 }
 
 fn json(out: &mut Vec<u8>, frame: Frame, status: u16, body: &[u8]) {
@@ -590,7 +608,6 @@ mod tests {
     use crate::base::money::Total;
     use crate::instance::config::tests::config;
     use crate::net::http::request::{self, Parsed};
-    use crate::payments::each;
 
     #[test]
     fn health_is_good_while_nothing_moves_and_says_so() {
@@ -621,12 +638,15 @@ mod tests {
     #[test]
     fn summaries_are_exact() {
         let totals = |count, cents| Totals { count, amount: Total(cents) };
-        let body = summary_body(each([totals(43_236, 41_554_234_598)]));
+        let both = |default, fallback| {
+            summary_body(&ByName(vec![("default".into(), default), ("fallback".into(), fallback)]))
+        };
+        let body = both(totals(43_236, 41_554_234_598), totals(0, 0));
         assert_eq!(
             body,
             r#"{"default":{"totalRequests":43236,"totalAmount":415542345.98},"fallback":{"totalRequests":0,"totalAmount":0.00}}"#
         );
-        let huge = summary_body(each([totals(2, 2 * i128::from(i64::MAX))]));
+        let huge = both(totals(2, 2 * i128::from(i64::MAX)), totals(0, 0));
         assert!(huge.contains("184467440737095516.14"), "{huge}");
     }
 }

@@ -27,7 +27,7 @@ pub fn handle(node: &Node, request: &Request<'_>, frame: Frame, out: &mut Vec<u8
         error(out, frame, 400, None, "The id of a payment is a UUID of 36 characters.");
         return Then::Answered;
     };
-    match resolution::read(request.body, clock::now()) {
+    match resolution::read(request.body, clock::now(), &node.names) {
         Ok(asked) => return Then::Call(Call::Resolve(id, asked)),
         Err(Refused::NotJson) => error(out, frame, 400, None, "The body is not JSON."),
         Err(Refused::Field(reason)) => error(out, frame, 422, None, &reason),

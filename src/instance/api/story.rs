@@ -77,22 +77,25 @@ pub fn answer_peer(node: &Node, path: &[u8], frame: Frame, out: &mut Vec<u8>) {
 }
 
 pub fn describe(node: &Node, id: PaymentId, story: &Story) -> StoryMessage {
-    let message = StoryMessage::new(id, story, node.config.fees, why_it_waits(node, id));
-    message.with(node.payments.resolution_of(id).as_deref())
+    let message = node.tell(id, story, why_it_waits(node, id, story));
+    message.with(node.payments.resolution_of(id).as_deref(), &node.names)
 }
 
 /// As far as can be seen from outside of the dispatcher.
-fn why_it_waits(node: &Node, id: PaymentId) -> &'static str {
-    let is_up = |which: Processor| node.stats.up[which.index()].load(Ordering::Relaxed) > 0;
+fn why_it_waits(node: &Node, id: PaymentId, story: &Story) -> &'static str {
+    let Story::Waiting { amount, .. } = *story else { return "" };
+    let is_up = |it: &Processor| node.stats.up[it.index()].load(Ordering::Relaxed) > 0;
     if !node.cluster.is_home(id) {
         return "the instance that decides about it is away";
     }
     if node.stats.held_back.load(Ordering::Relaxed) == 1 {
         return "a journal was restored less than 24 h ago: nothing is paid for a while after a start";
     }
-    match Processor::CONTEST.map(is_up) {
-        [false, false] => "no processor is up",
-        [false, true] => "the cheaper processor is down, and it is waited for a while",
-        [true, _] => "its turn has not come",
+    let order = node.switchboard.current().offers.cheapest_first(amount);
+    match order.as_slice() {
+        [] => "no processor takes this amount",
+        all if !all.iter().any(is_up) => "no processor is up",
+        [first, ..] if is_up(first) => "its turn has not come",
+        _ => "the cheaper processor is down, and it is waited for a while",
     }
 }

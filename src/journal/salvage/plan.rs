@@ -8,6 +8,7 @@ use super::super::record::HEAD_BYTES;
 use super::super::segment::Contents;
 use super::super::storage::Storage;
 use super::super::{JournalError, books, notes, volume};
+use crate::payments::names::Names;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -71,7 +72,11 @@ impl Plan {
     ///
     /// # Errors
     /// If they cannot be read, or too many are missing.
-    pub fn of(from: &dyn Storage, named: &[(Kind, u32)]) -> Result<Option<Plan>, JournalError> {
+    pub fn of(
+        from: &dyn Storage,
+        processors: &Names,
+        named: &[(Kind, u32)],
+    ) -> Result<Option<Plan>, JournalError> {
         let files = files(from)?;
         let (books, ids) = (spans(from, &files, Kind::Books)?, spans(from, &files, Kind::Ids)?);
         let firsts = books.values().chain(ids.values()).copied();
@@ -87,11 +92,12 @@ impl Plan {
         for (kind, number) in plan.files.iter().rev() {
             // Of a segment that is still there they are not finished, or superseded by it.
             let is_done = !plan.has(Kind::Segment, *number)
-                || *kind == Kind::Books && matches!(read(from, *kind, *number)?.1, File::Whole);
+                || *kind == Kind::Books
+                    && matches!(read(from, processors, *kind, *number)?.1, File::Whole);
             if *kind != Kind::Segment && is_done {
                 plan.last_books = plan.last_books.max(*number);
             }
-            if is_first(from, *kind, *number)? {
+            if is_first(from, processors, *kind, *number)? {
                 let begin = match kind {
                     Kind::Books => plan.books.get(number).copied(),
                     _ => None,
@@ -158,7 +164,12 @@ pub enum File {
 ///
 /// # Errors
 /// If it cannot be read, or is of another version.
-pub fn read(from: &dyn Storage, kind: Kind, number: u32) -> Result<(Vec<u8>, File), JournalError> {
+pub fn read(
+    from: &dyn Storage,
+    processors: &Names,
+    kind: Kind,
+    number: u32,
+) -> Result<(Vec<u8>, File), JournalError> {
     let mut bytes = Vec::new();
     let name = kind.file_name(number);
     match from.read(&name, usize::MAX, &mut bytes) {
@@ -170,12 +181,12 @@ pub fn read(from: &dyn Storage, kind: Kind, number: u32) -> Result<(Vec<u8>, Fil
         Err(error) => return Err(JournalError::io("read", &name, error)),
     }
     let checked = match kind {
-        Kind::Books => books::check(number, &bytes).map(drop),
+        Kind::Books => books::check(number, &bytes, processors).map(drop),
         Kind::Ids => books::ids(number, &bytes).map(drop),
-        Kind::Notes => notes::read(number, &bytes).map(drop),
+        Kind::Notes => notes::read(number, &bytes, processors).map(drop),
         Kind::Accounts => States::new(number, &bytes)
             .and_then(|mut states| states.try_for_each(|state| state.map(drop))),
-        Kind::Segment => head::decode(Kind::Segment, number, &bytes).map(drop),
+        Kind::Segment => head::decode(Kind::Segment, number, &bytes, processors).map(drop),
     };
     match checked {
         Ok(()) => Ok((bytes, File::Whole)),
@@ -187,14 +198,19 @@ pub fn read(from: &dyn Storage, kind: Kind, number: u32) -> Result<(Vec<u8>, Fil
 }
 
 /// Nothing in files of lower numbers counts.
-fn is_first(from: &dyn Storage, kind: Kind, number: u32) -> Result<bool, JournalError> {
+fn is_first(
+    from: &dyn Storage,
+    processors: &Names,
+    kind: Kind,
+    number: u32,
+) -> Result<bool, JournalError> {
     let mut bytes = Vec::new();
     let name = kind.file_name(number);
     let read = from.read(&name, FILE_HEAD_BYTES + HEAD_BYTES, &mut bytes);
     read.map_err(|error| JournalError::io("read", &name, error))?;
     Ok(match kind {
         Kind::Books => books::flags(number, &bytes).is_ok_and(|flags| flags.stands_alone),
-        Kind::Segment => Contents::without_head(number, &bytes).begins_with_purge(),
+        Kind::Segment => Contents::without_head(number, &bytes, processors).begins_with_purge(),
         Kind::Ids | Kind::Accounts | Kind::Notes => false,
     })
 }

@@ -5,6 +5,7 @@ use crate::base::clock::MS_PER_DAY;
 use crate::journal::abridged::{Abridged, Days, archive_name};
 use crate::journal::books::Flags;
 use crate::journal::head::Kind as FileKind;
+use crate::journal::names::Reference;
 use crate::journal::reading::Reading;
 use crate::journal::storage::Directory;
 use crate::journal::{Journal, copy, salvage, volume};
@@ -105,7 +106,7 @@ fn every_payment_is_in_one_file_and_none_is_lost() {
     let lines = twenty_days(&storage, keeping(4));
     let (writer, recovered) = open(&storage, keeping(4)).unwrap();
     let shelf = writer.shelf.lock().unwrap();
-    let mut found = shelf.lines(&storage);
+    let mut found = shelf.lines(&storage, &Names::contest());
     found.sort_unstable_by_key(volume::order);
     assert!(found == lines, "{} of {}", found.len(), lines.len());
     assert_eq!(recovered.ids.len(), IDS_REMEMBERED, "they do not leave with the payments");
@@ -125,7 +126,7 @@ fn archives_may_be_moved_away_and_a_copy_and_a_salvage_do_without() {
     let (copied, salvaged) = (Simulated::default(), Simulated::default());
     copy::copy(&storage, &copied).unwrap();
     let mut told = Vec::new();
-    assert!(salvage::salvage(&storage, &salvaged, "", &mut told).unwrap());
+    assert!(salvage::salvage(&storage, &salvaged, &names_of(&storage), "", &mut told).unwrap());
     for storage in [storage, copied, salvaged] {
         let (writer, _) = open(&storage, keeping(4)).unwrap();
         assert_eq!(writer.totals(Window::default()).unwrap(), all);
@@ -156,7 +157,7 @@ fn totals_that_are_damaged_or_lost_are_told() {
     assert!(open(&gone, options(1024)).err().unwrap().to_string().contains(first));
     for from in [damaged, gone] {
         let (to, mut told) = (Simulated::default(), Vec::new());
-        assert!(!salvage::salvage(&from, &to, "", &mut told).unwrap());
+        assert!(!salvage::salvage(&from, &to, &names_of(&from), "", &mut told).unwrap());
         let told = String::from_utf8(told).unwrap();
         assert!(told.contains(&format!("lost: {first}: ")), "{told}");
         open(&to, options(1024)).unwrap();
@@ -194,7 +195,7 @@ fn an_older_copy_writes_over_no_archive_of_what_came_after_it() {
         for (name, bytes) in &of_after {
             let is_same = copy.bytes(name) == *bytes;
             let lines_of = |bytes: &[u8], number| -> Vec<Line> {
-                let volume = Volume::of_bytes(number, bytes.to_vec()).unwrap();
+                let volume = Volume::of_bytes(number, bytes.to_vec(), &Names::contest()).unwrap();
                 volume.lines().map(Result::unwrap).collect()
             };
             let number = name[..10].parse().unwrap();
@@ -292,9 +293,10 @@ fn abridged(lines: &[Line]) -> Option<Abridged> {
 /// The layout is a promise to files that exist: these bytes never change.
 #[test]
 fn the_bytes_of_abridged_books_are_these() {
+    let names = Names::contest();
     let abridged = abridged(&[line(1, MS_PER_DAY + 5)]).unwrap();
     let flags = Flags { stands_alone: true, notes: Some(1), ..Flags::default() };
-    let bytes = abridged.encode(flags);
+    let bytes = abridged.encode(flags, Reference::first());
     let hex = |range: std::ops::Range<usize>| -> String {
         bytes[range].iter().map(|byte| format!("{byte:02x}")).collect()
     };
@@ -309,18 +311,19 @@ fn the_bytes_of_abridged_books_are_these() {
     assert_eq!(hex(120..136), "05 5c 26 05 00 00 00 00".replace(' ', "").repeat(2));
     assert_eq!(hex(136..184), none + &one + &cents);
     assert_eq!(bytes.len(), 184);
-    assert_eq!(Abridged::read(1, &bytes).unwrap(), abridged);
+    assert_eq!(Abridged::read(1, &bytes, &names).unwrap(), abridged);
     for length in 0..bytes.len() {
-        assert!(Abridged::read(1, &bytes[..length]).is_err());
+        assert!(Abridged::read(1, &bytes[..length], &names).is_err());
     }
     for bit in 0..bytes.len() * 8 {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        assert!(Abridged::read(1, &damaged).is_err(), "bit {bit}");
+        assert!(Abridged::read(1, &damaged, &names).is_err(), "bit {bit}");
     }
-    assert!(volume::Volume::of_bytes(1, bytes.clone()).is_err(), "they are no volume");
-    let (head, name) = (volume::encode(1, 1, Flags::default(), &[]), archive_name(1));
-    assert!(Abridged::read(1, &head).is_err(), "and a volume is not abridged");
+    assert!(volume::Volume::of_bytes(1, bytes.clone(), &names).is_err(), "they are no volume");
+    let (head, name) =
+        (volume::encode(1, 1, Flags::default(), &[], Reference::first()), archive_name(1));
+    assert!(Abridged::read(1, &head, &names).is_err(), "and a volume is not abridged");
     assert_eq!((name.as_str(), FileKind::of_file_name(&name)), ("0000000001.archive", None));
 }
 
@@ -341,9 +344,10 @@ proptest! {
     ) {
         let lines = times.iter().enumerate().map(|(id, at)| line(id as u128, *at));
         let lines: Vec<_> = lines.collect();
+        let names = Names::contest();
         let abridged = abridged(&lines).unwrap();
-        let bytes = abridged.encode(Flags::default());
-        prop_assert_eq!(&Abridged::read(abridged.span().last, &bytes).unwrap(), &abridged);
+        let bytes = abridged.encode(Flags::default(), Reference::first());
+        prop_assert_eq!(&Abridged::read(abridged.span().last, &bytes, &names).unwrap(), &abridged);
         prop_assert_eq!(abridged.total(), sum(&lines, Window::default()));
         let day = |at: i64| at.div_euclid(MS_PER_DAY);
         // Whether this moment has something of its day on either side of it.

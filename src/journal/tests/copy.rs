@@ -149,7 +149,8 @@ fn play(seed: u64) {
     work.states = vec![work.model.clone()];
     let busy = Busy { storage, work: Mutex::new(work) };
     // Nothing is missed while files come and go.
-    let look = manifest::look(&busy).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let look = manifest::look(&busy, &Names::contest())
+        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     assert!(look.findings.is_empty(), "seed {seed}: {:?}", look.findings);
     let to = Simulated::default();
     if let Err(error) = copy::copy(&busy, &to) {

@@ -213,7 +213,7 @@ fn files(storage: &Simulated, extension: &str) -> usize {
 
 /// Of which segments the books are.
 fn spans(storage: &Simulated) -> Vec<Span> {
-    let replay = Replay::new(storage, 0).unwrap();
+    let replay = replay(storage, 0).unwrap();
     replay.shelf.volumes().values().map(|volume| volume.span()).collect()
 }
 

@@ -128,7 +128,7 @@ fn cut_at_every_byte_and_every_byte_flipped() {
 
 /// As a start reads it, and every volume as whoever asks it.
 fn read_whole(storage: &Simulated) -> Result<Model, JournalError> {
-    let replay = Replay::new(storage, IDS_REMEMBERED)?;
+    let replay = replay(storage, IDS_REMEMBERED)?;
     replay.shelf.volumes().values().try_for_each(|volume| volume.check())?;
     replayed(storage)
 }
@@ -202,7 +202,7 @@ fn a_gap_is_torn_only_if_power_can_have_made_it() {
         // Head, Synced, payments 0 and 1; then the third is damaged.
         bytes[48 + 16 + 2 * 40 + 20] ^= 1;
         storage.set_bytes(&name, bytes);
-        Replay::new(&storage, 0).map(|replay| (replay.payments.len(), replay.torn))
+        replay(&storage, 0).map(|replay| (replay.payments.len(), replay.torn))
     };
     let corrupt = story(9, false).unwrap_err().to_string();
     assert!(

@@ -198,7 +198,7 @@ fn figures_of_a_start() {
         let count = |extension: &str| names.iter().filter(|name| name.ends_with(extension)).count();
         let (books, segments, id_files) = (count(".books"), count(".journal"), count(".ids"));
         let started = Instant::now();
-        let replay = Replay::new(&Directory::read_only(&path.0).unwrap(), 1_000_000).unwrap();
+        let replay = replay(&Directory::read_only(&path.0).unwrap(), 1_000_000).unwrap();
         let took = started.elapsed();
         let totals = replay.shelf.read_totals(Window::default()).unwrap();
         assert_eq!(totals[0].count + totals[1].count, PAYMENTS);
@@ -288,7 +288,7 @@ fn one_start_of_a_ledger() {
     let Ok(path) = std::env::var("LEDGER") else { return };
     let directory = Directory::read_only(path.as_ref()).unwrap();
     let (before, started) = (kilobytes("VmRSS"), Instant::now());
-    let replay = Replay::new(&directory, 0).unwrap();
+    let replay = replay(&directory, 0).unwrap();
     let took = started.elapsed();
     let (highest, now) = (kilobytes("VmHWM") - before, kilobytes("VmRSS") - before);
     let accounts = replay.accounts.len();

@@ -11,10 +11,10 @@ fn settle(writer: &Writer, id: u128) {
 }
 
 fn follower(storage: &Simulated) -> (Vec<u128>, Follower) {
-    let replay = Replay::new(storage, 0).unwrap();
-    let lines = replay.shelf.lines(storage);
+    let replay = replay(storage, 0).unwrap();
+    let lines = replay.shelf.lines(storage, &names_of(storage));
     let before = lines.iter().map(|line| line.id.unwrap().0).collect();
-    (before, Follower::new(Arc::new(storage.clone()), replay.end(), None))
+    (before, Follower::new(Arc::new(storage.clone()), names_of(storage), replay.end(), None))
 }
 
 fn poll(follower: &mut Follower, told: &mut Vec<u128>) -> Result<(), JournalError> {
@@ -55,7 +55,7 @@ fn every_settlement_is_told_once_whatever_is_done_to_the_files() {
             }
             if random.below(20) == 0 {
                 let (told, follower) = follower(&storage);
-                let rejected = Replay::new(&storage, 0).unwrap().books.rejected;
+                let rejected = replay(&storage, 0).unwrap().books.rejected;
                 let rejected = rejected.iter().map(|it| it.id.0);
                 followers.push((told.into_iter().chain(rejected).collect(), follower));
             }
@@ -128,7 +128,7 @@ fn events_that_are_given_up_take_no_space_though_somebody_reads_them() {
     let oldest = follow::oldest(&storage).unwrap().unwrap();
     let name = Retained::Events.file_name(oldest.segment());
     let open_still = storage.open_to_read(&name).unwrap();
-    let mut follower = Follower::new(Arc::new(storage.clone()), oldest, None);
+    let mut follower = Follower::new(Arc::new(storage.clone()), names_of(&storage), oldest, None);
     let mut told = 0;
     let until = Position::new(oldest.segment(), 200);
     let mut each = |_: Position, _: Told| {
@@ -148,7 +148,7 @@ fn events_that_are_given_up_take_no_space_though_somebody_reads_them() {
 fn events(storage: &Simulated, until: Position) -> Result<(Position, Vec<u128>), JournalError> {
     let oldest = follow::oldest(storage).unwrap().unwrap();
     let (mut told, mut last) = (Vec::new(), oldest);
-    let mut follower = Follower::new(Arc::new(storage.clone()), oldest, None);
+    let mut follower = Follower::new(Arc::new(storage.clone()), names_of(storage), oldest, None);
     let mut each = |place: Position, it: Told| {
         assert!(last < place && place <= until, "{last:?} {place:?} {until:?}");
         last = place;

@@ -232,7 +232,8 @@ fn file_of(states: &[u8], count: u64) -> Vec<u8> {
     let mut bytes = vec![0; FILE_HEAD_BYTES];
     bytes.extend_from_slice(states);
     let counts = [count, states.len() as u64];
-    let own = crate::journal::books::Own { flags: 0, counts, notes: None };
+    let names = crate::journal::names::Reference::NONE;
+    let own = crate::journal::books::Own { flags: 0, counts, notes: None, names };
     own.finish(FileKind::Accounts, 1, &mut bytes);
     bytes
 }

@@ -64,7 +64,7 @@ fn whatever_has_gone_is_named() {
         let copied = copy::copy(&damaged, &Simulated::default()).unwrap_err().to_string();
         assert!(is_named(&copied), "{gone:?}: {copied}");
         let (to, mut told) = (Simulated::default(), Vec::new());
-        assert!(!salvage::salvage(&damaged, &to, "", &mut told).unwrap());
+        assert!(!salvage::salvage(&damaged, &to, &Names::contest(), "", &mut told).unwrap());
         let told = String::from_utf8(told).unwrap();
         assert!(told.contains("lost: "), "{told}");
         if gone.len() == 1 {
@@ -146,7 +146,7 @@ fn a_manifest_that_is_damaged_or_gone_is_noticed() {
     assert!(line.contains("manifest is missing") && line.contains("salvage"), "{line}");
     assert!(copy::copy(&damaged, &Simulated::default()).is_err());
     let (to, mut told) = (Simulated::default(), Vec::new());
-    assert!(!salvage::salvage(&damaged, &to, "", &mut told).unwrap());
+    assert!(!salvage::salvage(&damaged, &to, &Names::contest(), "", &mut told).unwrap());
     let told = String::from_utf8(told).unwrap();
     assert!(told.contains("lost: manifest: it is missing"), "{told}");
     assert_eq!(replayed(&to).unwrap(), model, "all else is there");

@@ -77,7 +77,7 @@ fn books_of_before_are_read_and_rewritten() {
         head::set_version(&mut bytes, 2);
         storage.set_bytes(&name, bytes.clone());
         if let Some((FileKind::Books, number)) = FileKind::of_file_name(&name) {
-            let volume = Volume::of_bytes(number, bytes).unwrap();
+            let volume = Volume::of_bytes(number, bytes, &Names::contest()).unwrap();
             let mut settled = [Vec::new(), Vec::new()];
             for line in volume.lines().map(Result::unwrap) {
                 let Settlement { processor, amount, requested_at } = line.settlement;

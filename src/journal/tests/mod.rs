@@ -34,6 +34,7 @@ use crate::base::clock::{Micros, Moment, Timestamp};
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
 use crate::payments::event::{Books, Event};
+use crate::payments::names::Names;
 use crate::payments::resolution::{Action, Resolution};
 use crate::payments::{
     Attempt, Attempts, Each, Line, Payment, PaymentId, Processor, Rejection, Settlement, Window,
@@ -416,14 +417,24 @@ impl Model {
         self.settled = totals.map(|it| (it.count, it.amount.0));
         self.attempts = payments.iter().map(|(id, open)| (id, open.attempts)).collect();
         let line = |line: Line| (line.id.unwrap(), (line.settlement, line.attempts));
-        self.lines = shelf.lines(storage).into_iter().map(line).collect();
+        let lines = shelf.lines(storage, &names_of(storage));
+        self.lines = lines.into_iter().map(line).collect();
         self
     }
 }
 
+/// As a start reads it.
+fn replay(storage: &dyn Storage, ids_remembered: usize) -> Result<Replay, JournalError> {
+    Replay::new(storage, &names_of(storage), ids_remembered)
+}
+
+fn names_of(storage: &dyn Storage) -> Names {
+    recover::read_names(storage).unwrap()
+}
+
 /// What the files mean, without changing them.
 fn replayed(storage: &Simulated) -> Result<Model, JournalError> {
-    let replay = Replay::new(storage, IDS_REMEMBERED)?;
+    let replay = replay(storage, IDS_REMEMBERED)?;
     Ok(Model::of(&replay, storage))
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::instance::Instance;
-use crate::journal::identity::{Change, FILE_NAME, Owner};
+use crate::journal::identity::{Change, FILE_NAME, Owner, Table};
 use crate::journal::simulated::{ENOSPC, Fault};
 use crate::journal::storage::Directory;
 use crate::journal::{Found, Journal};
@@ -10,8 +10,8 @@ use crate::journal::{Found, Journal};
 const HOUR_MS: i64 = 3_600_000;
 
 fn owner(number: u8) -> Owner {
-    let processors = ["http://a:1".into(), "http://b:1".into()];
-    Owner { instance: Instance(number), is_paired: true, processors }
+    let processors = Table::contest(["http://a:1".into(), "http://b:1".into()]);
+    Owner { instance: Instance(number), is_paired: true, processors, are_of_file: false }
 }
 
 fn find(storage: &Simulated) -> Found {

@@ -109,7 +109,7 @@ fn only_the_owner_may_read_any_of_it() {
 
 #[test]
 fn no_journal_promises_nothing_and_never_waits() {
-    let journal = Journal::none();
+    let journal = Journal::none(Names::contest());
     assert!(journal.has_room() && journal.has_room_for_attempt());
     let position = journal.append_accepted(PaymentId(1), Cents(1), Timestamp(1)).unwrap();
     journal.flush();
@@ -162,7 +162,7 @@ fn threads_share_writes_and_syncs() {
         }
     });
     drop(journal);
-    let replay = Replay::new(&Directory::read_only(&path.0).unwrap(), 50).unwrap();
+    let replay = replay(&Directory::read_only(&path.0).unwrap(), 50).unwrap();
     let (waiting, doubts) = replay.outstanding();
     assert_eq!((waiting.len(), doubts.len()), (0, THREADS as usize));
     let totals = replay.shelf.read_totals(Window::default()).unwrap();

@@ -210,7 +210,7 @@ fn a_segment_has_room_for_all_that_may_be_outstanding() {
         let bytes = Options::new(Durability::Process, outstanding, 1).segment_bytes;
         let room = crate::journal::segment::Segment::room(bytes) - bytes / 64;
         assert!(
-            room >= crate::journal::writer::room_for(outstanding + 1),
+            room >= crate::journal::writer::Room::of(2).for_all(outstanding + 1),
             "{outstanding}: {bytes}"
         );
     }

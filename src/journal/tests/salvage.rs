@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::journal::head::{FILE_HEAD_BYTES, Kind as FileKind};
-use crate::journal::record::Record;
+use crate::journal::identity;
+use crate::journal::record::{Record, Seed};
 use crate::journal::salvage;
 use crate::journal::segment::{Contents, Ending};
 use crate::journal::volume::Volume;
@@ -20,20 +21,31 @@ fn files_of(storage: &Simulated) -> Vec<String> {
 
 fn salvaged(from: &Simulated) -> (bool, Simulated, String) {
     let (to, mut out) = (Simulated::default(), Vec::new());
+    hand_on_identity(from, &to);
     let before = from.operations();
-    let is_whole = salvage::salvage(from, &to, "", &mut out).unwrap();
+    let is_whole = salvage::salvage(from, &to, &names_of(from), "", &mut out).unwrap();
     assert_eq!(from.operations(), before, "it is not changed");
     (is_whole, to, String::from_utf8(out).unwrap())
 }
 
+/// A copy means by the numbers of processors what the original does.
+fn hand_on_identity(from: &Simulated, to: &Simulated) {
+    if from.names().unwrap().iter().any(|name| name == identity::FILE_NAME) {
+        let file = to.create(identity::FILE_NAME).unwrap();
+        file.write_at(&from.bytes(identity::FILE_NAME), 0).unwrap();
+        file.sync().unwrap();
+    }
+}
+
 /// The records of the segments, with where they are and where they end.
 fn records(storage: &Simulated) -> Vec<(String, std::ops::Range<usize>, Record)> {
-    let mut found = Vec::new();
+    let (mut found, names) = (Vec::new(), names_of(storage));
     for name in files_of(storage) {
         if let Some((FileKind::Segment, number)) = FileKind::of_file_name(&name) {
             let bytes = storage.bytes(&name);
-            let walked = Contents::new(number, &bytes).unwrap().walk(|offset, record| {
-                found.push((name.clone(), offset..offset + record.length(), record));
+            let seed = Seed::of_segment(number, names.count() as u8);
+            let walked = Contents::new(number, &bytes, &names).unwrap().walk(|offset, record| {
+                found.push((name.clone(), offset..offset + record.length(seed), record));
                 Ok(())
             });
             let (offset, ending) = walked.unwrap();
@@ -221,8 +233,13 @@ fn files_that_are_used_whole_are_lost_whole() {
 }
 
 /// Where the block of books is that are not longer, and what is settled without it. It is whole or lost.
-fn one_block(number: u32, bytes: &[u8], original: &Model) -> (Range<usize>, Each<(u64, i128)>) {
-    let volume = Volume::of_bytes(number, bytes.to_vec()).unwrap();
+fn one_block(
+    number: u32,
+    bytes: &[u8],
+    names: &Names,
+    original: &Model,
+) -> (Range<usize>, Each<(u64, i128)>) {
+    let volume = Volume::of_bytes(number, bytes.to_vec(), names).unwrap();
     let mut without = original.settled;
     for line in volume.lines().map(Result::unwrap) {
         let settled = &mut without[line.settlement.processor.index()];
@@ -238,12 +255,12 @@ fn lose_each_file(storage: &Simulated, original: &Model, names: &[String]) {
         let (kind, number) = FileKind::of_file_name(name).unwrap();
         let bytes = storage.bytes(name);
         let (blocks, without) = match kind {
-            FileKind::Books => one_block(number, &bytes, original),
+            FileKind::Books => one_block(number, &bytes, &names_of(storage), original),
             _ => (0..0, original.settled),
         };
         let mut rejected = original.rejected.clone();
         if kind == FileKind::Notes {
-            let there = crate::journal::notes::read(number, &bytes).unwrap();
+            let there = crate::journal::notes::read(number, &bytes, &names_of(storage)).unwrap();
             rejected.retain(|it| !there.contains(&Event::Rejected(*it)));
             assert!(rejected.len() < original.rejected.len());
         }
@@ -362,7 +379,9 @@ fn several_files_may_be_gone() {
     }
     let far = storage.copy();
     far.create(&FileKind::Segment.file_name(u32::MAX)).unwrap();
-    let refused = salvage::salvage(&far, &Simulated::default(), "", &mut Vec::new()).unwrap_err();
+    let refused =
+        salvage::salvage(&far, &Simulated::default(), &Names::contest(), "", &mut Vec::new())
+            .unwrap_err();
     assert!(refused.to_string().contains("too far behind"), "{refused}");
 }
 
@@ -408,7 +427,7 @@ fn notes_that_are_lost_are_named_and_the_others_kept() {
             assert!(!is_whole && told.contains(&format!("lost: {name}: ")), "{name}: {told}");
             let (found, rejected) = adopted_in(&to);
             let (_, number) = FileKind::of_file_name(name).unwrap();
-            let gone = crate::journal::notes::read(number, &bytes).unwrap();
+            let gone = crate::journal::notes::read(number, &bytes, &names_of(&storage)).unwrap();
             assert_eq!(found.len() + rejected + gone.len(), all.len() + 1, "{name}: {told}");
             assert!(found.iter().all(|it| all.contains(it)));
         }

@@ -5,7 +5,7 @@
 use super::*;
 use crate::base::instance::Instance;
 use crate::journal::head::{self, Kind as FileKind};
-use crate::journal::identity::{self, Change, Identity, Owner};
+use crate::journal::identity::{self, Change, Identity, Owner, Table};
 use crate::journal::names::Reference;
 use crate::journal::{Found, LEDGER_DIRECTORY};
 use crate::payments::each;
@@ -38,8 +38,9 @@ fn versions(storage: &Simulated) -> BTreeMap<String, u32> {
 }
 
 fn owner() -> Owner {
-    let processors = ["http://127.0.0.1:18001".into(), "http://127.0.0.1:18002".into()];
-    Owner { instance: Instance(1), is_paired: false, processors }
+    let processors = [1, 2].map(|number| format!("http://127.0.0.1:1800{number}"));
+    let processors = Table::contest(processors);
+    Owner { instance: Instance(1), is_paired: false, processors, are_of_file: false }
 }
 
 fn assert_payments(model: &Model) {
@@ -87,7 +88,7 @@ fn its_payments_are_read_and_go_on_under_the_table_of_names() {
     assert!(text.starts_with("version=6\n"), "{text}");
     assert!(text.contains("processor=1 fallback http://127.0.0.1:18002\n"), "{text}");
     let identity = Identity::decode(text.as_bytes()).unwrap();
-    assert_eq!((identity.names, identity.owner), (Names::contest(), owner()));
+    assert_eq!((identity.names(), &identity.owner), (&Names::contest(), &owner()));
 
     // All of them are over, and what is written from now on is of the new version.
     for number in [7, 8] {
@@ -155,9 +156,14 @@ fn a_file_of_another_table_is_refused_by_whoever_reads_it() {
         let found = Found::new(Arc::new(storage.clone()), options(400)).map(drop);
         let copied = crate::journal::copy::copy(&storage, &Simulated::default()).map(drop);
         let mut out = Vec::new();
-        let salvaged =
-            crate::journal::salvage::salvage(&storage, &Simulated::default(), "", &mut out)
-                .map(drop);
+        let salvaged = crate::journal::salvage::salvage(
+            &storage,
+            &Simulated::default(),
+            &Names::contest(),
+            "",
+            &mut out,
+        )
+        .map(drop);
         for read in [found, copied, salvaged] {
             let Err(JournalError::OtherNames { file, .. }) = read else {
                 panic!("{name}: {read:?}")

@@ -22,7 +22,7 @@ fn what_is_decided_is_read() {
         ),
     ] {
         let body = format!(r#"{{{text},"by":"ana","reason":"João asked"}}"#);
-        let asked = read(body.as_bytes(), NOW).unwrap();
+        let asked = read(body.as_bytes(), NOW, &Names::contest()).unwrap();
         let (by, reason) = ("ana".into(), "João asked".into());
         assert_eq!(asked, Asked { action, by, reason });
     }
@@ -59,7 +59,7 @@ fn what_says_nothing_is_refused() {
             (format!(r#"{{"as":"{word}",{names},"by":"a","reason":"x"}}"#), named)
         }),
     ) {
-        match read(body.as_bytes(), NOW) {
+        match read(body.as_bytes(), NOW, &Names::contest()) {
             Err(Refused::NotJson) => assert_eq!(named, "JSON", "{body}"),
             Err(Refused::Field(reason)) => assert!(reason.contains(named), "{body}: {reason}"),
             Ok(asked) => panic!("{body}: {asked:?}"),

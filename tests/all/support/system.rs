@@ -337,22 +337,14 @@ fn common_args(
     peer_door: &str,
     processors: [impl std::fmt::Display; 2],
 ) -> Vec<String> {
+    let first = ["serve", "--listen", entry, "--peer-listen", peer_door, "--peer-token", TOKEN];
+    first.map(str::to_owned).into_iter().chain(urls_of(processors)).collect()
+}
+
+/// Flags that name these.
+fn urls_of(processors: [impl std::fmt::Display; 2]) -> Vec<String> {
     let [default, fallback] = processors.map(|authority| format!("http://{authority}"));
-    [
-        "serve",
-        "--listen",
-        entry,
-        "--peer-listen",
-        peer_door,
-        "--peer-token",
-        TOKEN,
-        "--default-url",
-        &default,
-        "--fallback-url",
-        &fallback,
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    vec!["--default-url".into(), default, "--fallback-url".into(), fallback]
 }
 
 /// Two instances that know each other, that have found each other, in front of these processors.
@@ -362,7 +354,14 @@ pub fn pair(processors: [SocketAddr; 2], args: &[&str]) -> [Instance; 2] {
 
 /// Two instances in front of processors that are known by their names.
 pub fn pair_seeing(hosts: &Hosts, names: [String; 2], args: [&[&str]; 2]) -> [Instance; 2] {
-    pair_of(names, args, |door| door, Some(hosts))
+    let flags = urls_of(names);
+    pair_of([flags.clone(), flags], args, |door| door, Some(hosts))
+}
+
+/// Two instances in front of the processors of these files.
+pub fn pair_in_front_of(files: [&str; 2], args: [&[&str]; 2]) -> [Instance; 2] {
+    let flags = files.map(|file| vec!["--processors".to_owned(), file.to_owned()]);
+    pair_of(flags, args, |door| door, None)
 }
 
 /// The same, with arguments for each.
@@ -376,11 +375,12 @@ pub fn pair_via(
     args: [&[&str]; 2],
     via: impl FnMut(SocketAddr) -> SocketAddr,
 ) -> [Instance; 2] {
-    pair_of(processors.map(|address| address.to_string()), args, via, None)
+    let flags = urls_of(processors);
+    pair_of([flags.clone(), flags], args, via, None)
 }
 
 fn pair_of(
-    processors: [String; 2],
+    processors: [Vec<String>; 2],
     args: [&[&str]; 2],
     mut via: impl FnMut(SocketAddr) -> SocketAddr,
     hosts: Option<&Hosts>,
@@ -390,7 +390,10 @@ fn pair_of(
     // Both before either is waited for: each looks for the other before it serves.
     let started = [0, 1].map(|index| {
         let entry = free_address().to_string();
-        let mut all = common_args(&entry, &doors[index].to_string(), processors.each_ref());
+        let door = doors[index].to_string();
+        let first = ["serve", "--listen", &entry, "--peer-listen", &door, "--peer-token", TOKEN];
+        let mut all: Vec<String> = first.map(str::to_owned).to_vec();
+        all.extend(processors[index].iter().cloned());
         all.extend(["--peer".into(), format!("http://{}", reached[1 - index])]);
         all.extend(["--instance".into(), (index + 1).to_string()]);
         all.extend(args[index].iter().map(|arg| (*arg).to_owned()));
