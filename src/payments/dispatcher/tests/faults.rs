@@ -62,7 +62,7 @@ fn play_with_faults(seed: u64) {
         (random >> 20) % below
     };
     // Every other time the contest's two.
-    let count = if seed % 2 == 0 { 2 } else { 1 + draw(Processor::MAX as u64) };
+    let count = if seed.is_multiple_of(2) { 2 } else { 1 + draw(Processor::MAX as u64) };
     let mut bench = Bench::with_processors(count as usize);
     let mut books: Each<Books> = Default::default();
     let mut open: Vec<(u64, Start, Outcome)> = Vec::new();
