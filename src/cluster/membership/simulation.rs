@@ -50,7 +50,7 @@ const STORM: u64 = 40 * SECOND;
 /// … or, if there is an operator, so long.
 const STORM_WITH_OPERATOR: u64 = 180 * SECOND;
 /// … and so long after it everything must have come right. Rejections take longest.
-const CALM: u64 = 240 * SECOND;
+const CALM: u64 = 600 * SECOND;
 /// How often a dispatcher with something to do is asked: in a storm, and when it has long been over
 /// and only long pauses are left.
 const POLL: u64 = 80 * MS;

@@ -125,7 +125,9 @@ impl Dispatcher {
         if is_over {
             return End::Rejected(case.rejection());
         }
-        let due = self.due_after(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, case.refusals() - 1, now);
+        // As many times as with two, also if there are many that have to refuse it.
+        let doubled = (case.refusals() - 1) * 2 / (targets.as_slice().len() as u32).max(2);
+        let due = self.due_after(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, doubled, now);
         if declined.is_only {
             self.give_back(&case, &open);
             self.place_later(case, due);

@@ -9,7 +9,8 @@ mod refusals;
 
 use super::*;
 use crate::base::money::{Cents, Fee};
-use crate::payments::terms::Offers;
+use crate::payments::fee::FeeSchedule;
+use crate::payments::terms::{Limits, Offers, Terms};
 use crate::payments::{PaymentId, Totals};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,18 @@ fn policy() -> Policy {
 const FAILING: Outcome = Outcome::NotRecorded(Refusal::Failing);
 const DECLINED: Outcome = Outcome::Declined { status: 400 };
 
+/// So many processors, two as the contest's are; with limits by number.
+fn offers(count: usize, limits: impl Fn(usize) -> Limits) -> Offers {
+    let mut terms = Each::default();
+    for (number, terms) in terms.iter_mut().enumerate().take(count) {
+        let is_fixed = count > 2 && number % 2 == 1;
+        let (percent, fixed) = if is_fixed { (number, 8) } else { (5 + 10 * number, 0) };
+        let fee = FeeSchedule { share: Fee(percent as u32 * 10_000), fixed: Cents(fixed) };
+        *terms = Some(Terms { fee, limits: limits(number) });
+    }
+    Offers::new(terms)
+}
+
 /// A dispatcher and the time, in milliseconds on both clocks.
 struct Bench {
     dispatcher: Dispatcher,
@@ -33,7 +46,16 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench { dispatcher: Dispatcher::new(policy(), false, 7), ms: 1_000 }
+        Bench::with_policy(policy())
+    }
+
+    fn with_policy(policy: Policy) -> Bench {
+        Bench { dispatcher: Dispatcher::new(policy, false, 7), ms: 1_000 }
+    }
+
+    /// Of several the one that is the cheapest depends on the amount.
+    fn with_processors(count: usize) -> Bench {
+        Bench::with_policy(Policy { offers: offers(count, |_| Limits::default()), ..policy() })
     }
 
     /// With so many payments, of the ids 0, 1, … and 1, 2, … cents, accepted a millisecond apart.
@@ -570,4 +592,65 @@ fn a_lone_payment_goes_where_it_is_well_while_the_other_one_fails() {
         }
     }
     panic!("always sent to the one that fails");
+}
+
+#[test]
+fn a_payment_that_has_to_wait_is_in_nobodys_way_but_of_those_like_it() {
+    // Small ones only at the first, large ones only at the second.
+    let limits = |number| match number {
+        0 => Limits { largest: Some(Cents(5)), concurrency: 1, ..Limits::default() },
+        _ => Limits { smallest: Some(Cents(6)), ..Limits::default() },
+    };
+    let mut bench = Bench::with_policy(Policy { offers: offers(2, limits), ..policy() });
+    (0..10).for_each(|id| bench.submit(id));
+    let mut sent = Vec::new();
+    while let Some(start) = bench.next() {
+        sent.push((start.attempt.processor.number(), id(start)));
+    }
+    assert_eq!(sent, [(0, 0), (1, 5), (1, 6), (1, 7), (1, 8), (1, 9)]);
+}
+
+#[test]
+fn what_is_too_much_for_today_waits_for_tomorrow_and_lets_others_pass() {
+    let limits = |_| Limits { day: Some(Cents(9)), ..Limits::default() };
+    let mut bench = Bench::with_policy(Policy { offers: offers(1, limits), ..policy() });
+    // Of 5, 6 and 4 cents.
+    [4, 5, 3].into_iter().for_each(|id| bench.submit(id));
+    let (first, second) = (bench.next().unwrap(), bench.next().unwrap());
+    assert_eq!([id(first), id(second)], [4, 3]);
+    assert_eq!(bench.next(), None);
+    // What was not booked leaves room for others.
+    bench.finish(first, FAILING);
+    assert!(matches!(bench.finish(second, recorded(second)), End::Settled(_)));
+    let again = bench.wait_for_next();
+    assert_eq!(id(again), 4);
+    bench.finish(again, recorded(again));
+    bench.ms += 24 * 60 * 60 * 1_000;
+    assert_eq!(id(bench.wait_for_next()), 5);
+}
+
+#[test]
+fn before_it_is_paid_at_one_all_others_have_said_that_they_do_not_hold_it() {
+    let mut bench = Bench::with_processors(5);
+    let (accepted, accepted_at) = (bench.now(), bench.at());
+    let (id, amount) = (PaymentId(9), Cents(10));
+    let (guest, verify) = (false, true);
+    bench.dispatcher.submit(Payment { id, amount, accepted, accepted_at, guest, verify });
+    let mut asked = BTreeSet::new();
+    let pay = loop {
+        let start = bench.wait_for_next();
+        if start.question == Question::Pay {
+            break start;
+        }
+        // One does not say so at first.
+        let is_first = asked.len() == 2 && bench.ms < 1_200;
+        let outcome = if is_first { Outcome::Unknown } else { Outcome::Absent };
+        if !is_first {
+            asked.insert(start.attempt.processor);
+        }
+        bench.ms += 300;
+        bench.finish(start, outcome);
+    };
+    asked.insert(pay.attempt.processor);
+    assert_eq!(asked.len(), 5);
 }
