@@ -13,7 +13,7 @@ use galo::cluster::messages::{
     AdoptedMessage, HealthMessage, Hello, OfferMessage, OfferedMessage, Setting, TotalsMessage,
     disagreements,
 };
-use galo::payments::{Accepted, Payment, Totals};
+use galo::payments::{Accepted, Payment, Totals, each};
 use galo_fuzz::{Source, fuzz_target};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -89,11 +89,11 @@ fn check_written(source: &mut Source) {
     let differing = disagreements(ours, theirs);
     assert!(differing.len() <= ours.len() + theirs.len());
     assert!(differing.iter().all(|(own, value)| own.value != *value));
-    let totals = [(); 2].map(|()| {
+    let totals = each([(); 2].map(|()| {
         let count = source.u64() >> 1;
         let most = i128::from(count as i64) * i128::from(i64::MAX);
         Totals { count, amount: Total(i128::from(source.u64() >> 1).min(most)) }
-    });
+    }));
     let body = serde_json::to_vec(&TotalsMessage::new(totals)).expect("JSON");
     let read = json::read::<TotalsMessage>(&body).ok().and_then(TotalsMessage::read);
     assert_eq!(read, Some(totals));

@@ -40,7 +40,7 @@ fn check(config: &Config) {
     assert!(config.peer.is_none() || config.peer_token.len() >= 8);
     assert!(config.peer.is_none() || config.peer_listen.is_some());
     assert!(!config.connect_timeout.is_zero() && !config.request_timeout.is_zero());
-    let cheaper = config.fees[config.policy.cheaper as usize];
+    let cheaper = config.fees[config.policy.cheaper.index()];
     assert!(config.fees.iter().all(|fee| cheaper <= *fee));
     for address in &config.listen {
         config.leaves_v4(address);
