@@ -11,6 +11,7 @@ pub use libfuzzer_sys::fuzz_target;
 
 use galo::base::clock::{Moment, Timestamp};
 use galo::base::money::Cents;
+use galo::payments::names::Names;
 use galo::payments::{Attempt, Payment, PaymentId, Processor};
 
 /// What an input is taken from. When it is used up, zeros follow.
@@ -78,6 +79,17 @@ impl<'a> Source<'a> {
 
     pub fn processor(&mut self) -> Processor {
         Processor::CONTEST[self.below(2)]
+    }
+
+    /// One of the first so many.
+    pub fn processor_of(&mut self, count: usize) -> Processor {
+        Processor::new(self.below(count)).expect("at most eight")
+    }
+
+    /// A table of one to eight names.
+    pub fn names(&mut self) -> Names {
+        let names = (0..1 + self.below(Processor::MAX)).map(|it| format!("p{it}"));
+        Names::new(names.collect()).expect("a table")
     }
 
     /// What may be in flight: an amount above zero, asked for no earlier than it was accepted.

@@ -9,7 +9,7 @@ use galo::journal::record::Record;
 use galo::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
 use galo::payments::event::Event;
 use galo::payments::resolution::{Action, Resolution};
-use galo::payments::{Attempts, PaymentId, Rejection, Settlement};
+use galo::payments::{Attempts, PaymentId, Processor, Rejection, Settlement};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,15 +17,16 @@ use std::sync::Arc;
 pub type Accounts = HashMap<AccountId, History>;
 
 impl Source<'_> {
-    pub fn event(&mut self) -> Event {
+    /// Of one of so many processors.
+    pub fn event(&mut self, count: usize) -> Event {
         let (id, amount) = (self.id(), Cents(self.i64()));
         let at = Timestamp(self.i64());
         match self.below(8) {
             0 | 1 => Event::Accepted { id, amount, accepted_at: at },
-            2 => Event::Attempted { id, processor: self.processor(), requested_at: at },
+            2 => Event::Attempted { id, processor: self.processor_of(count), requested_at: at },
             3 => Event::Released { id },
             4 => {
-                let processor = self.processor();
+                let processor = self.processor_of(count);
                 Event::Settled {
                     id,
                     settlement: Settlement { processor, amount, requested_at: at },
@@ -35,17 +36,24 @@ impl Source<'_> {
             5 => Event::Foreign { id },
             6 => Event::Forwarded { id, amount, learned: self.bool() },
             _ if self.bool() => Event::Adopted { id, amount },
-            _ if self.bool() => Event::Resolved(Arc::new(self.resolution(id, amount, at))),
+            _ if self.bool() => Event::Resolved(Arc::new(self.resolution(id, amount, at, count))),
             _ => {
-                let statuses = [u16::from(self.u8()) * 4, u16::from(self.u8()) * 4];
+                let mut statuses = [0; Processor::MAX];
+                statuses[..count].fill_with(|| u16::from(self.u8()) * 4);
                 let accepted_at = Rejection::in_seconds(at);
                 Event::Rejected(Rejection { id, amount, statuses, accepted_at })
             }
         }
     }
 
-    fn resolution(&mut self, id: PaymentId, amount: Cents, at: Timestamp) -> Resolution {
-        let (processor, requested_at) = (self.processor(), Timestamp(self.i64()));
+    fn resolution(
+        &mut self,
+        id: PaymentId,
+        amount: Cents,
+        at: Timestamp,
+        count: usize,
+    ) -> Resolution {
+        let (processor, requested_at) = (self.processor_of(count), Timestamp(self.i64()));
         let action = match self.below(5) {
             0 => Action::Retry,
             1 => Action::Settled { processor, requested_at },
@@ -82,18 +90,19 @@ impl Source<'_> {
         entry
     }
 
-    pub fn record(&mut self, accounts: &mut Accounts) -> Record {
+    /// Of one of so many processors.
+    pub fn record(&mut self, accounts: &mut Accounts, count: usize) -> Record {
         match self.below(10) {
             0 => Record::Carried {
                 id: self.id(),
                 amount: Cents(self.i64()),
                 accepted_at: Timestamp(self.i64()),
-                attempt: self.bool().then(|| (self.processor(), Timestamp(self.i64()))),
+                attempt: self.bool().then(|| (self.processor_of(count), Timestamp(self.i64()))),
                 attempts: Attempts(self.below(16) as u8),
             },
             1 => Record::Synced { until: Position::new(self.below(5) as u32, self.below(256)) },
             2 | 3 => Record::Entry(self.entry(accounts)),
-            _ => Record::Event(self.event()),
+            _ => Record::Event(self.event(count)),
         }
     }
 }

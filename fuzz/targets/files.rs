@@ -10,9 +10,11 @@ use galo::journal::JournalError;
 use galo::journal::accounts::{States, rewrite};
 use galo::journal::books::{self, Remains};
 use galo::journal::head::{self, Kind};
-use galo::journal::identity::{Identity, Owner, Place};
+use galo::journal::identity::{Identity, Owner, Place, Table};
+use galo::journal::names::Reference;
 use galo::journal::volume::Volume;
-use galo::payments::{Attempts, Line, Processor, Settlement, Totals, Window};
+use galo::payments::names::Names;
+use galo::payments::{Attempts, Each, Line, Settlement, Totals, Window};
 use galo_fuzz::records::Accounts;
 use galo_fuzz::{Source, fuzz_target};
 
@@ -31,23 +33,24 @@ fuzz_target!(|data: &[u8]| {
 fn check_books(source: &mut Source) {
     let mut remains =
         Remains { stands_alone: source.bool(), has_accounts: source.bool(), ..Remains::default() };
-    let mut expected = [Totals::default(); 2];
+    let names = source.names();
+    let mut expected = Each::<Totals>::default();
     let window = Window { from: Some(Timestamp(source.i64())), to: Some(Timestamp(source.i64())) };
     while !source.is_empty() {
-        let processor = Processor::CONTEST[source.below(2)];
+        let processor = source.processor_of(names.count());
         let (requested_at, amount) = (Timestamp(source.i64()), Cents(source.i64()));
         let settlement = Settlement { processor, amount, requested_at };
         let id = source.id();
         remains.settled.push(Line { id: Some(id), settlement, attempts: Attempts(source.u8()) });
         if window.from <= Some(requested_at) && Some(requested_at) <= window.to {
-            expected[processor as usize].count += 1;
-            expected[processor as usize].amount.0 += i128::from(amount.0);
+            expected[processor.index()].count += 1;
+            expected[processor.index()].amount.0 += i128::from(amount.0);
         }
         remains.ids.push((id, amount));
     }
     remains.sort();
-    let bytes = remains.encode(NUMBER);
-    let volume = Volume::of_bytes(NUMBER, bytes.clone()).expect("a volume");
+    let bytes = remains.encode(NUMBER, Reference::to(&names));
+    let volume = Volume::of_bytes(NUMBER, bytes.clone(), &names).expect("a volume");
     volume.check().expect("a whole volume");
     assert!(volume.lines().map(|it| it.expect("a line")).eq(remains.settled.iter().copied()));
     assert_eq!(volume.totals(window).expect("totals"), expected);
@@ -64,7 +67,7 @@ fn check_books(source: &mut Source) {
     assert_eq!(books::ids(NUMBER, &ids).expect("ids").collect::<Vec<_>>(), remains.ids);
     assert_eq!(books::count_of_ids(NUMBER, &ids).expect("a head"), remains.ids.len());
     let place = source.below(256);
-    refuse_damage(&bytes, place, Kind::Books, |it| books::check(NUMBER, it).map(drop));
+    refuse_damage(&bytes, place, Kind::Books, |it| books::check(NUMBER, it, &names).map(drop));
     refuse_damage(&ids, place, Kind::Ids, |it| books::ids(NUMBER, it).map(drop));
 }
 
@@ -102,9 +105,17 @@ fn check_accounts(source: &mut Source) {
 
 fn check_identity(source: &mut Source) {
     let mut line = || source.text(64).replace(['\n', '\r'], " ");
-    let processors = [line(), line()];
+    let processors = (0..8).map(|it| (format!("p{it}"), line())).collect::<Vec<_>>();
+    let processors = processors[..1 + source.below(8)].to_vec();
+    let processors = Table::new(processors).expect("a table");
+    let are_of_file = false;
     let id = u128::from(source.u64()) << 64 | u128::from(source.u64());
-    let owner = Owner { instance: Instance(source.u8()), is_paired: source.bool(), processors };
+    let owner = Owner {
+        instance: Instance(source.u8()),
+        is_paired: source.bool(),
+        processors,
+        are_of_file,
+    };
     let identity = Identity {
         place: Place { file: source.u64(), directory: source.u64(), made_at: Micros(source.i64()) },
         copied_at: source.bool().then(|| Timestamp(source.i64())),
@@ -123,7 +134,7 @@ fn check_identity(source: &mut Source) {
     if let Ok(read) = Identity::decode(&sealed) {
         // One of before the table of names is written anew.
         let anew = read.clone().of_owner(read.owner.clone());
-        assert_eq!(Identity::decode(read.encode().as_bytes()).expect("an identity"), anew);
+        assert_eq!(Identity::decode(read.encode().as_bytes()).expect("an identity"), anew.unwrap());
     }
 }
 
@@ -138,12 +149,15 @@ fn check_anything(source: &mut Source) {
     own[4..8].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
     own[8..16].copy_from_slice(&counts[0].to_le_bytes());
     own[16..24].copy_from_slice(&counts[1].to_le_bytes());
-    let mut file = [&head::encode(kind, NUMBER, own), body].concat();
+    let names = source.names();
+    let written_under = if source.u8() < 200 { &names } else { &Names::contest() };
+    let reference = Reference::to(written_under);
+    let mut file = [&head::encode(kind, NUMBER, own, reference), body].concat();
     if kind == Kind::Books && source.bool() {
         head::set_version(&mut file, 2);
     }
     let result = match kind {
-        Kind::Books => books::check(NUMBER, &file).map(|it| it.settled[0] + it.settled[1]),
+        Kind::Books => books::check(NUMBER, &file, &names).map(|it| it.settled.iter().sum()),
         Kind::Ids => books::ids(NUMBER, &file).map(|it| it.count() as u64),
         _ => States::new(NUMBER, &file).and_then(States::collect).map(|it| it.len() as u64),
     };

@@ -96,12 +96,11 @@ fn check_written(source: &mut Source) {
     let differing = disagreements(ours, theirs);
     assert!(differing.len() <= ours.len() + theirs.len());
     assert!(differing.iter().all(|(own, value)| own.value != *value));
-    let totals = [(); 2].map(|()| {
+    let totals = each([(); 2].map(|()| {
         let count = source.u64() >> 1;
         let most = i128::from(count as i64) * i128::from(i64::MAX);
         Totals { count, amount: Total(i128::from(source.u64() >> 1).min(most)) }
-    });
-    let totals = each(totals);
+    }));
     let body = serde_json::to_vec(&of_contest(totals)).expect("JSON");
     let message = json::read::<TotalsMessage>(&body).ok();
     let read = message.and_then(|it| it.read(&Names::contest(), &Processor::CONTEST));

@@ -4,16 +4,20 @@
 
 #![no_main]
 
+use galo::base::instance::Instance;
 use galo::base::money::Cents;
 use galo::journal::head::{self, Kind};
+use galo::journal::identity::{Identity, Owner, Table};
 use galo::journal::manifest;
+use galo::journal::names::Reference;
 use galo::journal::record::{Record, Seed};
 use galo::journal::retained::Retention;
 use galo::journal::storage::Storage;
 use galo::journal::{Durability, Found, JournalError, Options, Recovered};
 use galo::ledger::History;
 use galo::payments::event::Event;
-use galo::payments::{PaymentId, Rejection, Totals, Window};
+use galo::payments::names::Names;
+use galo::payments::{Each, PaymentId, Rejection, Totals, Window};
 use galo_fuzz::memory::Memory;
 use galo_fuzz::records::{Accounts, sealed};
 use galo_fuzz::{Source, fuzz_target};
@@ -42,14 +46,14 @@ struct Meaning {
     waiting: Vec<(PaymentId, Cents, i64)>,
     doubts: Vec<(PaymentId, Cents, i64, i64)>,
     ids: Vec<(PaymentId, Cents)>,
-    settled: [Totals; 2],
+    settled: Each<Totals>,
     adopted: Vec<(PaymentId, Cents)>,
     rejected: Vec<Rejection>,
     accounts: BTreeMap<u64, History>,
 }
 
 impl Meaning {
-    fn of(recovered: &Recovered, settled: [Totals; 2]) -> Meaning {
+    fn of(recovered: &Recovered, settled: Each<Totals>) -> Meaning {
         let Recovered { waiting, doubts, ids, books, accounts, .. } = recovered;
         let waiting = waiting.iter().map(|it| (it.id, it.amount, it.accepted_at.0));
         let doubts = doubts.iter().map(|it| {
@@ -96,6 +100,7 @@ fn start(files: &Files, boot: u8) -> Result<(Recovered, Meaning), JournalError> 
 
 fn check_damage(source: &mut Source) {
     let per_segment = 1 + source.below(12);
+    let names = source.names();
     let mut accounts = Accounts::new();
     let mut records = Vec::new();
     let count = source.below(RECORDS_MAX.min(per_segment * SEGMENTS_MAX) + 1);
@@ -108,14 +113,15 @@ fn check_damage(source: &mut Source) {
                 Record::Event(Event::Purged)
             }
             // Says of earlier ones that they are on the disk, so it may not be made up.
-            false => match source.record(&mut accounts) {
-                Record::Synced { .. } => Record::Event(source.event()),
+            false => match source.record(&mut accounts, names.count()) {
+                Record::Synced { .. } => Record::Event(source.event(names.count())),
                 record => record,
             },
         });
     }
     let layout = Layout::of(source);
-    let original = segments(&records, per_segment, layout);
+    let names = if layout == Layout::Before { Names::contest() } else { names };
+    let original = segments(&records, per_segment, layout, &names);
     let Ok((whole, _)) = start(&original, BOOT) else {
         // An entry that does not follow.
         return;
@@ -129,7 +135,7 @@ fn check_damage(source: &mut Source) {
     match start(&damaged, boot) {
         Ok((_, found)) => {
             let is_prefix = (0..=records.len()).rev().any(|length| {
-                let part = start(&segments(&records[..length], per_segment, layout), BOOT);
+                let part = start(&segments(&records[..length], per_segment, layout, &names), BOOT);
                 part.is_ok_and(|(_, part)| part == found)
             });
             assert!(is_prefix, "{found:#?} of {records:#?}");
@@ -171,19 +177,22 @@ impl Layout {
 }
 
 /// The records as they are written, so many to a segment.
-fn segments(records: &[Record], per_segment: usize, layout: Layout) -> Files {
+fn segments(records: &[Record], per_segment: usize, layout: Layout, names: &Names) -> Files {
     let mut files = Files::new();
+    if *names != Names::contest() {
+        files.push(("identity".into(), identity(names)));
+    }
     let mut number = head::FIRST_NUMBER;
     let mut chunks = records.chunks(per_segment).peekable();
     while let Some(chunk) = chunks.next() {
-        let mut bytes = empty_segment(number);
+        let mut bytes = empty_segment(number, names);
         for record in chunk {
             let offset = bytes.len();
-            record.encode(Seed::of_segment(number), offset, &mut bytes);
+            record.encode(seed(number, names), offset, &mut bytes);
         }
         if chunks.peek().is_some() {
             let offset = bytes.len();
-            Record::End.encode(Seed::of_segment(number), offset, &mut bytes);
+            Record::End.encode(seed(number, names), offset, &mut bytes);
         }
         bytes.resize(bytes.len() + 64, 0);
         files.push((Kind::Segment.file_name(number), bytes));
@@ -193,10 +202,23 @@ fn segments(records: &[Record], per_segment: usize, layout: Layout) -> Files {
     files
 }
 
-fn empty_segment(number: u32) -> Vec<u8> {
+fn seed(number: u32, names: &Names) -> Seed {
+    Seed::of_segment(number, names.count() as u8)
+}
+
+/// The file that tells the table.
+fn identity(names: &Names) -> Vec<u8> {
+    let processors = names.iter().map(|(_, name)| (name.into(), "http://x".into()));
+    let processors = Table::new(processors.collect()).expect("a table");
+    let instance = Instance(1);
+    let owner = Owner { instance, is_paired: false, processors, are_of_file: false };
+    Identity::new(5, owner).encode().into_bytes()
+}
+
+fn empty_segment(number: u32, names: &Names) -> Vec<u8> {
     let mut own = [0; head::OWN_BYTES];
     own[..16].fill(BOOT);
-    head::encode(Kind::Segment, number, own).to_vec()
+    head::encode(Kind::Segment, number, own, Reference::to(names)).to_vec()
 }
 
 /// What may happen to files: bits turn, blocks are lost, files end early or are gone.
@@ -239,16 +261,20 @@ fn check_named(error: &JournalError) {
 /// Files of any name with anything in them, often sealed as if it had been written.
 fn check_anything(source: &mut Source) {
     let mut files = BTreeMap::new();
+    let names = source.names();
+    if source.bool() {
+        files.insert("identity".into(), identity(&names));
+    }
     for _ in 0..source.below(6) {
         let number = 1 + source.below(4) as u32;
         let (name, bytes) = match source.below(6) {
             0 => (source.text(24), source.bytes(256).to_vec()),
             1 => ("identity".into(), source.bytes(256).to_vec()),
             2 => (Kind::Segment.file_name(number) + ".tmp", source.bytes(64).to_vec()),
-            3 | 4 => (Kind::Segment.file_name(number), any_segment(number, source)),
+            3 | 4 => (Kind::Segment.file_name(number), any_segment(number, &names, source)),
             _ => {
                 let kind = [Kind::Books, Kind::Ids, Kind::Accounts][source.below(3)];
-                (kind.file_name(number), any_file(kind, number, source))
+                (kind.file_name(number), any_file(kind, number, &names, source))
             }
         };
         files.insert(name, bytes);
@@ -261,8 +287,8 @@ fn check_anything(source: &mut Source) {
     }
 }
 
-fn any_segment(number: u32, source: &mut Source) -> Vec<u8> {
-    let mut bytes = empty_segment(number);
+fn any_segment(number: u32, names: &Names, source: &mut Source) -> Vec<u8> {
+    let mut bytes = empty_segment(number, names);
     let mut accounts = Accounts::new();
     for _ in 0..source.below(8) {
         let offset = bytes.len();
@@ -273,18 +299,21 @@ fn any_segment(number: u32, source: &mut Source) -> Vec<u8> {
                 bytes.extend_from_slice(&record);
             }
             1 => bytes.extend_from_slice(source.bytes(64)),
-            2 => Record::End.encode(Seed::of_segment(number), offset, &mut bytes),
+            2 => Record::End.encode(seed(number, names), offset, &mut bytes),
             3 => {
                 let purged = Record::Event(Event::Purged);
-                purged.encode(Seed::of_segment(number), offset, &mut bytes);
+                purged.encode(seed(number, names), offset, &mut bytes);
             }
-            _ => source.record(&mut accounts).encode(Seed::of_segment(number), offset, &mut bytes),
+            _ => {
+                let record = source.record(&mut accounts, 8);
+                record.encode(seed(number, names), offset, &mut bytes);
+            }
         }
     }
     bytes
 }
 
-fn any_file(kind: Kind, number: u32, source: &mut Source) -> Vec<u8> {
+fn any_file(kind: Kind, number: u32, names: &Names, source: &mut Source) -> Vec<u8> {
     let entry_bytes = if kind == Kind::Books { 16 } else { 24 };
     let flags = source.u8() % 4;
     let body = source.bytes(256);
@@ -299,5 +328,5 @@ fn any_file(kind: Kind, number: u32, source: &mut Source) -> Vec<u8> {
     };
     own[8..16].copy_from_slice(&first.to_le_bytes());
     own[16..24].copy_from_slice(&second.to_le_bytes());
-    [&head::encode(kind, number, own), body].concat()
+    [&head::encode(kind, number, own, Reference::to(names)), body].concat()
 }

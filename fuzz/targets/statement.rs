@@ -5,6 +5,7 @@
 
 use galo::payments::{Processor, Settlement};
 use galo::tools::export::COLUMNS;
+use galo::tools::numbers::Numbers;
 use galo::tools::reconcile::amounts::{Amounts, Unit};
 use galo::tools::reconcile::books::Exported;
 use galo::tools::reconcile::side::Row;
@@ -33,7 +34,7 @@ fn read(source: impl Read, format: &Format) -> Rows {
 }
 
 fn read_exported(source: impl Read) -> Rows {
-    Exported::open(source, "a")?.collect()
+    Exported::open(source, "a", &mut Numbers::default())?.collect()
 }
 
 /// What was read, however the bytes came.

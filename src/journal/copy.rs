@@ -164,6 +164,8 @@ pub fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<Copied, JournalError
                 copied.damaged = retained::copy(from, to, &processors, &files_now, &mut copied)?;
                 return Ok(copied);
             }
+            // A file that was listed has gone while it was looked at.
+            Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if incomplete.as_ref() == Some(&files_now) => return Err(error),
             // Both lists may have lacked the same by chance: a third would not.
             Err(_) => incomplete = Some(files_now),

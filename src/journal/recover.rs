@@ -596,8 +596,11 @@ fn store_identity(
         storage.sync_directory()
     };
     match store() {
-        Err(error) if may_wait && Lack::of(&error).is_some() => {
+        Err(error) if Lack::of(&error).is_some() => {
             let _ = storage.remove(&unfinished);
+            if !may_wait {
+                return Err(failed("write", identity::FILE_NAME)(error));
+            }
             log::warn!("journal: {} cannot be written now: {error}", identity::FILE_NAME);
             Ok(())
         }

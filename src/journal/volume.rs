@@ -827,6 +827,12 @@ mod tests {
         super::encode(first, last, flags, lines, Reference::first())
     }
 
+    fn some_names(count: usize) -> Names {
+        let others = (2..count).map(|it| format!("p{it}"));
+        let all = ["default", "fallback"].map(String::from).into_iter().take(count).chain(others);
+        Names::new(all.collect()).unwrap()
+    }
+
     fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
         lines.sort_unstable_by_key(order);
         lines
@@ -883,11 +889,18 @@ mod tests {
         fn totals_and_payments_are_those_of_a_plain_list(
             times in prop::collection::vec((any_time(), any::<u8>()), 0..1_500),
             bounds in prop::collection::vec(any_time(), 6),
+            count in prop_oneof![2 => Just(2), 1 => 1..=Processor::MAX],
         ) {
             let lines = times.iter().enumerate();
-            let lines = lines.map(|(index, (at, id))| line(u128::from(*id) * 7, *at, index as i64));
+            let lines = lines.map(|(index, (at, id))| {
+                let mut line = line(u128::from(*id) * 7, *at, index as i64);
+                line.settlement.processor = Processor::new(index % count).unwrap();
+                line
+            });
             let lines = sorted(lines.collect());
-            let volume = volume(&lines);
+            let names = some_names(count);
+            let bytes = super::encode(3, 9, Flags::default(), &lines, Reference::to(&names));
+            let volume = Volume::of_bytes(9, bytes, &names).unwrap();
             prop_assert_eq!(volume.span(), Span { first: 3, last: 9, lines: lines.len() as u64 });
             prop_assert_eq!(&volume.lines().map(Result::unwrap).collect::<Vec<_>>(), &lines);
             volume.check().unwrap();
@@ -948,6 +961,37 @@ mod tests {
         let longer = [&bytes[..], &[0]].concat();
         assert!(of_bytes(9, longer).is_err());
         assert!(of_bytes(8, bytes).is_err(), "another number");
+    }
+
+    /// One under fewer names is read where there are more, and not the other way round; and a line of a
+    /// processor that its own head has no name for is damage, with a right checksum too.
+    #[test]
+    fn a_volume_has_lines_of_the_names_in_its_head_alone() {
+        let lines: Vec<Line> = (0..600).map(|it| line(it, it as i64, 5)).collect();
+        let two = encode(3, 9, Flags::default(), &lines);
+        let (contest, five) = (Names::contest(), some_names(5));
+        let [small, wide] = [&contest, &five].map(|names| {
+            let bytes = super::encode(3, 9, Flags::default(), &lines, Reference::to(names));
+            assert_eq!(bytes.len(), two.len() + 2 * 20 * (names.count() - 2), "two blocks");
+            bytes
+        });
+        let read = |bytes: &[u8], names: &Names| Volume::of_bytes(9, bytes.to_vec(), names);
+        let totals = sum(lines.iter());
+        for (bytes, names) in [(&small, &contest), (&small, &five), (&wide, &five)] {
+            let volume = read(bytes, names).unwrap();
+            assert_eq!(volume.total(), totals);
+            let window = Window { from: Some(Timestamp(7)), to: Some(Timestamp(550)) };
+            assert_eq!(volume.totals(window).unwrap(), sum(lines[7..=550].iter()));
+        }
+        assert!(matches!(read(&wide, &contest), Err(JournalError::OtherNames { count: 5, .. })));
+        let mut odd = lines.clone();
+        odd[3].settlement.processor = Processor::new(4).unwrap();
+        let bytes = super::encode(3, 9, Flags::default(), &odd, Reference::first());
+        let refused = read(&bytes, &five).err().expect("its sums do not have it");
+        assert!(matches!(refused, JournalError::Corrupt { .. }), "{refused}");
+        let mut whole = Vec::new();
+        whole_lines(9, &bytes, &contest, |mut lines| whole.append(&mut lines));
+        assert_eq!(whole.len(), 599);
     }
 
     /// With a right checksum: such sums would overflow where several are added.

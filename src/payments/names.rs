@@ -70,8 +70,8 @@ impl Names {
     }
 }
 
-/// Letters, digits, `-` and `_`.
-fn is_name(name: &str) -> bool {
+/// Whether a processor may be called so: letters, digits, `-` and `_`.
+pub fn is_name(name: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_letter)
 }

@@ -1,4 +1,4 @@
-//! Books against books, payment by payment: what one side knows of each, against what two processors
+//! Books against books, payment by payment: what one side knows of each, against what the processors
 //! hold. One judgement for all: the judge of a contest, the demo, and `galo reconcile`.
 //!
 //! Pure: no sockets, no files, no clock. Both sides come in order of the ids; where they are from is
@@ -9,7 +9,7 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
-use crate::payments::{PaymentId, Processor};
+use crate::payments::{Each, PaymentId, Processor, each};
 use std::iter::Peekable;
 
 /// A payment as a processor holds it.
@@ -31,11 +31,11 @@ pub struct Known {
 /// What this side knows to have become of a payment, and so what the processors have to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// One of them holds it.
+    /// One of the contest's two holds it.
     Accepted,
     /// This one holds it, under this time.
     Settled(Processor, Timestamp),
-    /// Neither holds it.
+    /// None holds it.
     Refused,
     /// There was no answer: one of them may hold it.
     Unknown,
@@ -50,7 +50,7 @@ pub enum Kind {
     MissingHere(Processor),
     /// It was refused, and is held by this one all the same.
     Refused(Processor),
-    /// This one holds it, and it should be the other.
+    /// This one holds it, and it should be another.
     OtherProcessor(Processor),
     /// This one holds it under another amount.
     OtherAmount(Processor),
@@ -58,7 +58,7 @@ pub enum Kind {
     OtherTime(Processor),
     /// This one holds it more than once.
     TwiceThere(Processor),
-    /// Both hold it.
+    /// More than one hold it.
     BothThere,
     /// It is known more than once, where the first is taken to be right.
     TwiceHere,
@@ -84,13 +84,13 @@ pub struct Rules {
     /// Times that are apart by so many milliseconds are one time.
     pub time_tolerance_ms: u64,
     /// Whose books are there. Of another processor nothing can be missing, and it holds nothing.
-    pub told: [bool; 2],
+    pub told: Each<bool>,
 }
 
 impl Default for Rules {
-    /// To the millisecond, with the books of both.
+    /// To the millisecond, with the books of all.
     fn default() -> Rules {
-        Rules { time_tolerance_ms: 0, told: [true; 2] }
+        Rules { time_tolerance_ms: 0, told: [true; Processor::MAX] }
     }
 }
 
@@ -100,10 +100,10 @@ pub struct Both<'a> {
     pub id: PaymentId,
     /// The first is taken to be right.
     pub known: &'a [Known],
-    pub held: [&'a [Booking]; 2],
+    pub held: Each<&'a [Booking]>,
 }
 
-/// What differs, by kind and id. To the millisecond, with the books of both processors.
+/// What differs, by kind and id. To the millisecond, with the books of the contest's two processors.
 pub fn compare(known: impl IntoIterator<Item = Known>, books: [&[Booking]; 2]) -> Vec<Difference> {
     let mut known: Vec<Known> = known.into_iter().collect();
     // Stable: what is known first stays first.
@@ -114,7 +114,7 @@ pub fn compare(known: impl IntoIterator<Item = Known>, books: [&[Booking]; 2]) -
         bookings
     });
     let mut found = Vec::new();
-    let books = sorted.each_ref().map(|it| &it[..]);
+    let books = each(sorted.each_ref().map(|it| &it[..]));
     compare_sorted(known.into_iter(), books, |both| {
         judge(both, Rules::default(), &mut |kind| found.push(Difference { kind, id: both.id }));
     });
@@ -126,7 +126,7 @@ pub fn compare(known: impl IntoIterator<Item = Known>, books: [&[Booking]; 2]) -
 /// keeps no more than one payment's lines.
 pub fn compare_sorted(
     known: impl Iterator<Item = Known>,
-    books: [&[Booking]; 2],
+    books: Each<&[Booking]>,
     mut look_at: impl FnMut(Both),
 ) {
     let mut known = known.peekable();
@@ -135,7 +135,7 @@ pub fn compare_sorted(
     loop {
         let heads = rest.map(|bookings| bookings.first().map(|it| it.id));
         let head = known.peek().map(|it| it.id);
-        let Some(id) = [head, heads[0], heads[1]].into_iter().flatten().min() else { return };
+        let Some(id) = heads.into_iter().chain([head]).flatten().min() else { return };
         take_known(&mut known, id, &mut of_one);
         let held = rest.each_mut().map(|bookings| take_held(bookings, id));
         look_at(Both { id, known: &of_one, held });
@@ -167,19 +167,18 @@ pub fn judge(both: Both, rules: Rules, differ: &mut impl FnMut(Kind)) {
         differ(Kind::TwiceHere);
     }
     let known = known.first();
-    if held.iter().all(|bookings| !bookings.is_empty()) {
+    if held.iter().filter(|bookings| !bookings.is_empty()).count() > 1 {
         differ(Kind::BothThere);
     }
     let should_be_held = match known.map(|it| it.fate) {
-        Some(Fate::Accepted) => rules.told == [true; 2],
+        Some(Fate::Accepted) => Processor::CONTEST.iter().all(|by| rules.told[by.index()]),
         Some(Fate::Settled(by, _)) => rules.told[by.index()],
         Some(Fate::Refused | Fate::Unknown) | None => false,
     };
     if should_be_held && held.iter().all(|bookings| bookings.is_empty()) {
         differ(Kind::MissingThere);
     }
-    for which in Processor::CONTEST {
-        let bookings = held[which.index()];
+    for (which, bookings) in Processor::every().zip(held) {
         if bookings.is_empty() {
             continue;
         }

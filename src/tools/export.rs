@@ -13,15 +13,18 @@ use crate::journal::abridged::Archive;
 use crate::journal::entries::Since;
 use crate::journal::follow::{Follower, Told};
 use crate::journal::reading::Reading;
-use crate::journal::{JournalError, LEDGER_DIRECTORY, inspect, volume};
+use crate::journal::{JournalError, LEDGER_DIRECTORY, Position, inspect, volume};
 use crate::ledger::{Entry, Kind};
+use crate::payments::names::Names;
 use crate::payments::resolution::{Action, Resolution};
 use crate::payments::story::fee_text;
-use crate::payments::{Attempts, Each, Line, Processor, Rejection, Settlement, Totals, Window};
+use crate::payments::{Attempts, Each, Line, Rejection, Settlement, Totals, Window};
+use crate::tools::numbers::{Common, Numbers};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -139,19 +142,26 @@ fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<()
         out,
         format: args.format,
         fees: [args.default_fee, args.fallback_fee],
+        numbers: Numbers::default(),
+        names: Rc::new(Names::contest()),
         window: Window { from: args.from, to: args.to },
         totals: Each::<Totals>::default(),
         digest: 0,
         buffer: Vec::new(),
     };
+    let commons = payments.iter().map(|reading| sheet.common(&reading.names));
+    let commons = commons.collect::<Result<Vec<_>, _>>()?;
     if args.format == Format::Csv {
         sheet.write(format_args!("{COLUMNS}\n"))?;
     }
-    for archive in payments.iter().flat_map(|reading| &reading.absent) {
-        sheet.absent(archive)?;
+    for reading in &payments {
+        reading.absent.iter().try_for_each(|archive| sheet.absent(archive, &reading.names))?;
     }
     let progress = Progress::of("writing, payments", 0);
-    for line in volume::merged(payments.iter().map(Reading::settled).collect()) {
+    let settled = payments.iter().zip(&commons).map(|(reading, common)| {
+        reading.settled().map(|line| line.map(|line| in_common(line, common)))
+    });
+    for line in volume::merged(settled.collect()) {
         let line = line.map_err(|(_, error)| error)?;
         let resolution = line.id.and_then(|id| payments.iter().find_map(|it| it.resolved.get(&id)));
         sheet.counted(&line, resolution.map(|it| &**it))?;
@@ -159,7 +169,8 @@ fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<()
     }
     drop(progress);
     for reading in &payments {
-        reading.rejected.iter().try_for_each(|rejection| sheet.rejected(rejection))?;
+        let mut rejected = reading.rejected.iter();
+        rejected.try_for_each(|rejection| sheet.rejected(rejection, &reading.names))?;
         for resolution in cancelled(reading) {
             sheet.cancelled(resolution)?;
         }
@@ -180,7 +191,7 @@ fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<()
             row.accepted_at = open.accepted_at.to_string();
             if let Some((processor, requested_at)) = open.attempt {
                 row.record = "in_doubt";
-                row.processor = processor.name();
+                row.processor = reading.names.name_of(processor).into();
                 row.requested_at = requested_at.to_string();
             }
             row.note = noted(reading.resolved.get(id).map(|it| &**it));
@@ -199,8 +210,8 @@ struct Row {
     record: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     id: String,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    processor: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    processor: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     amount: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -225,12 +236,18 @@ fn attempts(attempts: Attempts) -> String {
     if attempts.0 == 0 { String::new() } else { attempts.0.to_string() }
 }
 
-fn settled_row(line: &Line, fees: [Fee; 2], resolution: Option<&Resolution>) -> Row {
-    let Line { id, settlement: Settlement { processor, amount, requested_at }, .. } = *line;
+/// A line of a journal with the common number of its processor.
+fn in_common(line: Line, common: &Common) -> Line {
+    let processor = common.of(line.settlement.processor);
+    Line { settlement: Settlement { processor, ..line.settlement }, ..line }
+}
+
+fn settled_row(line: &Line, name: &str, fee: String, resolution: Option<&Resolution>) -> Row {
+    let Line { id, settlement: Settlement { amount, requested_at, .. }, .. } = *line;
     let mut row = Row::new("settled", id.map_or(String::new(), |id| id.to_string()));
-    (row.processor, row.amount) = (processor.name(), amount.to_string());
+    (row.processor, row.amount) = (name.into(), amount.to_string());
     row.requested_at = requested_at.to_string();
-    row.fee = fee_text(fees[processor.index()].of(amount.0.into()));
+    row.fee = fee;
     row.attempts = attempts(line.attempts);
     row.note = match id {
         Some(_) => noted(resolution),
@@ -258,7 +275,11 @@ fn noted(resolution: Option<&Resolution>) -> String {
 struct Sheet<W> {
     out: W,
     format: Format,
+    /// Of those that are called default and fallback.
     fees: [Fee; 2],
+    numbers: Numbers,
+    /// By the common numbers.
+    names: Rc<Names>,
     window: Window,
     /// Of what was written.
     totals: Each<Totals>,
@@ -288,18 +309,28 @@ impl<W: Write> Sheet<W> {
         ))?)
     }
 
+    /// The common numbers of a journal's processors.
+    fn common(&mut self, names: &Names) -> Result<Common, Failed> {
+        let common = self.numbers.common(names).map_err(Failed::Unread)?;
+        self.names = Rc::new(self.numbers.names());
+        Ok(common)
+    }
+
+    /// What a processor keeps of an amount, in cents; nothing if nobody has said what its fee is.
+    fn fee(&self, name: &str, cents: i128) -> String {
+        match name {
+            "default" => fee_text(self.fees[0].of(cents)),
+            "fallback" => fee_text(self.fees[1].of(cents)),
+            _ => String::new(),
+        }
+    }
+
     /// Writes what comes up in these journals, until something comes from `asked`.
     fn follow(&mut self, mut followers: Vec<Follower>, asked: &Receiver<()>) -> Result<(), Failed> {
         loop {
             let ended = asked.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
             for follower in &mut followers {
-                follower.poll(|_, told| match told {
-                    Told::Settled(line) => self.counted(&line, None),
-                    Told::Rejected(rejection) => self.rejected(&rejection),
-                    Told::Resolved(it) if it.action == Action::Cancelled => self.cancelled(&it),
-                    Told::Resolved(_) => Ok(()),
-                    Told::Purged => Err(Failed::Unread(PURGED.into())),
-                })?;
+                while self.follow_one(follower)? {}
             }
             if ended {
                 return Ok(());
@@ -308,16 +339,30 @@ impl<W: Write> Sheet<W> {
         }
     }
 
+    /// Whether there may be more.
+    fn follow_one(&mut self, follower: &mut Follower) -> Result<bool, Failed> {
+        // A start may have added some.
+        let names = follower.names().clone();
+        let common = self.common(&names)?;
+        follower.step(Position::LAST, &mut |_, told| match told {
+            Told::Settled(line) => self.counted(&in_common(line, &common), None),
+            Told::Rejected(rejection) => self.rejected(&rejection, &names),
+            Told::Resolved(it) if it.action == Action::Cancelled => self.cancelled(&it),
+            Told::Resolved(_) => Ok(()),
+            Told::Purged => Err(Failed::Unread(PURGED.into())),
+        })
+    }
+
     /// What would have been told if the archive were beside the journal.
-    fn absent(&mut self, archive: &Archive) -> Result<(), Failed> {
+    fn absent(&mut self, archive: &Archive, names: &Names) -> Result<(), Failed> {
         let Archive { from, to, totals, .. } = *archive;
         let is_before = self.window.from.is_some_and(|it| to < it);
         if is_before || self.window.to.is_some_and(|it| from > it) {
             return Ok(());
         }
-        for (processor, Totals { count, amount }) in Processor::CONTEST.into_iter().zip(totals) {
+        for ((_, name), Totals { count, amount }) in names.iter().zip(totals) {
             let mut row = Row::new(ARCHIVED, archive.name());
-            (row.processor, row.amount) = (processor.name(), amount.to_string());
+            (row.processor, row.amount) = (name.into(), amount.to_string());
             row.requested_at = from.to_string();
             row.note = format!("{count} settlements up to {to}, in a file that is not here");
             self.row(&row)?;
@@ -338,8 +383,9 @@ impl<W: Write> Sheet<W> {
     /// The line of nearly every one: without a text for each of its parts.
     fn settled(&mut self, line: &Line, by_hand: Option<&Resolution>) -> Result<(), Failed> {
         let Line { id, settlement: Settlement { processor, amount, requested_at }, .. } = *line;
-        let fee = fee_text(self.fees[processor.index()].of(amount.0.into()));
-        let (name, attempts) = (processor.name(), attempts(line.attempts));
+        let (names, attempts) = (self.names.clone(), attempts(line.attempts));
+        let name = names.name_of(processor);
+        let fee = self.fee(name, amount.0.into());
         if self.format == Format::Csv
             && by_hand.is_none()
             && let Some(id) = id
@@ -348,7 +394,7 @@ impl<W: Write> Sheet<W> {
                 "settled,{id},{name},{amount},{requested_at},{fee},{attempts},,\n"
             ))?);
         }
-        self.row(&settled_row(line, self.fees, by_hand))
+        self.row(&settled_row(line, name, fee, by_hand))
     }
 
     fn cancelled(&mut self, resolution: &Resolution) -> Result<(), Failed> {
@@ -358,12 +404,12 @@ impl<W: Write> Sheet<W> {
         self.row(&row)
     }
 
-    fn rejected(&mut self, rejection: &Rejection) -> Result<(), Failed> {
+    fn rejected(&mut self, rejection: &Rejection, names: &Names) -> Result<(), Failed> {
         let mut row = Row::new("rejected", rejection.id.to_string());
         row.amount = rejection.amount.to_string();
-        let said = Processor::CONTEST
-            .map(|it| format!("{} {}", it.name(), rejection.statuses[it.index()]));
-        row.note = said.join("; ");
+        let said = names.iter().zip(rejection.statuses);
+        let said = said.map(|((_, name), status)| format!("{name} {status}"));
+        row.note = said.collect::<Vec<_>>().join("; ");
         self.row(&row)
     }
 
@@ -407,11 +453,11 @@ impl<W: Write> Sheet<W> {
     }
 
     fn end(&mut self) -> Result<(), Failed> {
-        for (processor, Totals { count, amount }) in Processor::CONTEST.into_iter().zip(self.totals)
-        {
+        let names = self.names.clone();
+        for ((_, name), Totals { count, amount }) in names.iter().zip(self.totals) {
             let mut row = Row::new("total", count.to_string());
-            (row.processor, row.amount) = (processor.name(), amount.to_string());
-            row.fee = fee_text(self.fees[processor.index()].of(amount.0));
+            (row.processor, row.amount) = (name.into(), amount.to_string());
+            row.fee = self.fee(name, amount.0);
             self.row(&row)?;
         }
         self.row(&Row::new("digest", format!("crc32c:{:08x}", self.digest)))?;

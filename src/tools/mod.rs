@@ -5,6 +5,7 @@
 //! Uses instances as anybody else would, over their sockets.
 
 pub mod dice;
+pub mod numbers;
 pub mod export;
 pub mod text;
 pub mod check_config;

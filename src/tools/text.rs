@@ -4,12 +4,18 @@
 
 use crate::base::money::Fee;
 pub use crate::base::money::grouped;
+use crate::payments::Processor;
 use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
+
+/// Of one of the contest's two.
+pub const fn contest_name(processor: Processor) -> &'static str {
+    if processor.number() == Processor::DEFAULT.number() { "default" } else { "fallback" }
+}
 
 static UNREAD: AtomicBool = AtomicBool::new(false);
 static WRITER: Mutex<Option<Sender<String>>> = Mutex::new(None);

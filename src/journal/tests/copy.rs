@@ -139,23 +139,25 @@ fn play(seed: u64) {
     let mut random = Random(seed ^ 0xc0b1);
     let storage = Simulated::default();
     let segment_bytes = [1024, 2048, 8192][random.below(3)];
-    let (writer, _) = open(&storage, options(segment_bytes)).unwrap();
+    let count = if seed % 2 == 0 { 2 } else { 1 + random.below(Processor::MAX) };
+    let (writer, _) = open_by(&storage, options(segment_bytes), count).unwrap();
     let traffic = Traffic::ALL[seed as usize % Traffic::ALL.len()];
-    let states = vec![Model::default()];
-    let model = Model::default();
+    let model = Model::of_processors(count);
+    let states = vec![model.clone()];
     let mut work = Work { writer, traffic, random, clock: 0, model, states };
     work.steps(STEPS_BEFORE);
     work.writer.flush();
     work.states = vec![work.model.clone()];
     let busy = Busy { storage, work: Mutex::new(work) };
     // Nothing is missed while files come and go.
-    let look = manifest::look(&busy, &Names::contest())
-        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let look =
+        manifest::look(&busy, &names(count)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     assert!(look.findings.is_empty(), "seed {seed}: {:?}", look.findings);
     let to = Simulated::default();
     if let Err(error) = copy::copy(&busy, &to) {
         panic!("seed {seed}: {error}");
     }
+    super::salvage::hand_on_identity(&busy.storage, &to);
     let copied = replayed(&to).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     let states = &busy.work.lock().unwrap().states;
     assert!(states.contains(&copied), "seed {seed}: a moment since the copy began: {copied:#?}");

@@ -9,7 +9,18 @@ use crate::journal::{inspect, manifest};
 pub(super) fn short_journal() -> (Simulated, Vec<Model>) {
     let storage = Simulated::default();
     let (writer, _) = open(&storage, options(48 + 400)).unwrap();
-    let mut model = Model::default();
+    short_story(storage, writer, 2)
+}
+
+/// The same with so many processors.
+pub(super) fn short_journal_of(count: usize) -> (Simulated, Vec<Model>) {
+    let storage = Simulated::default();
+    let (writer, _) = open_by(&storage, options(48 + 400), count).unwrap();
+    short_story(storage, writer, count)
+}
+
+fn short_story(storage: Simulated, writer: Writer, count: usize) -> (Simulated, Vec<Model>) {
+    let mut model = Model::of_processors(count);
     let mut states = vec![model.clone()];
     let mut step = |step: Step| {
         model.append(step, &writer).expect("room for it");
@@ -17,7 +28,7 @@ pub(super) fn short_journal() -> (Simulated, Vec<Model>) {
         states.push(model.clone());
     };
     let id = |number: u128| PaymentId(number << 64 | 0xabcd);
-    let [cheap, dear] = Processor::CONTEST;
+    let [cheap, dear] = [0, count - 1].map(|number| Processor::new(number).unwrap());
     step(Step::Accept(id(50), 7, 1));
     step(Step::Purge);
     writer.flush();
@@ -89,7 +100,11 @@ fn check_damage(storage: &Simulated, states: &[Model], context: &str) -> bool {
 
 #[test]
 fn cut_at_every_byte_and_every_byte_flipped() {
-    let (original, states) = short_journal();
+    cut_and_flip(short_journal());
+    cut_and_flip(short_journal_of(7));
+}
+
+fn cut_and_flip((original, states): (Simulated, Vec<Model>)) {
     assert_eq!(&replayed(&original).unwrap(), states.last().unwrap());
     let names = original.names().unwrap();
     let segments: Vec<&String> = names.iter().filter(|it| it.ends_with(".journal")).collect();
@@ -137,8 +152,15 @@ fn read_whole(storage: &Simulated) -> Result<Model, JournalError> {
 #[test]
 fn books_with_a_flipped_byte_are_refused() {
     let storage = Simulated::default();
-    let (writer, _) = open(&storage, options(48 + 400)).unwrap();
-    let (mut random, mut clock, mut model) = (Random(11), 0, Model::default());
+    let writer = open(&storage, options(48 + 400)).unwrap().0;
+    flip_books(&storage, writer, 2);
+    let storage = Simulated::default();
+    let writer = open_by(&storage, options(48 + 400), 5).unwrap().0;
+    flip_books(&storage, writer, 5);
+}
+
+fn flip_books(storage: &Simulated, writer: Writer, count: usize) {
+    let (mut random, mut clock, mut model) = (Random(11), 0, Model::of_processors(count));
     for _ in 0..300 {
         if let Some(step) = model.any_step(Traffic::Payments, &mut random, &mut clock)
             && model.append(step, &writer).is_some()
@@ -154,12 +176,12 @@ fn books_with_a_flipped_byte_are_refused() {
     }
     writer.flush();
     while writer.keep() {}
-    let expected = replayed(&storage).unwrap();
+    let expected = replayed(storage).unwrap();
     assert_eq!(expected, model);
     let names = storage.names().unwrap();
     let last_ids = names.iter().rfind(|it| it.ends_with(".ids")).unwrap();
     let notes = names.iter().filter(|it| it.ends_with(".notes"));
-    assert!(notes.clone().count() > 1, "{names:?}");
+    assert!(notes.clone().count() > usize::from(count == 2), "{names:?}");
     let books = names.iter().filter(|it| it.ends_with(".books"));
     for name in books.chain([last_ids]).chain(notes) {
         let bytes = storage.bytes(name);
@@ -167,10 +189,10 @@ fn books_with_a_flipped_byte_are_refused() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
             storage.set_bytes(name, flipped);
-            let error = read_whole(&storage).expect_err(name);
+            let error = read_whole(storage).expect_err(name);
             assert!(is_named(&error), "{name}, byte {at}: {error}");
             storage.set_bytes(name, bytes[..at].into());
-            assert!(is_named(&read_whole(&storage).expect_err(name)), "{name} cut at {at}");
+            assert!(is_named(&read_whole(storage).expect_err(name)), "{name} cut at {at}");
         }
         storage.set_bytes(name, bytes);
         let without = storage.copy();
@@ -178,7 +200,7 @@ fn books_with_a_flipped_byte_are_refused() {
         let missing = replayed(&without).unwrap_err();
         assert!(matches!(&missing, JournalError::Vanished { file } if file == name), "{missing}");
     }
-    assert_eq!(replayed(&storage).unwrap(), expected);
+    assert_eq!(replayed(storage).unwrap(), expected);
 }
 
 /// What was synced is never cut off, not even after a start of the machine; what was not is, then.

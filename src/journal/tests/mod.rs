@@ -12,6 +12,7 @@ mod follow;
 mod ledger;
 mod manifest;
 mod merging;
+mod names;
 mod notes;
 mod owner;
 mod real;
@@ -21,6 +22,7 @@ mod version_5;
 
 pub use real::temporary;
 
+use super::identity::{Owner, Table};
 use super::outstanding::Outstanding;
 use super::recover::{self, Recovered, Replay};
 use super::retained::{Retained, Retention};
@@ -29,8 +31,9 @@ use super::simulated::{Random, Simulated};
 use super::storage::Storage;
 use super::volume::Volume;
 use super::writer::Writer;
-use super::{Durability, JournalError, Options, Position};
+use super::{Durability, Found, JournalError, Options, Position};
 use crate::base::clock::{Micros, Moment, Timestamp};
+use crate::base::instance::Instance;
 use crate::base::money::Cents;
 use crate::ledger::{AccountId, Description, Entry, History, Key, Kind, Transaction};
 use crate::payments::event::{Books, Event};
@@ -45,6 +48,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 const IDS_REMEMBERED: usize = 12;
+
+/// Processors there may be, the contest's two the first.
+const NAMES: [&str; Processor::MAX] = [
+    "default",
+    "fallback",
+    "pix",
+    "card",
+    "boleto",
+    "p-6",
+    "p_7",
+    "the-longest-name-of-32-letters-x",
+];
+
+/// The first so many of [`NAMES`].
+fn names(count: usize) -> Names {
+    Names::new(NAMES[..count].iter().map(|name| (*name).to_string()).collect()).unwrap()
+}
+
+/// An instance with the first so many processors.
+fn owner_of(count: usize) -> Owner {
+    let processors = NAMES[..count].iter().map(|name| ((*name).into(), format!("http://{name}")));
+    let processors = Table::new(processors.collect()).unwrap();
+    Owner { instance: Instance(1), is_paired: false, processors, are_of_file: true }
+}
 
 fn options(segment_bytes: usize) -> Options {
     let fail = |what: &str| -> ! { resume_unwind(Box::new(what.to_string())) };
@@ -89,6 +116,8 @@ struct Model {
     resolved: BTreeMap<PaymentId, Action>,
     accounts: BTreeMap<AccountId, History>,
     keys: Vec<(Key, AccountId, Cents)>,
+    /// How many processors there are more than two.
+    others: isize,
 }
 
 /// Keys are forgotten with their segments, the oldest first.
@@ -107,8 +136,17 @@ impl PartialEq for Model {
 }
 
 fn rejection(id: PaymentId) -> Rejection {
+    rejection_by(id, 2)
+}
+
+/// By so many processors.
+fn rejection_by(id: PaymentId, count: usize) -> Rejection {
     let accepted_at = Timestamp((id.0 % 1_000) as i64 * 1_000);
-    Rejection { id, amount: Cents(7), statuses: each([422, (id.0 % 1_000) as u16]), accepted_at }
+    let mut statuses = each([422]);
+    for (index, status) in statuses.iter_mut().enumerate().take(count).skip(1) {
+        *status = (id.0 % 1_000) as u16 * index as u16;
+    }
+    Rejection { id, amount: Cents(7), statuses, accepted_at }
 }
 
 fn actions(books: &Books) -> BTreeMap<PaymentId, Action> {
@@ -150,6 +188,19 @@ enum Step {
 }
 
 impl Model {
+    /// With so many processors.
+    fn of_processors(count: usize) -> Model {
+        Model { others: count as isize - 2, ..Model::default() }
+    }
+
+    fn processors(&self) -> usize {
+        (self.others + 2) as usize
+    }
+
+    fn rejection(&self, id: PaymentId) -> Rejection {
+        rejection_by(id, self.processors())
+    }
+
     fn apply(&mut self, step: Step) {
         match step {
             Step::Accept(id, cents, at) => {
@@ -182,7 +233,7 @@ impl Model {
             Step::Reject(id) => {
                 self.open.remove(&id).unwrap();
                 self.attempts.remove(&id);
-                self.rejected.push(rejection(id));
+                self.rejected.push(self.rejection(id));
                 self.rejected.sort_unstable_by_key(|it| it.id);
             }
             Step::Resolve(id, action) => {
@@ -213,7 +264,7 @@ impl Model {
                     self.keys.push((entry.key, entry.account, entry.balance));
                 }
             }
-            Step::Purge => *self = Model::default(),
+            Step::Purge => *self = Model::of_processors(self.processors()),
         }
     }
 
@@ -230,7 +281,7 @@ impl Model {
     fn any_decision(&self, random: &mut Random) -> Option<Step> {
         if !self.rejected.is_empty() && random.below(2) == 0 {
             let id = self.rejected[random.below(self.rejected.len())].id;
-            let (processor, requested_at) = (Processor::DEFAULT, Timestamp(3));
+            let (processor, requested_at) = (self.any_processor(random.below(8)), Timestamp(3));
             let settled = Action::Settled { processor, requested_at };
             let action = [Action::Retry, Action::Elsewhere, Action::Cancelled, settled];
             return Some(Step::Resolve(id, action[random.below(4)]));
@@ -241,6 +292,10 @@ impl Model {
             requested_at: Timestamp(at),
         });
         Some(Step::Resolve(*id, action))
+    }
+
+    fn any_processor(&self, choice: usize) -> Processor {
+        Processor::new(choice % self.processors()).unwrap()
     }
 
     fn know(&mut self, id: PaymentId, cents: i64) {
@@ -288,7 +343,7 @@ impl Model {
                 let learned = Event::Forwarded { id, amount: Cents(cents), learned: true };
                 writer.append_all([learned].into_iter())?
             }
-            Step::Reject(id) => writer.append(&Event::Rejected(rejection(id))),
+            Step::Reject(id) => writer.append(&Event::Rejected(self.rejection(id))),
             Step::Resolve(id, action) => {
                 let resolution = Arc::new(self.resolution(id, action));
                 writer.has_room_to_resolve().then(|| writer.append(&Event::Resolved(resolution)))?
@@ -352,7 +407,7 @@ impl Model {
         Some(match (attempt, choice % 10) {
             (None, 0) => Step::Forward(*id),
             (None, 1) if random.below(3) == 0 => Step::Reject(*id),
-            (None, _) => Step::Attempt(*id, Processor::CONTEST[choice % 2], at),
+            (None, _) => Step::Attempt(*id, self.any_processor(choice), at),
             (Some(_), 0) => Step::Foreign(*id),
             (Some(_), 1 | 2) => Step::Release(*id),
             (Some(_), _) => Step::Settle(*id),
@@ -440,6 +495,18 @@ fn replayed(storage: &Simulated) -> Result<Model, JournalError> {
 
 fn open(storage: &Simulated, options: Options) -> Result<(Writer, Recovered), JournalError> {
     recover::open(Arc::new(storage.clone()), options)
+}
+
+/// By an owner who has the first so many processors.
+fn open_by(
+    storage: &Simulated,
+    options: Options,
+    count: usize,
+) -> Result<(Writer, Recovered), JournalError> {
+    let mut found = Found::new(Arc::new(storage.clone()), options)?;
+    found.claim(&owner_of(count), &[], Timestamp(0))?;
+    assert_eq!(*found.names(), names(count));
+    found.start()
 }
 
 /// What `galo journal check` says of one directory.

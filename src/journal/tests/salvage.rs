@@ -29,7 +29,7 @@ fn salvaged(from: &Simulated) -> (bool, Simulated, String) {
 }
 
 /// A copy means by the numbers of processors what the original does.
-fn hand_on_identity(from: &Simulated, to: &Simulated) {
+pub(super) fn hand_on_identity(from: &Simulated, to: &Simulated) {
     if from.names().unwrap().iter().any(|name| name == identity::FILE_NAME) {
         let file = to.create(identity::FILE_NAME).unwrap();
         file.write_at(&from.bytes(identity::FILE_NAME), 0).unwrap();
@@ -191,6 +191,7 @@ fn every_byte_of_segments_flipped_and_cut() {
     let (is_whole, to, told) = salvaged(&storage);
     assert!(is_whole && replayed(&to).unwrap() == replayed(&storage).unwrap(), "{told}");
     damage_segments(&storage);
+    damage_segments(&super::damage::short_journal_of(5).0);
 }
 
 /// Books, ids, and segments behind them, of which the oldest have payments carried over.
@@ -198,7 +199,22 @@ fn every_byte_of_segments_flipped_and_cut() {
 fn rewritten(is_merged: bool) -> (Simulated, Model) {
     let storage = Simulated::default();
     let (writer, _) = open(&storage, options(4096)).unwrap();
-    let (mut random, mut clock, mut model) = (Random(12), 0, Model::default());
+    rewrite(storage, writer, Model::default(), is_merged)
+}
+
+fn rewritten_of(count: usize, is_merged: bool) -> (Simulated, Model) {
+    let storage = Simulated::default();
+    let (writer, _) = open_by(&storage, options(4096), count).unwrap();
+    rewrite(storage, writer, Model::of_processors(count), is_merged)
+}
+
+fn rewrite(
+    storage: Simulated,
+    writer: Writer,
+    mut model: Model,
+    is_merged: bool,
+) -> (Simulated, Model) {
+    let (mut random, mut clock) = (Random(12), 0);
     for _ in 0..900 {
         if let Some(step) = model.any_step(Traffic::Payments, &mut random, &mut clock)
             && !matches!(step, Step::Purge)
@@ -230,6 +246,8 @@ fn files_that_are_used_whole_are_lost_whole() {
         assert!(if is_merged { books == 1 } else { books > 2 }, "{names:?}");
         lose_each_file(&storage, &original, &names);
     }
+    let (storage, original) = rewritten_of(6, false);
+    lose_each_file(&storage, &original, &files_of(&storage));
 }
 
 /// Where the block of books is that are not longer, and what is settled without it. It is whole or lost.
@@ -488,11 +506,16 @@ fn the_newest_files_may_be_gone() {
 #[test]
 fn whatever_is_damaged_the_rest_starts() {
     let (storage, original) = rewritten(false);
+    let (of_eight, original_of_eight) = rewritten_of(8, false);
     let ledger = super::ledger::a_ledger_in_use().storage;
     for seed in 0..600 {
         let mut random = Random(seed);
-        let damaged = if seed % 3 == 0 { ledger.copy() } else { storage.copy() };
-        let names = damaged.names().unwrap();
+        let (from, original) =
+            [(&ledger, &original), (&storage, &original), (&of_eight, &original_of_eight)]
+                [seed as usize % 3];
+        let damaged = from.copy();
+        let mut names = damaged.names().unwrap();
+        names.retain(|name| name != identity::FILE_NAME);
         for _ in 0..1 + random.below(4) {
             let name = &names[random.below(names.len())];
             if !damaged.names().unwrap().contains(name) {
@@ -519,7 +542,7 @@ fn whatever_is_damaged_the_rest_starts() {
         let found = replayed(&to).unwrap_or_else(|error| panic!("seed {seed}: {error}\n{told}"));
         assert_eq!(is_whole, !told.contains("lost: "), "seed {seed}: {told}");
         if seed % 3 != 0 {
-            for index in 0..2 {
+            for index in 0..Processor::MAX {
                 assert!(found.settled[index].0 <= original.settled[index].0, "seed {seed}");
             }
         }

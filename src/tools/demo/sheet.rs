@@ -6,7 +6,7 @@
 use super::stages::Contest;
 use crate::payments::Processor;
 use crate::tools::judge::score::{Posts, Run};
-use crate::tools::text::{grouped, milliseconds, money, percent};
+use crate::tools::text::{contest_name, grouped, milliseconds, money, percent};
 use std::fmt;
 
 /// What a run amounts to, and what belongs on its sheet besides.
@@ -100,7 +100,7 @@ impl fmt::Display for Sheet {
                 money(held[index].amount.0),
                 percent(run.fees[index])
             );
-            line(&format!("{} holds", which.name()), text)?;
+            line(&format!("{} holds", contest_name(which)), text)?;
         }
         let text = format!(
             "p50 {}, p90 {}, p99 {}, max {} ms over {} successful requests",

@@ -5,7 +5,7 @@
 use super::referee::Answers;
 use crate::payments::{Processor, Totals};
 use crate::tools::judge::score::Posts;
-use crate::tools::text::{grouped, money};
+use crate::tools::text::{contest_name, grouped, money};
 
 /// What the processors hold, and what the instances say, in lines. Whether all is there.
 pub fn totals(answers: &Answers, posts: Posts) -> (bool, String) {
@@ -18,7 +18,7 @@ pub fn totals(answers: &Answers, posts: Posts) -> (bool, String) {
         };
         let [held, held_money] = columns(answers.processors[index]);
         let [said, said_money] = columns(answers.backend.map(|said| said[index]));
-        let name = which.name();
+        let name = contest_name(which);
         text += &format!("{name:<12}{held:>12}{held_money:>18}{said:>18}{said_money:>18}\n");
     }
     text += match (answers.agree(), answers.backend) {

@@ -19,7 +19,7 @@ pub mod windows;
 use super::ask::{self, Server};
 use super::compare::{self, Booking, Difference, Kind, Known};
 use super::dice::Dice;
-use super::text::{grouped, money, say};
+use super::text::{contest_name, grouped, money, say};
 use crate::base::clock;
 use crate::base::limits::{JUDGE_LOOK_EVERY, RUN_FILE_BYTES_MAX};
 use crate::net::client::Url;
@@ -242,12 +242,12 @@ impl Judged {
 fn sentence(differences: &[Difference]) -> String {
     let what = match differences[0].kind {
         Kind::MissingThere => "accepted but held by none".into(),
-        Kind::MissingHere(by) => format!("held by {} but never sent", by.name()),
-        Kind::Refused(by) => format!("refused but held by {}", by.name()),
-        Kind::OtherProcessor(by) => format!("held by {} and not by the other", by.name()),
-        Kind::OtherAmount(by) => format!("held by {} with a wrong amount", by.name()),
-        Kind::OtherTime(by) => format!("held by {} under another time", by.name()),
-        Kind::TwiceThere(by) => format!("held twice by {}", by.name()),
+        Kind::MissingHere(by) => format!("held by {} but never sent", contest_name(by)),
+        Kind::Refused(by) => format!("refused but held by {}", contest_name(by)),
+        Kind::OtherProcessor(by) => format!("held by {} and not by the other", contest_name(by)),
+        Kind::OtherAmount(by) => format!("held by {} with a wrong amount", contest_name(by)),
+        Kind::OtherTime(by) => format!("held by {} under another time", contest_name(by)),
+        Kind::TwiceThere(by) => format!("held twice by {}", contest_name(by)),
         Kind::BothThere => "held by both processors".into(),
         Kind::TwiceHere => "sent twice".into(),
     };
@@ -280,7 +280,7 @@ impl fmt::Display for Judged {
             let held = self.held[which.index()];
             let (count, amount) = (grouped(held.count), money(held.amount.0));
             let said = self.said.as_ref().map_or("nothing".into(), |said| one(said[which.index()]));
-            write!(f, "\n  {:<10}{count:>12}{amount:>18}   {said}", which.name())?;
+            write!(f, "\n  {:<10}{count:>12}{amount:>18}   {said}", contest_name(which))?;
         }
         Ok(())
     }

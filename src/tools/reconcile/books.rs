@@ -12,10 +12,12 @@ use crate::base::clock::{Rounding, Timestamp};
 use crate::base::money::{Cents, Total};
 use crate::journal::inspect::expect_journal;
 use crate::journal::reading::Reading;
+use crate::payments::names::is_name;
 use crate::payments::resolution::Action;
-use crate::payments::{PaymentId, Processor, Settlement, Totals};
+use crate::payments::{Each, PaymentId, Processor, Settlement, Totals};
 use crate::tools::compare::{Fate, Known};
 use crate::tools::export::{ARCHIVED, COLUMNS};
+use crate::tools::numbers::Numbers;
 use std::io::Read;
 use std::path::Path;
 
@@ -25,12 +27,17 @@ use std::path::Path;
 /// If it is no journal, a damaged one, or cannot be read; or what `each` answers.
 pub fn read_journal<T>(
     directory: &Path,
+    numbers: &mut Numbers,
     each: impl FnOnce(&mut dyn Iterator<Item = Result<Row, String>>) -> Result<T, String>,
 ) -> Result<T, String> {
     expect_journal(directory)?;
     let reading = Reading::new(directory).map_err(|error| error.to_string())?;
+    let common = numbers.common(&reading.names)?;
     let settled = reading.settled().map(|line| match line {
-        Ok(line) => Ok(Row::Held(line.id, line.settlement)),
+        Ok(line) => {
+            let processor = common.of(line.settlement.processor);
+            Ok(Row::Held(line.id, Settlement { processor, ..line.settlement }))
+        }
         Err(error) => Err(error.to_string()),
     });
     let open = reading.open.iter().map(|(id, open)| (*id, open.amount, Fate::Unknown));
@@ -47,21 +54,27 @@ pub fn read_journal<T>(
 }
 
 /// What an export tells of payments, one by one. After an error nothing follows.
-pub struct Exported<R> {
+pub struct Exported<'a, R> {
     name: String,
+    numbers: &'a mut Numbers,
     table: Table<R>,
-    read: [Totals; 2],
-    said: [Option<Totals>; 2],
+    read: Each<Totals>,
+    said: Each<Option<Totals>>,
     is_whole: bool,
     is_over: bool,
 }
 
-impl<R: Read> Exported<R> {
-    /// Reads the names of the columns. `name` is what messages call it.
+impl<'a, R: Read> Exported<'a, R> {
+    /// Reads the names of the columns. `name` is what messages call it; its processors are numbered by
+    /// `numbers`.
     ///
     /// # Errors
     /// If they are others.
-    pub fn open(source: R, name: &str) -> Result<Exported<R>, String> {
+    pub fn open(
+        source: R,
+        name: &str,
+        numbers: &'a mut Numbers,
+    ) -> Result<Exported<'a, R>, String> {
         let in_file = |flaw: Flaw| flaw.of_file(name);
         let mut table = Table::new(source, b',').map_err(in_file)?;
         let header = table.read_record().map_err(in_file)?;
@@ -72,7 +85,7 @@ impl<R: Read> Exported<R> {
         }
         let name = name.to_owned();
         let (read, said) = Default::default();
-        Ok(Exported { name, table, read, said, is_whole: false, is_over: false })
+        Ok(Exported { name, numbers, table, read, said, is_whole: false, is_over: false })
     }
 
     /// The next line that tells of a payment.
@@ -92,7 +105,7 @@ impl<R: Read> Exported<R> {
             }
             match record.get(0) {
                 b"settled" => {
-                    let (id, settlement) = read_settled(record)?;
+                    let (id, settlement) = read_settled(record, self.numbers)?;
                     let amount = Total(settlement.amount.0.into());
                     self.read[settlement.processor.index()] += Totals { count: 1, amount };
                     return Ok(Some(Row::Held(id, settlement)));
@@ -100,7 +113,7 @@ impl<R: Read> Exported<R> {
                 b"waiting" | b"in_doubt" => return read_open(record, Fate::Unknown).map(Some),
                 b"rejected" | b"cancelled" => return read_open(record, Fate::Refused).map(Some),
                 b"total" => {
-                    let (line, total) = (record.line, read_total(record)?);
+                    let (line, total) = (record.line, read_total(record, self.numbers)?);
                     self.check_total(total, line)?;
                 }
                 b"digest" => {
@@ -133,7 +146,7 @@ impl<R: Read> Exported<R> {
                 "it tells of {} payments and {} at {}, and {} and {} stand before it",
                 total.count,
                 total.amount,
-                by.name(),
+                self.numbers.names().name_of(by),
                 read.count,
                 read.amount
             );
@@ -144,9 +157,10 @@ impl<R: Read> Exported<R> {
 
     /// Nothing may have come after a total.
     fn check_totals(&self, line: u64) -> Result<(), Flaw> {
-        for by in Processor::CONTEST {
-            if self.said[by.index()] != Some(self.read[by.index()]) {
-                let what = format!("the total of {} is missing, or not of all", by.name());
+        for (by, name) in self.numbers.names().iter() {
+            let read = self.read[by.index()];
+            if self.said[by.index()].unwrap_or_default() != read {
+                let what = format!("the total of {name} is missing, or not of all");
                 return Err(Flaw::at(line, what));
             }
         }
@@ -154,7 +168,7 @@ impl<R: Read> Exported<R> {
     }
 }
 
-impl<R: Read> Iterator for Exported<R> {
+impl<R: Read> Iterator for Exported<'_, R> {
     type Item = Result<Row, String>;
 
     fn next(&mut self) -> Option<Result<Row, String>> {
@@ -172,13 +186,16 @@ fn read_open(record: Record, fate: Fate) -> Result<Row, Flaw> {
     Ok(Row::Open(Known { id, amount: read_cents(record)?, fate }))
 }
 
-fn read_settled(record: Record) -> Result<(Option<PaymentId>, Settlement), Flaw> {
+fn read_settled(
+    record: Record,
+    numbers: &mut Numbers,
+) -> Result<(Option<PaymentId>, Settlement), Flaw> {
     let at = |what: String| Flaw::at(record.line, what);
     let id = match record.get(1) {
         b"" => None,
         id => Some(read_id(id).map_err(at)?),
     };
-    let processor = read_processor(record)?;
+    let processor = read_processor(record, numbers)?;
     let amount = read_cents(record)?;
     let time = record.get(4);
     let requested_at = Timestamp::parse(time, Rounding::Down)
@@ -186,7 +203,7 @@ fn read_settled(record: Record) -> Result<(Option<PaymentId>, Settlement), Flaw>
     Ok((id, Settlement { processor, amount, requested_at }))
 }
 
-fn read_total(record: Record) -> Result<(Processor, Totals), Flaw> {
+fn read_total(record: Record, numbers: &mut Numbers) -> Result<(Processor, Totals), Flaw> {
     let count = record.get(1);
     let count =
         std::str::from_utf8(count).ok().and_then(|it| it.parse().ok()).ok_or_else(|| {
@@ -195,7 +212,7 @@ fn read_total(record: Record) -> Result<(Processor, Totals), Flaw> {
     let amount = read_sum(record.get(3)).ok_or_else(|| {
         Flaw::at(record.line, format!("{} is no sum of money", shown(record.get(3))))
     })?;
-    Ok((read_processor(record)?, Totals { count, amount }))
+    Ok((read_processor(record, numbers)?, Totals { count, amount }))
 }
 
 /// A sum may be more than 64 bits of cents.
@@ -216,13 +233,14 @@ fn check_digest(record: Record) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn read_processor(record: Record) -> Result<Processor, Flaw> {
-    let name = record.get(2);
-    let named = |it: &Processor| it.name().as_bytes() == name;
-    Processor::CONTEST
-        .into_iter()
-        .find(named)
-        .ok_or_else(|| Flaw::at(record.line, format!("{} is no processor", shown(name))))
+fn read_processor(record: Record, numbers: &mut Numbers) -> Result<Processor, Flaw> {
+    let at = |what: String| Flaw::at(record.line, what);
+    let none = || at(format!("{} is no processor", shown(record.get(2))));
+    let name = std::str::from_utf8(record.get(2)).map_err(|_| none())?;
+    if !is_name(name) {
+        return Err(none());
+    }
+    numbers.number(name).map_err(at)
 }
 
 fn read_cents(record: Record) -> Result<Cents, Flaw> {
@@ -257,7 +275,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Vec<Row>, String> {
-        Exported::open(text.as_bytes(), "books.csv")?.collect()
+        Exported::open(text.as_bytes(), "books.csv", &mut Numbers::default())?.collect()
     }
 
     #[test]
@@ -329,7 +347,11 @@ mod tests {
             ),
             (with(3, "rejected,,,1.00,,,,,"), "line 3: \"\" is no payment id"),
             (with(2, "settled,,"), "line 2: 3 columns instead of 9"),
-            (with(2, &LINES[0].replace("default", "both").leak()[..]), "line 2: \"both\" is no"),
+            (with(2, &LINES[0].replace("default", "bo th").leak()[..]), "line 2: \"bo th\" is no"),
+            (
+                with(2, &LINES[0].replace("default", "pix").leak()[..]),
+                "line 8: it tells of 2 payments",
+            ),
             (with(2, &LINES[0].replace("19.90", "19,90").leak()[..]), "line 2: 10 columns"),
             (with(2, &LINES[0].replace("19.90", "019.90").leak()[..]), "is no amount"),
             (with(2, &LINES[0].replace("1970-", "70-").leak()[..]), "is no time"),

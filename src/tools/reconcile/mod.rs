@@ -23,11 +23,13 @@ mod tests;
 
 use super::ask::{self, Server};
 use super::compare::{Booking, Rules};
+use super::numbers::Numbers;
 use super::text::say;
 use crate::base::clock::{Rounding, Timestamp};
 use crate::base::progress::Progress;
 use crate::net::client::Url;
-use crate::payments::{Processor, Settlement, Window};
+use crate::payments::names::is_name;
+use crate::payments::{Each, Settlement, Window};
 use books::Exported;
 use report::Report;
 use side::{Room, Row, Side};
@@ -49,14 +51,14 @@ pub struct ReconcileArgs {
     #[arg(required = true, value_name = "DIR or FILE")]
     pub books: Vec<PathBuf>,
 
-    /// A processor's statement: `default=FILE` or `fallback=FILE`. Repeatable
+    /// A processor's statement, by its name: `default=FILE`. Repeatable
     #[arg(long, value_name = "PROCESSOR=FILE", value_parser = read_statement)]
-    pub statement: Vec<(Processor, PathBuf)>,
+    pub statement: Vec<(String, PathBuf)>,
 
     /// A processor that is asked instead: `default=http://HOST:PORT`. It must list its books as
     /// `galo processor` does
     #[arg(long, value_name = "PROCESSOR=URL", value_parser = read_processor)]
-    pub processor: Vec<(Processor, Url)>,
+    pub processor: Vec<(String, Url)>,
 
     /// The processors' X-Rinha-Token
     #[arg(long, default_value = "123")]
@@ -86,21 +88,20 @@ pub struct ReconcileArgs {
     pub format: Format,
 }
 
-fn read_pair(text: &str) -> Result<(Processor, &str), String> {
-    let shape = "it must look like default=… or fallback=…";
+fn read_pair(text: &str) -> Result<(String, &str), String> {
+    let shape = "it must look like NAME=…, as default=…";
     let (name, rest) = text.split_once('=').ok_or(shape)?;
-    let named = |it: &Processor| it.name() == name;
-    let processor = Processor::CONTEST.into_iter().find(named).ok_or(shape)?;
-    if rest.is_empty() { Err(shape.into()) } else { Ok((processor, rest)) }
+    let is_pair = is_name(name) && !rest.is_empty();
+    if is_pair { Ok((name.into(), rest)) } else { Err(shape.into()) }
 }
 
-fn read_statement(text: &str) -> Result<(Processor, PathBuf), String> {
-    read_pair(text).map(|(processor, path)| (processor, path.into()))
+fn read_statement(text: &str) -> Result<(String, PathBuf), String> {
+    read_pair(text).map(|(name, path)| (name, path.into()))
 }
 
-fn read_processor(text: &str) -> Result<(Processor, Url), String> {
-    let (processor, url) = read_pair(text)?;
-    Ok((processor, url.parse()?))
+fn read_processor(text: &str) -> Result<(String, Url), String> {
+    let (name, url) = read_pair(text)?;
+    Ok((name, url.parse()?))
 }
 
 fn read_bound(text: &str, rounding: Rounding) -> Result<Timestamp, String> {
@@ -121,35 +122,40 @@ fn read_to(text: &str) -> Result<Timestamp, String> {
 /// If they cannot be compared: a file that cannot be read or is cut off, a processor that does not
 /// tell, flags that contradict each other.
 pub fn run(args: &ReconcileArgs) -> Result<ExitCode, String> {
-    let (told, window) = (check(args)?, Window { from: args.from, to: args.to });
-    let mut room = Room::default();
+    check(args)?;
+    let window = Window { from: args.from, to: args.to };
+    let (mut room, mut numbers) = (Room::default(), Numbers::default());
     let (mut here, mut there) = (Side::default(), Side::default());
     for path in &args.books {
         if path.is_dir() {
             let progress = Progress::of(&format!("reading {}", path.display()), 0);
-            books::read_journal(path, |rows| {
+            books::read_journal(path, &mut numbers, |rows| {
                 here.take(rows.inspect(|_| progress.advance(1)), window, &mut room)
             })?;
         } else {
             read_file(path, |file, name| {
-                here.take(Exported::open(file, name)?, window, &mut room)
+                here.take(Exported::open(file, name, &mut numbers)?, window, &mut room)
             })?;
         }
     }
-    for (processor, path) in &args.statement {
+    let told = told(args, &numbers)?;
+    let of_books = |name: &str| numbers.by_name(name).ok_or_else(|| unknown(name, &numbers));
+    for (name, path) in &args.statement {
+        let processor = of_books(name)?;
         read_file(path, |file, name| {
-            let rows = Statement::open(file, name, *processor, &args.format)?;
+            let rows = Statement::open(file, name, processor, &args.format)?;
             there.take(rows, window, &mut room)
         })?;
     }
-    for (processor, url) in &args.processor {
+    for (name, url) in &args.processor {
+        let processor = of_books(name)?;
         let progress = Progress::of(&format!("asking {url}"), 0);
         let server = Server::find(url)?;
         let asked = ask::Processor { server, token: args.token.clone() };
         let rows = asked.listing()?.inspect(|_| progress.advance(1));
         let rows = rows.map(|it| {
             it.map(|Booking { id, amount, requested_at }| {
-                let settlement = Settlement { processor: *processor, amount, requested_at };
+                let settlement = Settlement { processor, amount, requested_at };
                 Row::Held(Some(id), settlement)
             })
         });
@@ -161,7 +167,8 @@ pub fn run(args: &ReconcileArgs) -> Result<ExitCode, String> {
         there.sort();
         let time_tolerance_ms = args.time_tolerance.as_millis().try_into().unwrap_or(u64::MAX);
         let rules = Rules { time_tolerance_ms, told };
-        Report::of(&here, &there, window, rules, args.examples as usize)
+        let names = numbers.names();
+        Report::of([&here, &there], names, window, rules, args.examples as usize)
     };
     if args.json {
         say(report.json())
@@ -171,27 +178,42 @@ pub fn run(args: &ReconcileArgs) -> Result<ExitCode, String> {
     Ok(if report.is_same() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whose books there are.
-fn check(args: &ReconcileArgs) -> Result<[bool; 2], String> {
+/// What can be told before anything is read.
+fn check(args: &ReconcileArgs) -> Result<(), String> {
     args.format.read_amounts()?;
     if let (Some(from), Some(to)) = (args.from, args.to)
         && from > to
     {
         return Err("--from is after --to".into());
     }
-    let by_file = Processor::CONTEST.map(|by| args.statement.iter().any(|it| it.0 == by));
-    let asked = Processor::CONTEST.map(|by| args.processor.iter().filter(|it| it.0 == by).count());
-    for by in Processor::CONTEST {
-        if asked[by.index()] > 1 || (asked[by.index()] == 1 && by_file[by.index()]) {
-            let name = by.name();
+    let (by_file, asked) =
+        (args.statement.iter().map(|it| &it.0), args.processor.iter().map(|it| &it.0));
+    for name in asked.clone() {
+        if asked.clone().filter(|it| *it == name).count() > 1
+            || by_file.clone().any(|it| it == name)
+        {
             return Err(format!("there are two sources for the books of {name}: give one of them"));
         }
     }
-    let told = Processor::CONTEST.map(|by| by_file[by.index()] || asked[by.index()] == 1);
-    if told == [false; 2] {
+    if by_file.chain(asked).next().is_none() {
         return Err("with what? --statement default=FILE, or --processor default=URL".into());
     }
+    Ok(())
+}
+
+/// Whose books there are, of the processors that galo's have.
+fn told(args: &ReconcileArgs, numbers: &Numbers) -> Result<Each<bool>, String> {
+    let mut told = Each::default();
+    let names = args.statement.iter().map(|it| &it.0).chain(args.processor.iter().map(|it| &it.0));
+    for name in names {
+        let processor = numbers.by_name(name).ok_or_else(|| unknown(name, numbers))?;
+        told[processor.index()] = true;
+    }
     Ok(told)
+}
+
+fn unknown(name: &str, numbers: &Numbers) -> String {
+    format!("{name} is no processor of these books, which have {}", numbers.names())
 }
 
 fn read_file<T>(

@@ -6,7 +6,8 @@
 use super::side::Side;
 use crate::base::clock::Timestamp;
 use crate::base::money::Total;
-use crate::payments::{PaymentId, Processor, Totals, Window};
+use crate::payments::names::Names;
+use crate::payments::{Each, PaymentId, Processor, Totals, Window};
 use crate::tools::compare::{self, Booking, Both, Fate, Kind, Known, Rules, compare_sorted};
 use crate::tools::text::{grouped, money};
 use std::collections::BTreeMap;
@@ -24,8 +25,8 @@ pub struct Way {
 }
 
 impl Way {
-    /// What people and machines call it.
-    pub fn name(self) -> &'static str {
+    /// What people and machines call it, where there are these processors.
+    pub fn name(self, names: &Names) -> &'static str {
         match self.kind {
             Kind::MissingThere => "missing there",
             Kind::MissingHere(_) => "missing here",
@@ -34,6 +35,7 @@ impl Way {
             Kind::OtherAmount(_) => "other amount",
             Kind::OtherTime(_) => "other time",
             Kind::TwiceThere(_) => "twice there",
+            Kind::BothThere if names.count() > 2 => "held by several",
             Kind::BothThere => "held by both",
             Kind::TwiceHere => "twice here",
         }
@@ -61,10 +63,11 @@ pub struct Example {
 /// What a comparison has shown.
 #[derive(Clone, Debug)]
 pub struct Report {
+    names: Names,
     window: Window,
-    told: [bool; 2],
-    here: [Totals; 2],
-    there: [Totals; 2],
+    told: Each<bool>,
+    here: Each<Totals>,
+    there: Each<Totals>,
     /// Payments that differ, in however many ways.
     differing: u64,
     /// Of those with another amount: a hundred times as much there, or here.
@@ -73,9 +76,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Compares two sorted sides.
-    pub fn of(here: &Side, there: &Side, window: Window, rules: Rules, examples: usize) -> Report {
+    /// Compares two sorted sides, of processors with these names.
+    pub fn of(
+        [here, there]: [&Side; 2],
+        names: Names,
+        window: Window,
+        rules: Rules,
+        examples: usize,
+    ) -> Report {
         let mut report = Report {
+            names,
             window,
             told: rules.told,
             here: here.totals(),
@@ -145,11 +155,8 @@ impl Report {
 
 /// The usual case, and the shortest way through it.
 fn is_same(both: Both) -> bool {
-    let (by, booking) = match both.held {
-        [[booking], []] => (Processor::DEFAULT, booking),
-        [[], [booking]] => (Processor::FALLBACK, booking),
-        _ => return false,
-    };
+    let mut holders = Processor::every().zip(both.held).filter(|(_, held)| !held.is_empty());
+    let (Some((by, [booking])), None) = (holders.next(), holders.next()) else { return false };
     let Booking { id, amount, requested_at } = *booking;
     both.known == [Known { id, amount, fate: Fate::Settled(by, requested_at) }]
 }
@@ -166,7 +173,7 @@ fn keep_what_counts(known: &mut Vec<Known>) {
 }
 
 /// Of what is known twice that is right which is held as it is, if any is.
-fn put_right_first(known: &mut [Known], held: [&[Booking]; 2]) {
+fn put_right_first(known: &mut [Known], held: Each<&[Booking]>) {
     let is_held = |known: &Known| match known.fate {
         Fate::Settled(by, at) => held[by.index()]
             .iter()
@@ -195,8 +202,13 @@ fn processor_of(kind: Kind, both: Both) -> Processor {
         | Kind::OtherTime(by)
         | Kind::TwiceThere(by) => by,
         Kind::MissingThere | Kind::TwiceHere => settled_by(both).unwrap_or(Processor::DEFAULT),
-        // The one that ought not to hold it.
-        Kind::BothThere => settled_by(both).map_or(Processor::FALLBACK, Processor::other),
+        // The last one that ought not to hold it.
+        Kind::BothThere => {
+            let ought = settled_by(both);
+            let holders = Processor::every().zip(both.held).filter(|(_, held)| !held.is_empty());
+            let others = holders.map(|(by, _)| by).filter(|by| Some(*by) != ought);
+            others.last().unwrap_or(Processor::FALLBACK)
+        }
     }
 }
 
@@ -227,9 +239,8 @@ fn money_of(way: Way, both: Both) -> i128 {
 
 impl Example {
     fn of(both: Both) -> Example {
-        let there = Processor::CONTEST
-            .into_iter()
-            .flat_map(|by| both.held[by.index()].iter().map(move |it| (by, *it)));
+        let there =
+            Processor::every().flat_map(|by| both.held[by.index()].iter().map(move |it| (by, *it)));
         Example {
             id: both.id,
             here: both.known.iter().take(LINES_MAX).copied().collect(),
@@ -238,24 +249,28 @@ impl Example {
     }
 }
 
-impl fmt::Display for Example {
+/// One of them, for people.
+struct Shown<'a>(&'a Example, &'a Names);
+
+impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "    {}", self.id)?;
-        if self.here.is_empty() {
+        let Shown(Example { id, here, there }, names) = self;
+        write!(f, "    {id}")?;
+        if here.is_empty() {
             write!(f, "\n      here   not known")?;
         }
-        for Known { amount, fate, .. } in &self.here {
+        for Known { amount, fate, .. } in here {
             let amount = money(amount.0.into());
             write!(f, "\n      here   {amount}, {}", fate_name(*fate))?;
             if let Fate::Settled(by, at) = fate {
-                write!(f, " by {}, {at}", by.name())?;
+                write!(f, " by {}, {at}", names.name_of(*by))?;
             }
         }
-        if self.there.is_empty() {
+        if there.is_empty() {
             write!(f, "\n      there  not held")?;
         }
-        for (by, Booking { amount, requested_at, .. }) in &self.there {
-            let (by, amount) = (by.name(), money(amount.0.into()));
+        for (by, Booking { amount, requested_at, .. }) in there {
+            let (by, amount) = (names.name_of(*by), money(amount.0.into()));
             write!(f, "\n      there  {amount}, held by {by}, {requested_at}")?;
         }
         Ok(())
@@ -267,9 +282,9 @@ impl fmt::Display for Report {
         let columns = ["here", "money", "there", "money"];
         let [a, b, c, d] = columns;
         write!(f, "  {:<16}{a:>12}{b:>18}{c:>14}{d:>18}", "")?;
-        for by in self.told_processors() {
+        for (by, name) in self.told_processors() {
             let (here, there) = (self.here[by.index()], self.there[by.index()]);
-            write!(f, "\n  {:<16}{:>12}", by.name(), grouped(here.count))?;
+            write!(f, "\n  {name:<16}{:>12}", grouped(here.count))?;
             write!(f, "{:>18}{:>14}", money(here.amount.0), grouped(there.count))?;
             write!(f, "{:>18}", money(there.amount.0))?;
         }
@@ -279,7 +294,7 @@ impl fmt::Display for Report {
         write!(f, "\n\n  {:<16}{:>12}{:>18}", "difference", "payments", "money")?;
         for (way, found) in &self.found {
             let (payments, amount) = (grouped(found.payments), money(found.money.0));
-            let (name, by) = (way.name(), way.processor.name());
+            let (name, by) = (way.name(&self.names), self.names.name_of(way.processor));
             write!(f, "\n  {name:<16}{payments:>12}{amount:>18}   {by}")?;
         }
         for (way, found) in self.found.iter().filter(|(_, found)| !found.examples.is_empty()) {
@@ -288,9 +303,10 @@ impl fmt::Display for Report {
             } else {
                 String::new()
             };
-            write!(f, "\n\n  {}, {}{of_all}:", way.name(), way.processor.name())?;
+            let (name, by) = (way.name(&self.names), self.names.name_of(way.processor));
+            write!(f, "\n\n  {name}, {by}{of_all}:")?;
             for example in &found.examples {
-                write!(f, "\n{example}")?;
+                write!(f, "\n{}", Shown(example, &self.names))?;
             }
         }
         if let Some(hint) = self.hint() {
@@ -301,8 +317,8 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    fn told_processors(&self) -> impl Iterator<Item = Processor> + '_ {
-        Processor::CONTEST.into_iter().filter(|by| self.told[by.index()])
+    fn told_processors(&self) -> impl Iterator<Item = (Processor, &str)> + '_ {
+        self.names.iter().filter(|(by, _)| self.told[by.index()])
     }
 
     /// One document. Nothing in it needs to be escaped; money is a decimal with two places.
@@ -313,18 +329,18 @@ impl Report {
         let totals = |Totals { count, amount }: Totals| {
             format!(r#"{{"payments":{count},"amount":{amount}}}"#)
         };
-        let processors = self.told_processors().map(|by| {
+        let processors = self.told_processors().map(|(by, name)| {
             let (here, there) = (self.here[by.index()], self.there[by.index()]);
-            format!(r#""{}":{{"here":{},"there":{}}}"#, by.name(), totals(here), totals(there))
+            format!(r#""{name}":{{"here":{},"there":{}}}"#, totals(here), totals(there))
         });
         let differences = self.found.iter().map(|(way, found)| {
             format!(
                 r#"{{"kind":"{}","processor":"{}","payments":{},"amount":{},"examples":[{}]}}"#,
-                way.name(),
-                way.processor.name(),
+                way.name(&self.names),
+                self.names.name_of(way.processor),
                 found.payments,
                 found.money,
-                joined(found.examples.iter().map(example_json))
+                joined(found.examples.iter().map(|it| example_json(it, &self.names)))
             )
         });
         format!(
@@ -338,9 +354,9 @@ impl Report {
     }
 }
 
-fn example_json(example: &Example) -> String {
+fn example_json(example: &Example, names: &Names) -> String {
     let held = |by: Processor, at: Timestamp| {
-        format!(r#","processor":"{}","requestedAt":"{at}""#, by.name())
+        format!(r#","processor":"{}","requestedAt":"{at}""#, names.name_of(by))
     };
     let here = example.here.iter().map(|Known { amount, fate, .. }| {
         let (state, rest) = match fate {

@@ -7,7 +7,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::limits::PAYMENTS_RECONCILED_MAX;
 use crate::base::money::Total;
-use crate::payments::{PaymentId, Processor, Settlement, Totals, Window};
+use crate::payments::{Each, PaymentId, Processor, Settlement, Totals, Window};
 use crate::tools::compare::{Booking, Fate, Known};
 
 /// What a source tells of one payment.
@@ -49,9 +49,9 @@ impl Room {
 /// All that one side says of a window.
 #[derive(Clone, Debug, Default)]
 pub struct Side {
-    bookings: [Vec<Booking>; 2],
+    bookings: Each<Vec<Booking>>,
     open: Vec<Known>,
-    totals: [Totals; 2],
+    totals: Each<Totals>,
 }
 
 impl Side {
@@ -110,27 +110,25 @@ impl Side {
     }
 
     /// Of what is held or settled.
-    pub fn totals(&self) -> [Totals; 2] {
+    pub fn totals(&self) -> Each<Totals> {
         self.totals
     }
 
     /// As the side that holds them. In order, once they are sorted.
-    pub fn bookings(&self) -> [&[Booking]; 2] {
+    pub fn bookings(&self) -> Each<&[Booking]> {
         self.bookings.each_ref().map(|it| &it[..])
     }
 
     /// As the side that knows them: by id once they are sorted, and of one id first what is settled.
     pub fn known(&self) -> impl Iterator<Item = Known> + '_ {
-        let [mut default, mut fallback] = self.bookings.each_ref().map(|it| it.iter().peekable());
+        let mut rest = self.bookings.each_ref().map(|it| &it[..]);
         let settled = std::iter::from_fn(move || {
-            let is_default = match (default.peek(), fallback.peek()) {
-                (Some(one), Some(other)) => one.id <= other.id,
-                (one, _) => one.is_some(),
-            };
-            let (by, booking) = match is_default {
-                true => (Processor::DEFAULT, default.next()?),
-                false => (Processor::FALLBACK, fallback.next()?),
-            };
+            // Of one id in the order of the processors.
+            let heads = Processor::every().zip(&rest);
+            let heads = heads.filter_map(|(by, it)| it.first().map(|booking| (booking.id, by)));
+            let (_, by) = heads.min()?;
+            let (booking, others) = rest[by.index()].split_first()?;
+            rest[by.index()] = others;
             let fate = Fate::Settled(by, booking.requested_at);
             Some(Known { id: booking.id, amount: booking.amount, fate })
         });
@@ -148,6 +146,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::base::money::Cents;
+    use crate::payments::each;
 
     fn row(id: u128, processor: Processor, at_ms: i64) -> Row {
         let requested_at = Timestamp(at_ms);
@@ -179,8 +178,9 @@ mod tests {
             (4, Fate::Unknown),
         ];
         assert_eq!(known, expected);
-        assert_eq!(side.totals().map(|it| (it.count, it.amount.0)), [(2, 20), (1, 10)]);
-        assert_eq!(side.bookings().map(<[_]>::len), [2, 1]);
+        let totals = side.totals().map(|it| (it.count, it.amount.0));
+        assert_eq!(totals, each([(2, 20), (1, 10)]));
+        assert_eq!(side.bookings().map(<[_]>::len), each([2, 1]));
     }
 
     #[test]

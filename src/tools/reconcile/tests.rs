@@ -5,13 +5,19 @@ use super::report::Report;
 use super::side::{Room, Row, Side};
 use crate::base::clock::Timestamp;
 use crate::base::money::Cents;
-use crate::payments::{PaymentId, Processor, Settlement, Window};
+use crate::payments::names::Names;
+use crate::payments::names::tests::names;
+use crate::payments::{PaymentId, Processor, Settlement, Window, each};
 use crate::tools::compare::{Fate, Known, Rules};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
 const DEFAULT: Processor = Processor::DEFAULT;
 const FALLBACK: Processor = Processor::FALLBACK;
+
+fn name_of(processor: Processor) -> String {
+    Names::contest().name_of(processor).into()
+}
 
 /// Id, processor, cents, milliseconds.
 type Line = (u128, Processor, i64, i64);
@@ -34,7 +40,7 @@ fn side(lines: &[Line], open: &[(u128, Fate)], window: Window) -> Side {
 fn report_by(rules: Rules, here: &[Line], there: &[Line]) -> Report {
     let window = Window::default();
     let (here, there) = (side(here, &[], window), side(there, &[], window));
-    Report::of(&here, &there, window, rules, 2)
+    Report::of([&here, &there], Names::contest(), window, rules, 2)
 }
 
 fn report(here: &[Line], there: &[Line]) -> Report {
@@ -59,7 +65,7 @@ fn expect(report: &Report, expected: &[(&str, Processor, u64, f64)]) {
     let expected: Vec<_> = expected
         .iter()
         .map(|(kind, by, payments, money)| {
-            ((*kind).to_owned(), by.name().to_owned(), *payments, format!("{money:?}"))
+            ((*kind).to_owned(), name_of(*by), *payments, format!("{money:?}"))
         })
         .collect();
     assert_eq!(told(report), expected, "{report}");
@@ -108,7 +114,7 @@ fn of_what_is_known_twice_that_is_right_which_is_held() {
 
 #[test]
 fn of_a_processor_that_does_not_tell_nothing_is_missing() {
-    let rules = Rules { told: [true, false], ..Rules::default() };
+    let rules = Rules { told: each([true, false]), ..Rules::default() };
     let there = [GOOD[0], GOOD[2]];
     let same = report_by(rules, &GOOD, &there);
     expect(&same, &[]);
@@ -132,7 +138,8 @@ fn what_waits_may_be_held_and_what_is_rejected_may_not() {
     let window = Window::default();
     let there = side(&[(1, DEFAULT, 10, 5), (2, DEFAULT, 10, 5)], &[], window);
     let compare = |lines: &[Line], open: &[(u128, Fate)]| {
-        Report::of(&side(lines, open, window), &there, window, Rules::default(), 2)
+        let here = side(lines, open, window);
+        Report::of([&here, &there], Names::contest(), window, Rules::default(), 2)
     };
     let waiting = [(1, Fate::Unknown), (1, Fate::Unknown), (2, Fate::Unknown), (3, Fate::Unknown)];
     expect(&compare(&[], &waiting), &[]);
@@ -172,7 +179,7 @@ fn a_document_for_machines_has_everything() {
     let window = Window { from: Some(Timestamp(5)), to: None };
     let here = side(&[GOOD[0], (9, DEFAULT, 1, 4)], &[], window);
     let there = side(&[(1, FALLBACK, 5, 5), (9, DEFAULT, 2, 3)], &[], window);
-    let report = Report::of(&here, &there, window, Rules::default(), 1);
+    let report = Report::of([&here, &there], Names::contest(), window, Rules::default(), 1);
     let example = concat!(
         r#"[{"id":"00000000-0000-0000-0000-000000000001","#,
         r#""here":[{"state":"settled","amount":19.90,"processor":"default","#,
@@ -197,6 +204,42 @@ fn a_document_for_machines_has_everything() {
     assert_eq!(report.json(), expected);
 }
 
+#[test]
+fn any_number_of_processors_is_compared_by_name() {
+    let names = names(&["pix", "card", "boleto", "cash"]).unwrap();
+    let of = |name: &str| names.by_name(name).unwrap();
+    let window = Window::default();
+    let here = [(1, of("cash"), 10, 5), (2, of("boleto"), 20, 6), (3, of("pix"), 30, 7)];
+    let there = [
+        (1, of("cash"), 10, 5),
+        (1, of("boleto"), 10, 9),
+        (1, of("pix"), 10, 9),
+        (2, of("card"), 20, 6),
+        (3, of("pix"), 31, 7),
+        (4, of("boleto"), 5, 7),
+    ];
+    let told_of = each([true, true, true, true]);
+    let rules = Rules { told: told_of, ..Rules::default() };
+    let sides = [side(&here, &[], window), side(&there, &[], window)];
+    let report = Report::of(sides.each_ref(), names.clone(), window, rules, 2);
+    let found = told(&report);
+    let found: Vec<_> = found.iter().map(|it| (it.0.as_str(), it.1.as_str(), it.2)).collect();
+    let expected = [
+        ("missing here", "boleto", 1),
+        ("other processor", "pix", 1),
+        ("other processor", "card", 1),
+        ("other processor", "boleto", 1),
+        ("other amount", "pix", 1),
+        ("held by several", "boleto", 1),
+    ];
+    assert_eq!(found, expected, "{report}");
+    let text = report.to_string();
+    for name in ["pix", "card", "boleto", "cash"] {
+        assert!(text.contains(&format!("\n  {name:<16}")), "{text}");
+    }
+    assert!(text.contains("held by boleto, ") && text.contains("settled by cash, "), "{text}");
+}
+
 /// Kind, processor → how many payments. Found by look-ups, id by id, without any order.
 fn second_opinion(here: &[Line], there: &[Line]) -> BTreeMap<(String, String), u64> {
     let mut counts = BTreeMap::new();
@@ -206,7 +249,7 @@ fn second_opinion(here: &[Line], there: &[Line]) -> BTreeMap<(String, String), u
     }
     for [ours, theirs] in by_id.into_values() {
         let mut count = |kind: &str, by: Processor| {
-            *counts.entry((kind.to_owned(), by.name().to_owned())).or_insert(0) += 1;
+            *counts.entry((kind.to_owned(), name_of(by))).or_insert(0) += 1;
         };
         let Some(first) = ours.iter().min_by_key(|it| (!theirs.contains(it), it.1, it.3, it.2))
         else {
@@ -246,7 +289,7 @@ fn second_opinion(here: &[Line], there: &[Line]) -> BTreeMap<(String, String), u
             }
         }
         if Processor::CONTEST.iter().all(|by| theirs.iter().any(|it| it.1 == *by)) {
-            count("held by both", first.1.other());
+            count("held by both", if first.1 == DEFAULT { FALLBACK } else { DEFAULT });
         }
     }
     counts
