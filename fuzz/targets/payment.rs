@@ -23,7 +23,9 @@ struct Fields<'a> {
 /// What an operator decides: whatever is read has its bounds, and can be shown on a line.
 fn check_resolution(body: &[u8]) {
     let now = Timestamp(1_752_000_000_000);
-    let Ok(Asked { action, by, reason }) = resolution::read(body, now, &Names::contest()) else { return };
+    let Ok(Asked { action, by, reason }) = resolution::read(body, now, &Names::contest()) else {
+        return;
+    };
     assert!((1..=BY_BYTES_MAX).contains(&by.len()));
     assert!((1..=REASON_BYTES_MAX).contains(&reason.len()));
     assert!(!by.contains(['\n', '\r']) && !reason.contains(['\n', '\r']));

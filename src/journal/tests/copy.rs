@@ -139,7 +139,7 @@ fn play(seed: u64) {
     let mut random = Random(seed ^ 0xc0b1);
     let storage = Simulated::default();
     let segment_bytes = [1024, 2048, 8192][random.below(3)];
-    let count = if seed % 2 == 0 { 2 } else { 1 + random.below(Processor::MAX) };
+    let count = if seed.is_multiple_of(2) { 2 } else { 1 + random.below(Processor::MAX) };
     let (writer, _) = open_by(&storage, options(segment_bytes), count).unwrap();
     let traffic = Traffic::ALL[seed as usize % Traffic::ALL.len()];
     let model = Model::of_processors(count);
