@@ -84,22 +84,6 @@ impl Processor {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
-
-    /// The name that flags, metrics and summaries use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Processor::DEFAULT => "default",
-            _ => "fallback",
-        }
-    }
-
-    /// The other one.
-    pub fn other(self) -> Processor {
-        match self {
-            Processor::DEFAULT => Processor::FALLBACK,
-            _ => Processor::DEFAULT,
-        }
-    }
 }
 
 /// Something for each processor, by its number.

@@ -4,7 +4,6 @@
 
 use crate::base::money::Cents;
 use crate::base::money::Fee;
-use crate::payments::Processor;
 use crate::tools::text::grouped;
 use std::fmt;
 
@@ -35,9 +34,8 @@ pub struct Stage {
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [default, fallback] = Processor::CONTEST.map(Processor::name);
-        let [of_default, of_fallback] = self.conditions;
-        write!(f, "{default} is {of_default}, {fallback} is {of_fallback}")
+        let [default, fallback] = self.conditions;
+        write!(f, "default is {default}, fallback is {fallback}")
     }
 }
 

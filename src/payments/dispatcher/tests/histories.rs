@@ -436,7 +436,7 @@ impl History {
             return;
         }
         held.insert(number, Held { amount: payment.amount, at, by_us: true });
-        let other = self.held[processor.other().index()].get(&number);
+        let other = self.held[1 - processor.index()].get(&number);
         assert!(other.is_none(), "seed {}: {number} is booked at both", self.seed);
     }
 
@@ -514,7 +514,7 @@ impl History {
                 Written::Settled(Settlement { processor, amount, requested_at }) => {
                     let held = held[processor.index()].expect(&story);
                     assert_eq!((held.amount, held.at), (amount, requested_at), "{story}");
-                    assert!(!by_us[processor.other().index()], "{story}");
+                    assert!(!by_us[1 - processor.index()], "{story}");
                 }
                 Written::Foreign | Written::Rejected => assert_eq!(by_us, [false; 2], "{story}"),
                 Written::Free | Written::Attempted(_) => {
