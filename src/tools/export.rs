@@ -185,18 +185,7 @@ fn export(args: &ExportArgs, out: impl Write, asked: &Receiver<()>) -> Result<()
         return sheet.end();
     }
     for reading in &payments {
-        for (id, open) in &reading.open {
-            let mut row = Row::new("waiting", id.to_string());
-            (row.amount, row.attempts) = (open.amount.to_string(), attempts(open.attempts));
-            row.accepted_at = open.accepted_at.to_string();
-            if let Some((processor, requested_at)) = open.attempt {
-                row.record = "in_doubt";
-                row.processor = reading.names.name_of(processor).into();
-                row.requested_at = requested_at.to_string();
-            }
-            row.note = noted(reading.resolved.get(id).map(|it| &**it));
-            sheet.row(&row)?;
-        }
+        sheet.outstanding(reading)?;
     }
     for reading in &ledgers {
         sheet.ledger(reading)?;
@@ -289,6 +278,23 @@ struct Sheet<W> {
 }
 
 impl<W: Write> Sheet<W> {
+    /// What this journal has of payments that are not over.
+    fn outstanding(&mut self, reading: &Reading) -> Result<(), Failed> {
+        for (id, open) in &reading.open {
+            let mut row = Row::new("waiting", id.to_string());
+            (row.amount, row.attempts) = (open.amount.to_string(), attempts(open.attempts));
+            row.accepted_at = open.accepted_at.to_string();
+            if let Some((processor, requested_at)) = open.attempt {
+                row.record = "in_doubt";
+                row.processor = reading.names.name_of(processor).into();
+                row.requested_at = requested_at.to_string();
+            }
+            row.note = noted(reading.resolved.get(id).map(|it| &**it));
+            self.row(&row)?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, text: std::fmt::Arguments<'_>) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.write_fmt(text)?;

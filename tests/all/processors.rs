@@ -176,8 +176,9 @@ fn a_rejection_is_told_by_name() {
     let told: Value = serde_json::from_str(&story()).unwrap();
     assert_eq!(told["refusals"], json!({"share": 0, "mixed": 200, "dear": 0}), "{told}");
     assert_eq!(told["why"], "mixed holds it under another amount");
-    let said = instance.galo.stderr();
-    assert!(said.contains("is rejected: mixed holds it under another amount"), "{said}");
+    let said =
+        || instance.galo.stderr().contains("is rejected: mixed holds it under another amount");
+    wait_until("the log says so", said);
 }
 
 /// What is in the journal is of a name, whichever number that has, and stays so when the name is not used
