@@ -438,9 +438,9 @@ fn judge_names(stored: &Table, owner: &Owner, held: Held) -> Result<Vec<String>,
         if doubts > 0 {
             return Err(format!(
                 "{doubts} payments may be booked at {name} ({url}) without our knowing, and {name} \
-                 is not among the processors now. Start with a file of processors that has it until \
-                 they are settled; no --accept-change can take it out before, for nobody could settle \
-                 them then"
+                 is not among the processors now. Start with a file of processors that has it \
+                 until they are settled; no --accept-change can take it out before, for nobody \
+                 could settle them then"
             ));
         }
     }

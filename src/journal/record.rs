@@ -917,7 +917,8 @@ mod tests {
             record.encode(Seed::of_segment(7, 8), 0, &mut bytes);
             let bit = bit % (bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(matches!(Record::decode(Seed::of_segment(7, 8), &bytes, 0), Decoded::Bad(_)));
+            let decoded = Record::decode(Seed::of_segment(7, 8), &bytes, 0);
+            prop_assert!(matches!(decoded, Decoded::Bad(_)));
         }
 
         #[test]

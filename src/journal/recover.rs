@@ -484,14 +484,7 @@ impl Found {
         let (number, mut manifest) = repair(&*storage, &replay)?;
         let Listing { retained, rewritten, .. } = &replay.listing;
         let retained = retained::keep(&*storage, retained, rewritten, options.retention)?;
-        let mut ids = VecDeque::new();
-        let mut bytes = Vec::new();
-        for (first, last) in replay.listing.ids_newest_first() {
-            let name = Kind::Ids.file_name(last);
-            storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
-            let count = books::count_of_ids(last, &bytes)?;
-            ids.push_front(IdsFile { first, last, count, is_damaged: false });
-        }
+        let ids = ids_files(&*storage, &replay.listing)?;
         let oldest = replay.listing.segments.first().map_or(number, |first| *first.min(&number));
         let (accounts, notes) = (replay.listing.accounts, replay.listing.notes.clone());
         let only_accounts = !replay.is_in_books() && ids.iter().all(|ids| ids.count == 0);
@@ -543,6 +536,18 @@ impl Found {
         let writer = Writer::new(storage, options, segment, replay.payments, kept);
         Ok((writer, recovered))
     }
+}
+
+/// The files of ids, the oldest first, and how many are in each.
+fn ids_files(storage: &dyn Storage, listing: &Listing) -> Result<VecDeque<IdsFile>, JournalError> {
+    let (mut ids, mut bytes) = (VecDeque::new(), Vec::new());
+    for (first, last) in listing.ids_newest_first() {
+        let name = Kind::Ids.file_name(last);
+        storage.read(&name, FILE_HEAD_BYTES, &mut bytes).map_err(failed("read", &name))?;
+        let count = books::count_of_ids(last, &bytes)?;
+        ids.push_front(IdsFile { first, last, count, is_damaged: false });
+    }
+    Ok(ids)
 }
 
 /// Reads and starts, whoever it belongs to.
