@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use galo::payments::names::Names;
 use galo::payments::{Processor, Settlement};
 use galo::tools::export::COLUMNS;
 use galo::tools::numbers::Numbers;
@@ -34,7 +35,9 @@ fn read(source: impl Read, format: &Format) -> Rows {
 }
 
 fn read_exported(source: impl Read) -> Rows {
-    Exported::open(source, "a", &mut Numbers::default())?.collect()
+    let mut numbers = Numbers::default();
+    numbers.common(&Names::contest())?;
+    Exported::open(source, "a", &mut numbers)?.collect()
 }
 
 /// What was read, however the bytes came.
