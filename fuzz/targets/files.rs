@@ -115,6 +115,7 @@ fn check_identity(source: &mut Source) {
         is_paired: source.bool(),
         processors,
         are_of_file,
+        terms: None,
     };
     let identity = Identity {
         place: Place { file: source.u64(), directory: source.u64(), made_at: Micros(source.i64()) },

@@ -211,7 +211,7 @@ fn identity(names: &Names) -> Vec<u8> {
     let processors = names.iter().map(|(_, name)| (name.into(), "http://x".into()));
     let processors = Table::new(processors.collect()).expect("a table");
     let instance = Instance(1);
-    let owner = Owner { instance, is_paired: false, processors, are_of_file: false };
+    let owner = Owner { instance, is_paired: false, processors, are_of_file: false, terms: None };
     Identity::new(5, owner).encode().into_bytes()
 }
 

@@ -16,12 +16,14 @@
 //! 1. **A lease.** A greeting answered by the peer says that it has adopted nothing but what it has
 //!    told, and that it will not for `adopt_after` from then on. For half of that time after it was
 //!    *sent* the home may pay wherever it likes ([`Reach::Every`]).
-//! 2. **Without it** it pays at the cheaper processor only ([`Reach::Cheapest`]).
-//! 3. **What was adopted** is paid at the cheaper processor only, for ever, and not before every
+//! 2. **Without it** it pays at the cheapest processor only ([`Reach::Cheapest`]).
+//! 3. **What was adopted** is paid at the cheapest processor only, for ever, and not before every
 //!    other one has said that it does not hold it (`Payment::verify`): the home may have paid it
 //!    there under a lease.
 //!
-//! So an id that both drive is posted by both at one and the same processor. What is assumed: a
+//! So an id that both drive is posted by both at one and the same processor, as long as they agree which
+//! is the cheapest for its amount: with other fees than before the journal is doubted like a copy
+//! (`journal/identity.rs`). What is assumed: a
 //! processor books a request within half of `adopt_after` from its first byte, or never.
 //!
 //! What was adopted is told in the order of its sequence numbers, to each process of the home, until

@@ -190,6 +190,17 @@ pub fn agreed(config: &Config) -> Vec<(String, String)> {
     std::iter::once(file).chain(all).collect()
 }
 
+/// A checksum of what decides which processor is the cheapest for an amount.
+pub fn terms(config: &Config) -> u32 {
+    let one = |it: &Settings| {
+        let Limits { smallest, largest, .. } = it.limits;
+        format!("{} {} {smallest:?} {largest:?}\n", it.name, it.fee)
+    };
+    let mut all: Vec<_> = config.processors.iter().map(one).collect();
+    all.sort();
+    crc32c::crc32c(all.concat().as_bytes())
+}
+
 /// Whom to believe to be that processor, and what to show it.
 fn trust_of(described: &Described) -> Result<Trust, String> {
     let roots = match &described.tls.authorities {

@@ -124,7 +124,7 @@ impl Node {
         let identity = Identity {
             process,
             journal: journal.id().map(|id| format!("{id:032x}")),
-            is_copy_until: journal.is_copy_until(clock::now(), now),
+            is_copy_until: journal.is_doubted_until(clock::now(), now),
             settings,
         };
         let token = config.peer_token.first();
@@ -447,6 +447,7 @@ fn find_journal(config: &Config, processors: Table) -> Result<Option<Found>, Jou
         is_paired: config.peer.is_some(),
         processors,
         are_of_file: config.processors_file.is_some(),
+        terms: config.peer.is_some().then(|| connectors::terms(config)),
     };
     for line in found.claim(&owner, &config.accept_change, clock::now())? {
         log::info!("journal {}: {line}", directory.display());
@@ -472,10 +473,11 @@ fn open_journal(
             directory.display(),
             humantime::format_duration(config.policy.books_within)
         );
-    } else if journal.is_copy_until(at, now).is_some_and(|until| until.is_ahead_of(at, now)) {
+    } else if journal.is_doubted_until(at, now).is_some_and(|until| until.is_ahead_of(at, now)) {
         log::warn!(
-            "journal {}: it was restored less than 24 h ago: after this start, too, nothing is paid \
-             for {}",
+            "journal {}: it was restored, or used with other fees, less than 24 h ago: nothing is \
+             paid for {} after a start, and each payment is looked for at the other processors \
+             before it is paid at one",
             directory.display(),
             humantime::format_duration(config.policy.books_within)
         );

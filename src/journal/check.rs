@@ -463,7 +463,8 @@ mod tests {
     fn looked(instance: u8, open: &[u128], settled: &[u128]) -> Looked {
         let (id, instance) = (u128::from(instance), Instance(instance));
         let processors = contest("http://b:1");
-        let owner = Owner { instance, is_paired: true, processors, are_of_file: false };
+        let owner =
+            Owner { instance, is_paired: true, processors, are_of_file: false, terms: None };
         let identity = Identity::new(id, owner);
         let ids = |ids: &[u128]| ids.iter().map(|id| PaymentId(*id)).collect();
         Looked {

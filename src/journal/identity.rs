@@ -12,7 +12,9 @@
 //! processor=1 fallback …  it had when it was last among the owner's processors
 //! place=…-…-…          16 hex digits each: the inode of this file, that of its directory, and when
 //!                      this file was made (µs since 1970, 0 if the file system does not tell)
+//! terms=…              8 hex digits: of one of a pair, a checksum of what decides who is the cheapest
 //! copied_at=…          ms since 1970: when the journal was last found to be a copy; if it ever was
+//! doubted_at=…         likewise, when it was last used with other terms
 //! crc=…                8 hex digits, CRC-32C of all lines before
 //! ```
 //!
@@ -105,6 +107,9 @@ pub struct Owner {
     /// The processors are those of a file, and not of `--default-url` and `--fallback-url`: for what a
     /// refusal says to do. Not written down.
     pub are_of_file: bool,
+    /// Of one of a pair: a checksum of what decides which processor is the cheapest for an amount. The
+    /// two pay at that one while they cannot see each other, and so at no other.
+    pub terms: Option<u32>,
 }
 
 /// Where a file is. A copy of it is somewhere else.
@@ -125,6 +130,8 @@ pub struct Identity {
     pub owner: Owner,
     pub place: Place,
     pub copied_at: Option<Timestamp>,
+    /// When it was first used with other terms than before, the last time that happened.
+    pub doubted_at: Option<Timestamp>,
 }
 
 /// What stands where nothing is known: no URL is this, and no instance has this number.
@@ -154,7 +161,14 @@ impl Identity {
     /// Of a new journal, which is nowhere yet.
     pub fn new(id: u128, owner: Owner) -> Identity {
         let place = Place::default();
-        Identity { version: VERSION, id, owner: unstored(owner), place, copied_at: None }
+        Identity {
+            version: VERSION,
+            id,
+            owner: unstored(owner),
+            place,
+            copied_at: None,
+            doubted_at: None,
+        }
     }
 
     /// Of a journal that nobody has claimed yet, but that has been written to, under the contest's table;
@@ -229,19 +243,30 @@ impl Identity {
             is_paired: value("pairing").is_none_or(|it| it != "alone"),
             processors: guessed.unwrap_or_else(contest),
             are_of_file: false,
+            terms: None,
         };
         let id = value("id").and_then(|it| u128::from_str_radix(&it, 16).ok()).unwrap_or(new_id);
         Identity::new(id, owner)
     }
 
-    /// It was found to be a copy, now or once.
-    pub fn is_copy(&self) -> bool {
-        self.copied_at.is_some()
+    /// Since when somebody may have paid what this journal knows nothing of, where it would not be paid
+    /// now: it was found to be a copy, now or once, or was used with other terms.
+    pub fn doubted_since(&self) -> Option<Timestamp> {
+        self.copied_at.max(self.doubted_at)
+    }
+
+    /// Found at this time where no file of it was, or used from then on by an owner of other terms.
+    pub fn doubted(self, stored: &Owner, is_copy: bool, now: Timestamp) -> Identity {
+        let copied_at = if is_copy { Some(now) } else { self.copied_at };
+        let terms = stored.terms.zip(self.owner.terms);
+        let is_other = terms.is_some_and(|(stored, new)| stored != new);
+        let doubted_at = if is_other { Some(now) } else { self.doubted_at };
+        Identity { copied_at, doubted_at, ..self }
     }
 
     pub fn encode(&self) -> String {
-        let Identity { version: _, id, owner, place, copied_at } = self;
-        let Owner { instance, is_paired, processors, are_of_file: _ } = owner;
+        let Identity { version: _, id, owner, place, copied_at, doubted_at } = self;
+        let Owner { instance, is_paired, processors, are_of_file: _, terms } = owner;
         let pairing = if *is_paired { "paired" } else { "alone" };
         let Place { file, directory, made_at } = place;
         let mut text =
@@ -251,8 +276,13 @@ impl Identity {
             let _ = writeln!(text, "processor={number} {name} {url}");
         }
         let _ = writeln!(text, "place={file:016x}-{directory:016x}-{:016x}", made_at.0);
-        if let Some(at) = copied_at {
-            let _ = writeln!(text, "copied_at={}", at.0);
+        if let Some(terms) = terms {
+            let _ = writeln!(text, "terms={terms:08x}");
+        }
+        for (name, at) in [("copied_at", copied_at), ("doubted_at", doubted_at)] {
+            if let Some(at) = at {
+                let _ = writeln!(text, "{name}={}", at.0);
+            }
         }
         let crc = crc32c::crc32c(text.as_bytes());
         let _ = writeln!(text, "crc={crc:08x}");
@@ -291,8 +321,13 @@ impl Identity {
             let mut number = || numbers.next().flatten();
             let (file, directory) = (number()?, number()?);
             let place = Place { file, directory, made_at: Micros(number()? as i64) };
-            let copied_at = match value("copied_at") {
-                Some(at) => Some(Timestamp(at.parse().ok()?)),
+            let time = |name: &str| match value(name) {
+                Some(at) => at.parse().ok().map(|at| Some(Timestamp(at))),
+                None => Some(None),
+            };
+            let (copied_at, doubted_at) = (time("copied_at")?, time("doubted_at")?);
+            let terms = match value("terms") {
+                Some(terms) => Some(u32::from_str_radix(&terms, 16).ok()?),
                 None => None,
             };
             let owner = Owner {
@@ -300,9 +335,10 @@ impl Identity {
                 is_paired: value("pairing")? == "paired",
                 processors,
                 are_of_file: false,
+                terms,
             };
             let id = u128::from_str_radix(&value("id")?, 16).ok()?;
-            Some(Identity { version: version?, id, owner, place, copied_at })
+            Some(Identity { version: version?, id, owner, place, copied_at, doubted_at })
         };
         read().ok_or_else(|| corrupt("a line is missing or no number"))
     }
@@ -464,7 +500,13 @@ mod tests {
 
     fn owner() -> Owner {
         let processors = Table::contest(["http://a:1".into(), "http://b:1".into()]);
-        Owner { instance: Instance(1), is_paired: true, processors, are_of_file: false }
+        Owner {
+            instance: Instance(1),
+            is_paired: true,
+            processors,
+            are_of_file: false,
+            terms: None,
+        }
     }
 
     fn guess(bytes: &[u8]) -> Identity {
@@ -499,8 +541,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
-        for copied_at in [None, Some(Timestamp(1_752_000_000_123))] {
-            let identity = Identity { copied_at, ..identity() };
+        let at = Some(Timestamp(1_752_000_000_123));
+        for (copied_at, doubted_at, terms) in
+            [(None, None, None), (at, None, Some(7)), (None, at, Some(u32::MAX)), (at, at, None)]
+        {
+            let owner = Owner { terms, ..owner() };
+            let identity = Identity { copied_at, doubted_at, owner, ..identity() };
             let text = identity.encode();
             assert_eq!(Identity::decode(text.as_bytes()).unwrap(), identity);
             for cut in 0..text.len() {

@@ -286,6 +286,7 @@ struct Open {
     id: Option<u128>,
     /// When it was last found to be a copy.
     copied_at: Option<Timestamp>,
+    doubted_since: Option<Timestamp>,
     writer: Arc<Writer>,
     threads: Option<Threads>,
 }
@@ -352,6 +353,7 @@ impl Journal {
         let open = Open {
             id: identity.map(|it| it.id),
             copied_at,
+            doubted_since: identity.and_then(|it| it.doubted_since()),
             writer: Arc::new(writer),
             threads: None,
         };
@@ -404,10 +406,12 @@ impl Journal {
     }
 
     /// Until then any payment, also a new one, may have been paid by the original of this copy, or by
-    /// another copy: before it is paid at one processor, the others are to be asked. To be asked for
-    /// once, when the process starts.
-    pub fn is_copy_until(&self, at: Timestamp, now: Moment) -> Option<Until> {
-        self.copied_at().map(|copied_at| identity::doubted_until(copied_at, at, now))
+    /// another copy; or, since the terms are other ones, by the other instance where this one would not
+    /// pay it: before it is paid at one processor, the others are to be asked. To be asked for once,
+    /// when the process starts.
+    pub fn is_doubted_until(&self, at: Timestamp, now: Moment) -> Option<Until> {
+        let since = self.open.as_ref().and_then(|open| open.doubted_since);
+        since.map(|since| identity::doubted_until(since, at, now))
     }
 
     /// How long syncs took, if there is a journal.

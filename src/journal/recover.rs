@@ -453,10 +453,9 @@ impl Found {
         let place = self.storage.place(identity::FILE_NAME);
         let place = place.map_err(failed("look at", identity::FILE_NAME))?;
         self.is_copy = place != stored.place;
-        let copied_at = if self.is_copy { Some(now) } else { stored.copied_at };
         let identity = stored.clone().of_owner(owner.clone()).map_err(refused)?;
         self.names = identity.names().clone();
-        self.identity = Some(Identity { copied_at, ..identity });
+        self.identity = Some(identity.doubted(&stored.owner, self.is_copy, now));
         Ok(told)
     }
 
@@ -517,7 +516,8 @@ impl Found {
             result => result.map_err(failed("write", manifest::FILE_NAME))?,
         }
         let (mut waiting, mut doubts) = replay.outstanding();
-        let is_original = stored.is_some() && identity.as_ref().is_some_and(|it| !it.is_copy());
+        let is_original =
+            stored.is_some() && identity.as_ref().is_some_and(|it| it.doubted_since().is_none());
         for payment in waiting.iter_mut().chain(doubts.iter_mut().map(|doubt| &mut doubt.payment)) {
             payment.verify = !(is_original && replay.is_of_this_boot);
         }

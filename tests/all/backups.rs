@@ -245,10 +245,39 @@ fn a_copy_is_known_as_one_wherever_it_is_put() {
     instance.kill();
     instance.start_again();
     let stderr = instance.galo.stderr();
-    assert!(stderr.contains("it was restored less than 24 h ago"), "{stderr}");
+    assert!(
+        stderr.contains("it was restored, or used with other fees, less than 24 h ago"),
+        "{stderr}"
+    );
     wait_until("that is said of a payment, too", || {
         instance.get(&format!("/payments/{}", id(1))).body.contains("a journal was restored")
     });
+}
+
+/// The other one may have paid at what was the cheapest until now: it is looked for there first.
+#[test]
+fn a_pair_that_has_other_fees_than_before_looks_before_it_pays() {
+    let (scratch, mut processors) = (Scratch::new(), Processor::both());
+    let data = ["1", "2"].map(|name| scratch.join(name));
+    let start = |fees: [&str; 2]| {
+        let args = |data| {
+            [&SOON[..], &["--data", data, "--default-fee", fees[0], "--fallback-fee", fees[1]]]
+                .concat()
+        };
+        let [first, second] = [args(&data[0][..]), args(&data[1][..])];
+        pair_with(addresses(&processors), [&first, &second])
+    };
+    drop(start(["0.05", "0.15"]));
+    let two = start(["0.15", "0.05"]);
+    for instance in &two {
+        let stderr = instance.galo.stderr();
+        assert!(stderr.contains("used with other fees"), "{stderr}");
+    }
+    assert_eq!(two[0].pay(&id(2), "1.00").status, 202);
+    two[0].settle();
+    drop(two);
+    let [default, fallback] = processors.each_mut().map(Processor::books);
+    assert_eq!((default.len(), fallback.len()), (0, 1));
 }
 
 /// A hole in the middle: what lay there is named, and what is left starts and pays nothing twice.

@@ -1,4 +1,4 @@
-//! Two instances, two to eight processors and forgetful clients in virtual time: whatever the order of kills,
+//! Two instances, one to eight processors and forgetful clients in virtual time: whatever the order of kills,
 //! restarts, partitions, stand-stills and repeats, no payment is booked twice, none is lost, and each
 //! booking is counted by exactly one instance.
 //!
@@ -104,6 +104,8 @@ enum LeftOut {
     Whose,
     /// What somebody else may have paid is cancelled by hand.
     Unverified,
+    /// With other fees is gone on as if nothing had been paid at another cheapest one.
+    Terms,
     /// Totals are told before it is known what became of what an earlier process had sent.
     Unknown,
     /// The rules of before, with which payments were paid twice on the real binary: no lease, only
@@ -114,7 +116,7 @@ enum LeftOut {
 
 impl LeftOut {
     /// Each of which something is missed without.
-    const RULES: [LeftOut; 19] = [
+    const RULES: [LeftOut; 20] = [
         LeftOut::Lease,
         LeftOut::EveryLease,
         LeftOut::Verify,
@@ -133,6 +135,7 @@ impl LeftOut {
         LeftOut::Elsewhere,
         LeftOut::Whose,
         LeftOut::Unverified,
+        LeftOut::Terms,
         LeftOut::Unknown,
     ];
 
@@ -326,6 +329,8 @@ enum What {
     Stop,
     Continue,
     Weather,
+    /// Both are stopped, and start with other fees.
+    Terms,
     /// Somebody wants the totals.
     Audit,
     /// Somebody looks after what is rejected, in doubt, or waits.
@@ -346,6 +351,7 @@ impl What {
                 | What::Stop
                 | What::Continue
                 | What::Weather
+                | What::Terms
                 | What::Audit
         )
     }
@@ -443,8 +449,9 @@ impl Simulation {
             climate.employ_operator(&mut own);
         }
         if own.chance(4) {
-            climate.add_processors(&mut own);
+            climate.exchange_processors(&mut own);
         }
+        climate.changes_terms = left_out == LeftOut::Terms || own.chance(10);
         Simulation {
             now: SECOND,
             left_out,
@@ -523,6 +530,8 @@ impl Simulation {
             What::Books(attempt, shows_by) => return self.book(index, &attempt, shows_by),
             What::Audit => return self.audit(),
             What::Purge => return self.ask_to_purge(index),
+            What::Terms if !self.is_calm => return self.change_terms(),
+            What::Terms => return,
             What::Backup => {
                 let member = &mut self.members[index];
                 return member.backup = Some(member.journal.len());

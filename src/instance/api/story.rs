@@ -89,7 +89,8 @@ fn why_it_waits(node: &Node, id: PaymentId, story: &Story) -> &'static str {
         return "the instance that decides about it is away";
     }
     if node.stats.held_back.load(Ordering::Relaxed) == 1 {
-        return "a journal was restored less than 24 h ago: nothing is paid for a while after a start";
+        return "a journal was restored, or fees were changed, less than 24 h ago: nothing is paid for a \
+                while after a start";
     }
     let order = node.switchboard.current().offers.cheapest_first(amount);
     match order.as_slice() {

@@ -70,7 +70,7 @@ fn names(count: usize) -> Names {
 fn owner_of(count: usize) -> Owner {
     let processors = NAMES[..count].iter().map(|name| ((*name).into(), format!("http://{name}")));
     let processors = Table::new(processors.collect()).unwrap();
-    Owner { instance: Instance(1), is_paired: false, processors, are_of_file: true }
+    Owner { instance: Instance(1), is_paired: false, processors, are_of_file: true, terms: None }
 }
 
 fn options(segment_bytes: usize) -> Options {

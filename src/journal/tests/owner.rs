@@ -11,7 +11,13 @@ const HOUR_MS: i64 = 3_600_000;
 
 fn owner(number: u8) -> Owner {
     let processors = Table::contest(["http://a:1".into(), "http://b:1".into()]);
-    Owner { instance: Instance(number), is_paired: true, processors, are_of_file: false }
+    Owner {
+        instance: Instance(number),
+        is_paired: true,
+        processors,
+        are_of_file: false,
+        terms: None,
+    }
 }
 
 fn find(storage: &Simulated) -> Found {
@@ -150,7 +156,7 @@ fn a_copied_directory_is_told_from_one_that_was_moved() {
         Journal::start(found).unwrap()
     };
     let (journal, recovered) = start(&path.0, 0);
-    assert!(!recovered.is_copy && journal.is_copy_until(Timestamp(0), Moment(0)).is_none());
+    assert!(!recovered.is_copy && journal.is_doubted_until(Timestamp(0), Moment(0)).is_none());
     let id = journal.id();
     drop(journal);
     let moved = temporary("moved");
@@ -164,6 +170,30 @@ fn a_copied_directory_is_told_from_one_that_was_moved() {
     }
     let (journal, recovered) = start(&copy.0, HOUR_MS);
     assert!(recovered.is_copy && journal.id() == id);
-    let until = journal.is_copy_until(Timestamp(HOUR_MS), Moment(0)).unwrap();
+    let until = journal.is_doubted_until(Timestamp(HOUR_MS), Moment(0)).unwrap();
     assert_eq!(until.wall, Timestamp(25 * HOUR_MS));
+}
+
+/// Then the other one may have paid at what was the cheapest until now. It is the same journal all the
+/// same: who follows it goes on.
+#[test]
+fn a_journal_is_doubted_when_one_of_a_pair_has_other_terms() {
+    let storage = Simulated::default();
+    let start = |terms: Option<u32>, now: i64| {
+        let mut found = find(&storage);
+        found.claim(&Owner { terms, ..owner(1) }, &[], Timestamp(now)).unwrap();
+        let (_, recovered) = found.start().unwrap();
+        assert!(!recovered.is_copy);
+        let identity = recovered.identity.unwrap();
+        assert_eq!(identity.copied_at, None);
+        identity.doubted_since().map(|at| at.0)
+    };
+    assert_eq!(start(None, 1), None, "a journal of before says nothing about it");
+    assert_eq!(start(Some(7), 2), None);
+    assert_eq!(start(Some(7), 3), None);
+    assert_eq!(start(Some(8), 4), Some(4));
+    assert_eq!(start(Some(8), 5), Some(4));
+    assert_eq!(start(None, 6), Some(4), "alone there is nobody else");
+    assert_eq!(start(Some(7), 7), Some(4));
+    assert_eq!(start(Some(8), 8), Some(8));
 }

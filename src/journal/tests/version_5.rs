@@ -40,7 +40,7 @@ fn versions(storage: &Simulated) -> BTreeMap<String, u32> {
 fn owner() -> Owner {
     let processors = [1, 2].map(|number| format!("http://127.0.0.1:1800{number}"));
     let processors = Table::contest(processors);
-    Owner { instance: Instance(1), is_paired: false, processors, are_of_file: false }
+    Owner { instance: Instance(1), is_paired: false, processors, are_of_file: false, terms: None }
 }
 
 fn assert_payments(model: &Model) {

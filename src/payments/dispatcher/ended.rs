@@ -89,6 +89,15 @@ impl Dispatcher {
         now: Moment,
     ) -> End {
         let is_absent = outcome == Outcome::Absent;
+        // Its processor was the cheapest until the fees were changed, and is it no more.
+        let can_never_stay = case.payment.guest
+            && self.policy.offers.cheapest(case.payment.amount) != Some(open.processor);
+        let is_decided = asked_at.since(open.posted_at) >= self.policy.books_within;
+        if is_absent && can_never_stay && is_decided {
+            self.give_back(&case, &open);
+            self.release(case, true, now);
+            return End::Released;
+        }
         match open.declined.as_mut() {
             None if is_absent => self.place_absent(case, open, now),
             None => self.doubt(case, open, now),

@@ -44,7 +44,7 @@ impl Simulation {
                 let is_found = |(held, at, _)| held == open.id && at != silent;
                 return match open.attempt {
                     Some(_) => !self.processors.held().any(is_found),
-                    None => is_guest || self.climate.has_copies,
+                    None => is_guest || self.climate.asks_everywhere(),
                 };
             }
             Some(Fails::InTurns(_)) | None => return false,
@@ -112,8 +112,8 @@ impl Simulation {
             // Its home lets go of what it has found open, and has forgotten that it paid, when it
             // is told that the other drives it.
             let is_hidden = match self.climate.fails {
-                Some(Fails::Blind(blind)) => blind == booking.1 || self.climate.has_copies,
-                Some(Fails::Gone(_)) => self.climate.has_copies,
+                Some(Fails::Blind(blind)) => blind == booking.1 || self.climate.asks_everywhere(),
+                Some(Fails::Gone(_)) => self.climate.asks_everywhere(),
                 _ => false,
             };
             let is_forgotten = self.excused.contains(booking.0)

@@ -13,6 +13,18 @@ impl Simulation {
         self.tell(Tale::IsKilled(index));
     }
 
+    /// Who the cheapest is, that is something else now. A start sees it, and takes its journal for a copy.
+    pub fn change_terms(&mut self) {
+        self.climate.has_other_terms = true;
+        self.processors.offers = self.climate.offers();
+        for index in 0..2 {
+            self.kill(index);
+            self.members[index].is_copy |= self.left_out != LeftOut::Terms;
+            let start = self.now + self.random.below(8 * SECOND);
+            self.at(start, Event::of(index, What::Start));
+        }
+    }
+
     pub fn go_on(&mut self, index: usize) {
         self.tell(Tale::GoesOn(index));
         self.members[index].stopped = false;

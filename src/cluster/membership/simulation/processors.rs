@@ -1,4 +1,4 @@
-//! The processors, two to eight: up, down, down for ever or in turns, or answering odd things; and what they
+//! The processors, one to eight: up, down, down for ever or in turns, or answering odd things; and what they
 //! hold. What they answer is read as in earnest, so that the table of answers is played along.
 
 use super::weather::Climate;
@@ -33,7 +33,7 @@ pub struct Processors {
     pub down: Each<bool>,
     /// Every other answer is an odd one.
     pub odd: Each<bool>,
-    offers: Offers,
+    pub offers: Offers,
     fails: Option<Fails>,
     /// Refused by all, and never booked.
     poison: Ids,

@@ -18,6 +18,12 @@ use std::time::Duration;
 pub struct Climate {
     /// So many processors there are.
     count: u64,
+    /// Not each of them takes every amount, nor as many requests as there are.
+    has_limits: bool,
+    /// Once both instances are started anew with other fees …
+    pub changes_terms: bool,
+    /// … as they were.
+    pub has_other_terms: bool,
     pub fails: Option<Fails>,
     /// Processors may answer odd things.
     is_odd: bool,
@@ -63,6 +69,9 @@ impl Climate {
         }
         Climate {
             count: 2,
+            has_limits: false,
+            changes_terms: false,
+            has_other_terms: false,
             fails,
             is_odd: random.chance(4),
             has_copies: random.chance(5),
@@ -79,9 +88,10 @@ impl Climate {
         }
     }
 
-    /// More than the contest's two.
-    pub fn add_processors(&mut self, random: &mut Random) {
-        self.count = 3 + random.below(Processor::MAX as u64 - 2);
+    /// Other processors than the contest's two: one, or up to eight.
+    pub fn exchange_processors(&mut self, random: &mut Random) {
+        self.count = random.pick(&[1, 3, 4, 5, 6, 7, 8]);
+        self.has_limits = random.chance(2);
         let any = Processor::every().nth(random.below(self.count) as usize).unwrap_or_default();
         self.fails = self.fails.map(|fails| match fails {
             Fails::Always(_) => Fails::Always(any),
@@ -89,6 +99,13 @@ impl Climate {
             Fails::Blind(_) => Fails::Blind(any),
             Fails::InTurns(_) => fails,
         });
+        // Nothing comes of it if the only one is down for ever.
+        self.fails = self.fails.filter(|it| self.count > 1 || matches!(it, Fails::Blind(_)));
+    }
+
+    /// Whether any payment may have to be looked for before it is paid.
+    pub fn asks_everywhere(&self) -> bool {
+        self.has_copies || self.has_other_terms
     }
 
     pub fn processors(&self) -> impl Iterator<Item = Processor> + use<> {
@@ -98,13 +115,24 @@ impl Climate {
     /// Which of several is the cheapest depends on the amount.
     pub fn offers(&self) -> Offers {
         if self.count == 2 {
-            return Policy::default().offers;
+            let fees = [Fee(50_000), Fee(150_000)];
+            let [first, second] = fees;
+            let other = [second, first];
+            return Offers::contest(if self.has_other_terms { other } else { fees }, 400);
         }
         let mut terms = Each::default();
         for (terms, number) in terms.iter_mut().zip(0..self.count as u32) {
+            let last = self.count as u32 - 1;
+            let number = if self.has_other_terms { last - number } else { number };
             let (percent, fixed) = if number % 2 == 0 { (5 + number, 0) } else { (1 + number, 4) };
             let fee = FeeSchedule { share: Fee(percent * 10_000), fixed: Cents(fixed) };
-            *terms = Some(Terms { fee, limits: Limits::default() });
+            // The first one takes all.
+            let is_limited = self.has_limits && number > 0;
+            let bound = |is_it: bool| (is_limited && is_it).then_some(Cents(130));
+            let (smallest, largest) = (bound(number % 3 == 0), bound(number % 3 == 1));
+            let per_second = self.has_limits.then_some(3 + number);
+            let limits = Limits { smallest, largest, per_second, ..Limits::default() };
+            *terms = Some(Terms { fee, limits });
         }
         Offers::new(terms)
     }
@@ -166,6 +194,10 @@ impl Simulation {
                 let member = self.random.below(2) as usize;
                 self.at(time, Event::of(member, What::Client(number)));
             }
+        }
+        if climate.changes_terms {
+            let time = self.some_time();
+            self.at(time, Event::of(0, What::Terms));
         }
         if climate.is_purged {
             let (time, member) = (STORM / 4 + self.random.below(STORM / 2), self.random.below(2));

@@ -278,3 +278,31 @@ fn whatever_place_a_payment_is_in_it_can_be_disowned() {
     assert_eq!(bench.finish(look, Outcome::Absent), End::Foreign);
     assert!(bench.dispatcher.is_idle() && !bench.dispatcher.is_disowned(PaymentId(3)));
 }
+
+/// It was in doubt at what was the cheapest until the fees were changed: it can never be posted there
+/// again, and must not wait for ever.
+#[test]
+fn what_a_guest_has_in_doubt_where_it_may_not_stay_is_let_go_of_once_that_is_decided() {
+    let mut bench = Bench::new();
+    let (accepted, accepted_at) = (bench.now(), bench.at());
+    let (id, amount, guest, verify) = (PaymentId(9), Cents(10), true, true);
+    let payment = Payment { id, amount, accepted, accepted_at, guest, verify };
+    let (processor, requested_at) = (Processor::FALLBACK, accepted_at);
+    bench.dispatcher.submit_doubt(Attempt { payment, processor, requested_at }, accepted);
+    let decided_at = accepted + policy().books_within;
+    loop {
+        let look = bench.wait_for_next();
+        assert_eq!((look.question, look.attempt.processor), (Question::Look, processor));
+        let is_decided = bench.now() >= decided_at;
+        let end = bench.finish(look, Outcome::Absent);
+        assert_eq!(end == End::Released, is_decided, "{:?}", bench.now());
+        if is_decided {
+            break;
+        }
+    }
+    let look = bench.wait_for_next();
+    assert_eq!((look.question, look.attempt.processor), (Question::Look, Processor::FALLBACK));
+    bench.finish(look, Outcome::Absent);
+    let pay = bench.wait_for_next();
+    assert_eq!((pay.question, pay.attempt.processor), (Question::Pay, Processor::DEFAULT));
+}
