@@ -13,8 +13,8 @@ use galo::cluster::messages::{
     AdoptedMessage, HealthMessage, Hello, OfferMessage, OfferedMessage, Setting, TotalsMessage,
     disagreements,
 };
-use galo::payments::names::Names;
-use galo::payments::{Accepted, Each, Payment, Processor, Totals, each};
+use galo::payments::names::ByName;
+use galo::payments::{Accepted, Payment, Totals};
 use galo_fuzz::{Source, fuzz_target};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,14 +32,13 @@ fn check_read(body: &[u8]) {
     if let Some(hello) = again::<Hello>(body) {
         assert!(disagreements(&hello.settings, &hello.settings).len() <= hello.settings.len());
     }
-    let names = Names::contest();
-    let read = |message: TotalsMessage| message.read(&names, &Processor::CONTEST);
+    let read = |message: TotalsMessage| message.read(["default", "fallback"]);
     if let Some(totals) = again::<TotalsMessage>(body).and_then(read) {
         // Any two can be added, and shown.
-        let mut sum = totals;
-        sum.iter_mut().zip(totals).for_each(|(sum, it)| *sum += it);
-        assert!(!sum.map(|it| it.amount.to_string()).concat().contains('-'));
-        let written = serde_json::to_vec(&of_contest(totals)).expect("JSON");
+        let mut sum = totals.clone();
+        totals.0.iter().for_each(|(name, it)| *sum.entry(name) += *it);
+        assert!(sum.0.iter().all(|(_, it)| !it.amount.to_string().contains('-')));
+        let written = serde_json::to_vec(&message_of(&totals)).expect("JSON");
         assert_eq!(json::read::<TotalsMessage>(&written).ok().and_then(read), Some(totals));
     }
     again::<HealthMessage>(body);
@@ -48,9 +47,8 @@ fn check_read(body: &[u8]) {
     again::<AdoptedMessage>(body);
 }
 
-fn of_contest(totals: Each<Totals>) -> TotalsMessage {
-    let names = Names::contest();
-    TotalsMessage::new(names.iter().map(|(which, name)| (name, totals[which.index()])))
+fn message_of(totals: &ByName<Totals>) -> TotalsMessage {
+    TotalsMessage::new(totals.0.iter().map(|(name, it)| (&name[..], *it)))
 }
 
 /// A message that is read is written as the same.
@@ -96,15 +94,16 @@ fn check_written(source: &mut Source) {
     let differing = disagreements(ours, theirs);
     assert!(differing.len() <= ours.len() + theirs.len());
     assert!(differing.iter().all(|(own, value)| own.value != *value));
-    let totals = each([(); 2].map(|()| {
+    let mut total = || {
         let count = source.u64() >> 1;
         let most = i128::from(count as i64) * i128::from(i64::MAX);
         Totals { count, amount: Total(i128::from(source.u64() >> 1).min(most)) }
-    }));
-    let body = serde_json::to_vec(&of_contest(totals)).expect("JSON");
+    };
+    let all = ["default", "fallback", "other"].map(|name| (name.to_string(), total()));
+    let totals = ByName(all.into());
+    let body = serde_json::to_vec(&message_of(&totals)).expect("JSON");
     let message = json::read::<TotalsMessage>(&body).ok();
-    let read = message.and_then(|it| it.read(&Names::contest(), &Processor::CONTEST));
-    assert_eq!(read, Some(totals));
+    assert_eq!(message.and_then(|it| it.read(["default", "fallback"])), Some(totals));
 }
 
 /// A membership whose peer says anything.

@@ -3,8 +3,8 @@
 //! Plain values. What they mean is decided in `membership.rs`; who is asked when, in `peer.rs`.
 
 use crate::base::money::Total;
-use crate::payments::names::{ByName, Names};
-use crate::payments::{Each, Processor, Totals};
+use crate::payments::Totals;
+use crate::payments::names::ByName;
 use serde::{Deserialize, Serialize};
 
 /// Who is there: sent as a greeting, and as its answer.
@@ -75,20 +75,18 @@ impl TotalsMessage {
         TotalsMessage(ByName(totals.map(member).collect()))
     }
 
-    /// By our numbers. `None` for what no history can come to: two of these can always be added. Likewise
-    /// if one of the `needed` processors is missing, or there is one that has no name here.
-    pub fn read(self, names: &Names, needed: &[Processor]) -> Option<Each<Totals>> {
-        let mut all: Each<Option<Totals>> = Each::default();
+    /// Of those that are `needed`, and of whichever others the other instance has used. `None` for what
+    /// no history can come to: two of these can always be added. Likewise if one that is needed is
+    /// missing.
+    pub fn read<'a>(self, needed: impl IntoIterator<Item = &'a str>) -> Option<ByName<Totals>> {
+        let mut all = ByName::default();
         for (name, (count, cents)) in self.0.0 {
             let cents: i128 = cents.parse().ok()?;
             let most = i128::from(i64::try_from(count).ok()?) * i128::from(i64::MAX);
             let totals = Totals { count, amount: Total(cents) };
-            let is_possible = (0..=most).contains(&cents);
-            all[names.by_name(&name)?.index()] = is_possible.then_some(totals);
-            is_possible.then_some(())?;
+            *all.entry(&name) = (0..=most).contains(&cents).then_some(totals)?;
         }
-        let are_all_there = needed.iter().all(|it| all[it.index()].is_some());
-        are_all_there.then(|| all.map(Option::unwrap_or_default))
+        needed.into_iter().all(|name| all.get(name).is_some()).then_some(all)
     }
 }
 
@@ -124,30 +122,28 @@ pub struct AdoptedMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payments::each;
-    use crate::payments::names::tests::names;
 
     fn setting(name: &str, value: &str, must: bool) -> Setting {
         Setting { name: name.into(), value: value.into(), must }
     }
 
-    fn read(members: &[(&str, u64, &str)], names: &Names) -> Option<Each<Totals>> {
+    fn read(members: &[(&str, u64, &str)]) -> Option<ByName<Totals>> {
         let member =
             |(name, count, cents): &(&str, u64, &str)| ((*name).into(), (*count, (*cents).into()));
         let message = TotalsMessage(ByName(members.iter().map(member).collect()));
-        message.read(names, &Processor::CONTEST)
+        message.read(["default", "fallback"])
     }
 
     #[test]
     fn totals_that_cannot_be_are_no_answer() {
-        let contest = Names::contest();
         let read = |count: u64, cents: &str| {
-            read(&[("default", count, cents), ("fallback", 0, "0")], &contest)
+            let all = read(&[("default", count, cents), ("fallback", 0, "0")])?;
+            all.get("default").copied()
         };
         let (all, largest) = (i64::MAX as u64, i128::from(i64::MAX) * i128::from(i64::MAX));
         let mut most = read(all, &largest.to_string()).unwrap();
-        most.iter_mut().zip(read(all, &largest.to_string()).unwrap()).for_each(|(a, b)| *a += b);
-        assert_eq!(read(2, "7").unwrap()[0], Totals { count: 2, amount: Total(7) });
+        most += most;
+        assert_eq!(read(2, "7"), Some(Totals { count: 2, amount: Total(7) }));
         for (count, cents) in [
             (u64::MAX, "0"),
             (1, "-1"),
@@ -159,19 +155,15 @@ mod tests {
         }
     }
 
-    /// The other instance may have other numbers, and nothing of a processor that is not used any more.
+    /// The other instance may have books of a processor that this one has never used.
     #[test]
     fn totals_are_told_by_name() {
-        let names = names(&["default", "fallback", "old"]).unwrap();
         let one = |count, cents| Totals { count, amount: Total(cents) };
         let (of_old, of_default) = (("old", 1, "5"), ("default", 2, "7"));
-        let found = read(&[of_old, ("fallback", 0, "0"), of_default], &names).unwrap();
-        assert_eq!(found, each([one(2, 7), one(0, 0), one(1, 5)]));
-        let without = read(&[of_default, ("fallback", 0, "0")], &names).unwrap();
-        assert_eq!(without, each([one(2, 7)]));
-        assert!(read(&[of_default], &names).is_none(), "one is missing");
-        let strange = [of_default, ("fallback", 0, "0"), ("other", 0, "0")];
-        assert!(read(&strange, &names).is_none(), "one has no name here");
+        let found = read(&[of_old, ("fallback", 0, "0"), of_default]).unwrap();
+        let of = |name: &str| found.get(name).copied();
+        assert_eq!(of("old").zip(of("default")), Some((one(1, 5), one(2, 7))));
+        assert!(read(&[of_default]).is_none(), "one is missing");
         let contest = [("default", one(1, 2)), ("fallback", one(0, 0))];
         let text = sonic_rs::to_string(&TotalsMessage::new(contest.into_iter())).unwrap();
         assert_eq!(text, r#"{"default":[1,"2"],"fallback":[0,"0"]}"#);

@@ -254,6 +254,29 @@ fn a_pair_with_three_processors_keeps_the_books() {
     pair.iter().for_each(Instance::assert_balanced);
 }
 
+/// One instance's journal is new, and was never told the name of a processor that holds payments.
+#[test]
+fn what_only_one_instance_of_a_pair_has_books_of_is_in_the_summary_of_both() {
+    let (scratch, three) = (Scratch::new(), Three::start());
+    let data = ["first", "second", "new"].map(|name| scratch.join(name));
+    let start = |text: &str, second: &str| {
+        let file = written(&scratch, "p.toml", text);
+        let args = |data| ["--adopt-after", "400ms", "--data", data];
+        pair_in_front_of([&file, &file], [&args(&data[0]), &args(second)])
+    };
+    let all = three.file("");
+    let pair = start(&all, &data[1]);
+    (0..4).for_each(|it| assert_eq!(pair[0].pay(&id(2 * it), "1.00").status, 202));
+    pair.iter().for_each(Instance::settle);
+    drop(pair);
+    let without: Vec<&str> = all.split_inclusive("[[processor]]").collect();
+    let pair = start(&format!("[[processor]]{}", without[2..].concat()), &data[2]);
+    for instance in &pair {
+        let said = instance.get("/payments-summary").body;
+        assert!(said.contains(r#""share":{"totalRequests":4,"totalAmount":4.00}"#), "{said}");
+    }
+}
+
 #[test]
 fn a_pair_must_agree_about_its_processors() {
     let (scratch, three) = (Scratch::new(), Three::start());

@@ -402,7 +402,6 @@ impl Call {
         match self {
             Call::Summary(window) => match summary(node, window).await {
                 Ok(totals) => {
-                    let totals = node.by_name_in_window(totals);
                     json(out, frame, 200, summary_body(&totals).as_bytes());
                 }
                 Err(none) => none.answer(frame, out),
@@ -507,16 +506,17 @@ fn unreadable(error: &JournalError) -> PeerError {
 
 /// Both instances' totals. Our own are taken first: an auditor asks the processors at the same
 /// moment, and the less time lies between, the better the answers agree.
-async fn summary(node: &Arc<Node>, window: Window) -> Result<Each<Totals>, NoTotals> {
+async fn summary(node: &Arc<Node>, window: Window) -> Result<ByName<Totals>, NoTotals> {
     if window.is_empty() {
-        return Ok(Default::default());
+        return Ok(node.by_name_in_window(Each::default()));
     }
-    let mut totals = own_totals(node, window).await?;
+    let mut totals = node.by_name_in_window(own_totals(node, window).await?);
     if let Some(peer) = node.cluster.peer() {
         let theirs = peer.totals(window).await?.ok_or(NoTotals::Archived)?;
         let connectors = node.switchboard.current();
-        let theirs = theirs.read(&node.names, connectors.order()).ok_or(BAD_ANSWER)?;
-        totals.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
+        let needed = connectors.order().iter().map(|it| node.names.name_of(*it));
+        let theirs = theirs.read(needed).ok_or(BAD_ANSWER)?;
+        theirs.0.iter().for_each(|(name, it)| *totals.entry(name) += *it);
     }
     Ok(totals)
 }
