@@ -418,7 +418,11 @@ impl Writer {
     /// Whether a purge can be written now: it is the first record of a segment.
     pub fn has_room_to_purge(&self) -> bool {
         let appending = &mut locked(&self.appending);
-        appending.offset == FILE_HEAD_BYTES || self.is_next_ready() || self.prepare_next()
+        // Looked at once more: the keeper may have made it in between.
+        appending.offset == FILE_HEAD_BYTES
+            || self.is_next_ready()
+            || self.prepare_next()
+            || self.is_next_ready()
     }
 
     /// Call it after [`Writer::has_room_to_purge`]. Should another thread have filled a segment since

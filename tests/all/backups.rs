@@ -20,6 +20,8 @@ const CLIENTS: u64 = 4;
 /// Between two payments of a client: as fast as it is answered.
 const TICK: Duration = Duration::ZERO;
 const SETTLED_AT_LEAST: u64 = 300;
+/// What a start says of a journal that is a copy.
+const RESTORED: &str = "it is a copy, or was restored";
 /// Nothing is paid with a copy for half of `--adopt-after`.
 const SOON: [&str; 2] = ["--adopt-after", "400ms"];
 
@@ -212,7 +214,7 @@ fn a_copy_under_load_is_started_from_and_nothing_is_paid_twice() {
     assert!(booked.len() as u64 > in_copy, "there is something that the copy does not know");
 
     let restored = Instance::start(addresses, &[&flags[..], &[&copy]].concat());
-    assert!(restored.galo.stderr().contains("it is a copy, or was restored"));
+    wait_until(RESTORED, || restored.galo.stderr().contains(RESTORED));
     assert!(restored.summary("").count() >= before);
     send_again(&restored, &sent);
     let booked = booked_once(&mut processors);
@@ -239,16 +241,12 @@ fn a_copy_is_known_as_one_wherever_it_is_put() {
         fs::write(onto, bytes).unwrap();
     }
     instance.start_again();
-    let stderr = instance.galo.stderr();
-    assert!(stderr.contains("it is a copy, or was restored"), "{stderr}");
+    wait_until(RESTORED, || instance.galo.stderr().contains(RESTORED));
     // And for a day each start says why nothing is paid at first.
     instance.kill();
     instance.start_again();
-    let stderr = instance.galo.stderr();
-    assert!(
-        stderr.contains("it was restored, or used with other fees, less than 24 h ago"),
-        "{stderr}"
-    );
+    let said = "it was restored, or used with other fees, less than 24 h ago";
+    wait_until(said, || instance.galo.stderr().contains(said));
     wait_until("that is said of a payment, too", || {
         instance.get(&format!("/payments/{}", id(1))).body.contains("a journal was restored")
     });
@@ -330,7 +328,7 @@ fn a_damaged_journal_is_salvaged_and_nothing_is_paid_twice() {
     }
 
     let restored = Instance::start(addresses, &[&flags[..], &[&new]].concat());
-    assert!(restored.galo.stderr().contains("it is a copy, or was restored"));
+    wait_until(RESTORED, || restored.galo.stderr().contains(RESTORED));
     send_again(&restored, &sent);
     let booked = booked_once(&mut processors);
     for id in &sent.accepted {
