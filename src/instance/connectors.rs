@@ -132,16 +132,11 @@ impl Settings {
         if self.url != new.url {
             return Some(format!("processor {name} has another URL, which takes a restart"));
         }
-        if is_paired && agreed(self) != agreed(new) {
-            return Some(format!(
+        (is_paired && agreed(self) != agreed(new)).then(|| {
+            format!(
                 "processor {name} has another fee, `smallest` or `largest`, about which the other \
                  instance must agree: that takes a restart of both"
-            ));
-        }
-        // The dispatcher was made with these.
-        let is_other = (self.fee, self.limits) != (new.fee, new.limits);
-        is_other.then(|| {
-            format!("processor {name} has another fee or other limits, which takes a restart")
+            )
         })
     }
 }
@@ -461,6 +456,11 @@ impl Switchboard {
             || self.current().offers.cheapest(amount).is_some()
     }
 
+    /// Is another one after each time that they were replaced. What counts now is at least as new.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     pub fn current(&self) -> Arc<Connectors> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -468,7 +468,7 @@ impl Switchboard {
     /// A connection that is not open yet. `None` to one that is retired.
     pub fn channel(&self, processor: Processor) -> Option<Channel> {
         // Read first: what is replaced behind it is seen next time.
-        let generation = self.generation.load(Ordering::Acquire);
+        let generation = self.generation();
         let connector = self.current().get(processor)?.clone();
         let link = Link::new(connector.target.clone());
         Some(Channel { connector, link, generation })
@@ -477,7 +477,7 @@ impl Switchboard {
     /// Brings a channel up to date: to be done before each question. One whose connector was replaced is
     /// closed.
     pub fn refresh(&self, processor: Processor, channel: &mut Channel) {
-        if self.generation.load(Ordering::Acquire) != channel.generation
+        if self.generation() != channel.generation
             && let Some(fresh) = self.channel(processor)
         {
             match Arc::ptr_eq(&fresh.connector, &channel.connector) {

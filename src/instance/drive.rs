@@ -22,6 +22,7 @@ use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY}
 use crate::payments::event::Event;
 use crate::payments::names::Names;
 use crate::payments::observed::State;
+use crate::payments::router::Policy;
 use crate::payments::{
     Attempt, Attempts, Each, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal,
     Rejection, Window, processor, story,
@@ -59,6 +60,8 @@ pub struct Engine {
     odd: Each<Odd>,
     /// State of each processor at the last look, to see it flip.
     last_state: Each<Cell<State>>,
+    /// Whose terms the dispatcher has.
+    generation: Cell<u64>,
 }
 
 /// The answers of one processor that are in no table.
@@ -77,7 +80,9 @@ struct Lane {
 impl Engine {
     pub fn new(node: Arc<Node>) -> Rc<Engine> {
         let seed = u64::from(node.config.instance.0);
-        let dispatcher = Dispatcher::new(node.policy, node.config.peer.is_some(), seed);
+        let generation = Cell::new(node.switchboard.generation());
+        let policy = Policy { offers: node.switchboard.current().offers, ..node.config.policy };
+        let dispatcher = Dispatcher::new(policy, node.config.peer.is_some(), seed);
         Rc::new(Engine {
             node,
             dispatcher: RefCell::new(dispatcher),
@@ -88,6 +93,7 @@ impl Engine {
             starts: RefCell::default(),
             odd: Default::default(),
             last_state: std::array::from_fn(|_| Cell::new(State::Up)),
+            generation,
         })
     }
 
@@ -113,12 +119,9 @@ impl Engine {
         doubts.into_iter().for_each(|attempt| dispatcher.submit_doubt(attempt, clock::moment()));
     }
 
-    /// What is, or may be, booked today counts for the limits of the day.
+    /// What is, or may be, booked today counts for the limits of the day, also of one that is set later.
     fn spend_what_was(&self, dispatcher: &mut Dispatcher, doubts: &[Attempt]) {
         let connectors = self.node.switchboard.current();
-        if connectors.iter().all(|(_, it)| it.settings.limits.day.is_none()) {
-            return;
-        }
         let at = clock::now();
         let midnight = Timestamp(at.0.div_euclid(MS_PER_DAY) * MS_PER_DAY);
         let today = Window { from: Some(midnight), to: None };
@@ -181,6 +184,7 @@ impl Engine {
         let mut dispatcher = self.dispatcher.borrow_mut();
         let mut starts = self.starts.borrow_mut();
         let (now, at) = turn::now();
+        self.take_over_terms(&mut dispatcher);
         dispatcher.set_reach(self.node.cluster.reach(now));
         // The peer is asked first whether it is there. To look what has become of payments does no
         // harm, and until that is known there are no totals.
@@ -207,6 +211,13 @@ impl Engine {
         self.publish(&dispatcher, now);
         drop(dispatcher);
         self.keep_watch();
+    }
+
+    fn take_over_terms(&self, dispatcher: &mut Dispatcher) {
+        let generation = self.node.switchboard.generation();
+        if self.generation.replace(generation) != generation {
+            dispatcher.set_offers(self.node.switchboard.current().offers);
+        }
     }
 
     /// What waits or is under way is looked after again soon, also if no event comes.
@@ -314,8 +325,9 @@ impl Engine {
 
     /// Still ours to pay, and at that processor.
     fn may_send(&self, attempt: &Attempt) -> bool {
-        let is_ours = !self.dispatcher.borrow().is_disowned(attempt.payment.id);
-        let cheapest = self.node.policy.offers.cheapest(attempt.payment.amount);
+        let dispatcher = self.dispatcher.borrow();
+        let is_ours = !dispatcher.is_disowned(attempt.payment.id);
+        let cheapest = dispatcher.offers().cheapest(attempt.payment.amount);
         is_ours
             && (cheapest == Some(attempt.processor)
                 || self.node.cluster.reach(clock::moment()) == Reach::Every)

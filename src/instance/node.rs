@@ -26,7 +26,6 @@ use crate::net::client::Target;
 use crate::payments::names::{ByName, Names};
 use crate::payments::observed::{Report, State, Trouble};
 use crate::payments::resolution::Asked;
-use crate::payments::router::Policy;
 use crate::payments::story::{Known, Story, StoryMessage};
 use crate::payments::terms::Limits;
 use crate::payments::{Attempt, Each, Payment, PaymentId, Processor, Reach, Totals, Window};
@@ -84,7 +83,6 @@ pub struct Node {
     /// Which processor has which number here: those of the settings, and those that were used before.
     pub names: Names,
     pub switchboard: Switchboard,
-    pub policy: Policy,
     pub controls: ArrayQueue<Control>,
     pub health_calls: HealthCalls,
     pub stats: Stats,
@@ -114,7 +112,6 @@ impl Node {
         }
         let names = journal.names().clone();
         let connectors = Connectors::new(&config.processors, &names, config.processor_files);
-        let policy = Policy { offers: connectors.offers, ..config.policy };
         let of_the_peer = take_guests(&mut recovered);
         let guest_count = of_the_peer.guests.len();
         let process = peer::random();
@@ -144,7 +141,6 @@ impl Node {
             lifecycle,
             names,
             switchboard: Switchboard::new(connectors),
-            policy,
             controls: ArrayQueue::new(CONTROLS_CAPACITY),
             health_calls: HealthCalls::default(),
             started_at: now,
@@ -281,7 +277,7 @@ impl Node {
 
     /// Whether payments may go there at the moment: see `cluster/membership.rs`.
     fn may_pay(&self, which: Processor) -> bool {
-        self.policy.offers.may_be_cheapest(which)
+        self.switchboard.current().offers.may_be_cheapest(which)
             || self.cluster.reach(clock::moment()) == Reach::Every
     }
 
@@ -291,7 +287,7 @@ impl Node {
 
     /// The only one that payments may go to at the moment, if it is not every one.
     pub fn only_processor(&self) -> Option<Processor> {
-        let all = self.policy.offers.processors();
+        let all = self.switchboard.current().offers.processors();
         let mut may = all.clone().filter(|it| self.may_pay(*it));
         let (first, second) = (may.next(), may.next());
         first.filter(|_| second.is_none() && all.count() > 1)

@@ -263,7 +263,7 @@ impl Stats {
             let fee = around.fees[it.index()].unwrap_or_default();
             cents(fee.on_all(around.settled[it.index()]) / 1_000_000)
         });
-        let help = "What the processors took of it, in cents, rounded down.";
+        let help = "What the processors take of it, by their fees of now, in cents, rounded down.";
         write_counters(out, "galo_fees_cents_total", help, &fees);
         let help = "Whether a processor is given payments.";
         write_gauges(out, "galo_processor_up", help, &load(&self.up));

@@ -21,8 +21,9 @@ pub struct Budget {
     /// When the next one would go out if they went out evenly.
     next_at: Moment,
     day: Option<Cents>,
-    /// In days since 1970.
-    today: i64,
+    /// When today is over.
+    midnight: Timestamp,
+    /// Kept also without a limit, which there may be later.
     spent: i128,
 }
 
@@ -33,13 +34,14 @@ impl Budget {
             let us = (a_second_and_burst.as_micros() as u64).div_ceil(u64::from(per_second));
             Duration::from_micros(us)
         });
-        Budget { interval, next_at: Moment::default(), day: limits.day, today: i64::MIN, spent: 0 }
+        let midnight = Timestamp(i64::MIN);
+        Budget { interval, next_at: Moment::default(), day: limits.day, midnight, spent: 0 }
     }
 
     /// The same with other limits: what was used up stays so.
     pub fn limited(&self, limits: &Limits) -> Budget {
-        let Budget { next_at, today, spent, .. } = *self;
-        Budget { next_at, today, spent, ..Budget::new(limits) }
+        let Budget { next_at, midnight, spent, .. } = *self;
+        Budget { next_at, midnight, spent, ..Budget::new(limits) }
     }
 
     /// Whether a request to book something may go out now.
@@ -67,8 +69,8 @@ impl Budget {
 
     /// What time it is. A clock that is put back does not bring yesterday's money back.
     pub fn is_at(&mut self, at: Timestamp) {
-        if self.day.is_some() && day_of(at) > self.today {
-            (self.today, self.spent) = (day_of(at), 0);
+        if at >= self.midnight {
+            (self.midnight, self.spent) = (midnight_after(at), 0);
         }
     }
 
@@ -80,19 +82,23 @@ impl Budget {
     /// So much may be booked under this time from now on, or is.
     pub fn spend(&mut self, cents: i128, at: Timestamp) {
         self.is_at(at);
-        self.spent += if day_of(at) == self.today { cents } else { 0 };
+        self.spent += if self.is_today(at) { cents } else { 0 };
     }
 
     /// What might have been booked under this time is not, and never will be.
     pub fn give_back(&mut self, amount: Cents, at: Timestamp) {
-        if day_of(at) == self.today {
+        if self.is_today(at) {
             self.spent -= i128::from(amount.0);
         }
     }
+
+    fn is_today(&self, at: Timestamp) -> bool {
+        midnight_after(at) == self.midnight
+    }
 }
 
-fn day_of(at: Timestamp) -> i64 {
-    at.0.div_euclid(MS_PER_DAY)
+fn midnight_after(at: Timestamp) -> Timestamp {
+    Timestamp(at.0.div_euclid(MS_PER_DAY).saturating_add(1).saturating_mul(MS_PER_DAY))
 }
 
 #[cfg(test)]
@@ -146,6 +152,21 @@ mod tests {
         assert!(budget.holds(Cents(100)));
         budget.give_back(Cents(20), noon(5));
         assert!(!budget.holds(Cents(101)), "what was yesterday's gives nothing back");
-        assert!(Budget::new(&limits(None, None)).holds(Cents(i64::MAX)));
+    }
+
+    #[test]
+    fn other_limits_find_what_was_used_up() {
+        let at = Timestamp(5 * MS_PER_DAY);
+        let mut budget = Budget::new(&limits(None, None));
+        budget.spend(70, at);
+        assert!(budget.holds(Cents(i64::MAX)));
+        budget = budget.limited(&limits(None, Some(100)));
+        assert!(budget.holds(Cents(30)) && !budget.holds(Cents(31)));
+        budget = budget.limited(&limits(None, Some(50)));
+        assert!(!budget.holds(Cents(1)), "less than was spent");
+        let now = Moment(1_000_000);
+        let mut budget = Budget::new(&limits(Some(1), None));
+        (0..2).for_each(|_| budget.used(now));
+        assert!(!budget.limited(&limits(Some(1_000), None)).may_post(now));
     }
 }

@@ -20,6 +20,7 @@
 mod agenda;
 mod by_hand;
 mod case;
+mod changed;
 mod ended;
 mod lines;
 mod next;
@@ -27,6 +28,7 @@ mod next;
 use super::budget::Budget;
 use super::observed::{Observed, Report, State};
 use super::router::{Decision, Policy, Router};
+use super::terms::Offers;
 use super::{
     Attempt, Each, Outcome, Payment, PaymentId, Processor, Reach, Refusal, Rejection, Settlement,
     processor,
@@ -313,22 +315,6 @@ impl Dispatcher {
             random: seed | 1,
             watched_at: Moment::default(),
             was_late: false,
-        }
-    }
-
-    /// Which processors payments of this instance may be sent to from now on.
-    pub fn set_reach(&mut self, reach: Reach) {
-        if std::mem::replace(&mut self.reach, reach) == reach {
-            return;
-        }
-        for processor in self.policy.offers.processors() {
-            let refused: Vec<_> = self.refused[processor.index()].take().collect();
-            refused.into_iter().for_each(|(due, case)| self.place_later(case, due));
-            let [absent, again] = [&mut self.absent, &mut self.again];
-            let postable = absent[processor.index()].take().chain(again[processor.index()].take());
-            for (due, (case, open)) in postable {
-                self.place_absent(case, open, due);
-            }
         }
     }
 

@@ -163,6 +163,13 @@ impl Observed {
         self.window
     }
 
+    /// The most attempts at once from now on, at least 1. Those that are under way are not ended.
+    pub fn set_window_max(&mut self, window_max: usize) {
+        let is_whole = self.window == self.window_max;
+        self.window = if is_whole { window_max } else { self.window.min(window_max) };
+        self.window_max = window_max;
+    }
+
     /// Not asked to pause, by a 429.
     pub fn is_admitting(&self, now: Moment) -> bool {
         now >= self.paused_until

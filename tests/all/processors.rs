@@ -522,10 +522,6 @@ fn what_takes_a_restart_is_refused_and_the_old_goes_on() {
             "processor share has another URL, which takes a restart",
         ),
         (
-            text.replace("percent = 5", "percent = 7"),
-            "processor share has another fee or other limits, which takes a restart",
-        ),
-        (
             text.replace("percent = 5", "percent = 500") + "\nwrong = 1",
             ":5:19: `percent` must be from 0 to below 100, with at most four decimals (and 1 more)",
         ),
@@ -547,6 +543,48 @@ fn what_takes_a_restart_is_refused_and_the_old_goes_on() {
     assert_eq!(instance.pay(&id(2), "1.00").status, 202);
     instance.settle();
     assert_eq!(three.counts(), [2, 0, 0]);
+}
+
+#[test]
+fn fees_and_limits_are_taken_over_while_it_runs_and_in_a_pair_those_of_each_alone() {
+    let (scratch, mut three) = (Scratch::new(), Three::start());
+    let text = three.file("");
+    let file = written(&scratch, "p.toml", &text);
+    let take_over = |instances: &[&Instance], text: &str, said: &str| {
+        written(&scratch, "p.toml", text);
+        for instance in instances {
+            instance.galo.signal(SIGHUP);
+            wait_until(said, || instance.galo.stderr().contains(said));
+        }
+    };
+    let alone = in_front_of(&file, &[]);
+    let pay = |instance: &Instance, number: u64| {
+        assert_eq!(instance.pay(&id(number), "1.00").status, 202);
+        instance.settle();
+    };
+    pay(&alone, 1);
+    // What nobody is well enough for waits, and goes where it is cheapest when one is.
+    three.processors.iter_mut().for_each(|it| it.set_failing(true));
+    assert_eq!(alone.pay(&id(2), "1.00").status, 202);
+    let dearer = text.replace("percent = 5", "percent = 50");
+    take_over(&[&alone], &dearer, "SIGHUP: --processors");
+    three.processors.iter_mut().for_each(|it| it.set_failing(false));
+    alone.settle();
+    pay(&alone, 3);
+    let counts = three.counts();
+    assert_eq!((counts[0], counts.iter().sum::<usize>()), (1, 3), "{counts:?}");
+    let limits = "limits = { largest = '0.99' }";
+    take_over(&[&alone], &three.file(limits), "share, mixed, dear from now on as it says");
+    assert_eq!(alone.pay(&id(4), "1.00").status, 422);
+    drop(alone);
+    written(&scratch, "p.toml", &text);
+    let pair = pair_in_front_of([&file, &file], [&QUICK, &QUICK]);
+    let both = [&pair[0], &pair[1]];
+    take_over(&both, &dearer, "must agree: that takes a restart of both");
+    take_over(&both, &three.file("limits = { per-second = 7 }"), "from now on as it says");
+    pay(both[0], 5);
+    both[1].settle();
+    assert_eq!(three.counts()[0], 2, "the fees are those of the start");
 }
 
 #[test]

@@ -59,6 +59,16 @@ impl Lines {
         self.0.clear();
     }
 
+    /// All that wait in them: the fresh ones, and the others with when they are due.
+    pub fn into_parts(self) -> (Vec<Case>, Vec<(Moment, Case)>) {
+        let (mut fresh, mut later) = (Vec::new(), Vec::new());
+        for mut line in self.0 {
+            fresh.extend(line.fresh);
+            later.extend(line.later.take());
+        }
+        (fresh, later)
+    }
+
     /// Lets go of what is not to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&Case) -> bool) {
         for line in &mut self.0 {

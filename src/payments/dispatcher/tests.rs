@@ -2,6 +2,7 @@
 //! processors that lose answers, book late, fail and refuse.
 
 mod by_hand;
+mod changed;
 mod elsewhere;
 mod faults;
 mod histories;

@@ -1,4 +1,5 @@
-//! Random faults of one to eight processors in virtual time: each payment is booked once.
+//! Random faults of one to eight processors in virtual time, and other terms of theirs now and then: each
+//! payment is booked once.
 
 use super::*;
 use crate::payments::Each;
@@ -51,6 +52,23 @@ impl Books {
     }
 }
 
+/// Other fees, and while there are faults other limits of each as well.
+fn other_terms(count: usize, has_limits: bool, draw: &mut impl FnMut(u64) -> u64) -> Offers {
+    let mut terms = Each::default();
+    for terms in terms.iter_mut().take(count) {
+        let (share, fixed) = (Fee(draw(200_000) as u32), Cents(draw(20) as i64));
+        let mut limits = Limits { concurrency: 1 + draw(100) as u32, ..Limits::default() };
+        if has_limits && draw(2) == 0 {
+            limits.per_second = (draw(2) == 0).then(|| 1 + draw(200) as u32);
+            limits.smallest = (draw(3) == 0).then(|| Cents(draw(400) as i64));
+            limits.largest = (draw(3) == 0).then(|| Cents(draw(400) as i64));
+            limits.day = (draw(3) == 0).then(|| Cents(draw(30_000) as i64));
+        }
+        *terms = Some(Terms { fee: FeeSchedule { share, fixed }, limits });
+    }
+    Offers::new(terms)
+}
+
 /// Plays a seed for seconds of faults and as long without as it takes to settle everything.
 fn play_with_faults(seed: u64) {
     const PAYMENTS: u64 = 400;
@@ -79,6 +97,10 @@ fn play_with_faults(seed: u64) {
         if draw(500) == 0 {
             let processor = Processor::new(draw(count) as usize).unwrap();
             bench.report(processor, draw(2) == 0, draw(3) * 900);
+        }
+        if draw(if has_faults { 600 } else { 3_000 }) == 0 {
+            let other = other_terms(count as usize, has_faults, &mut draw);
+            bench.dispatcher.set_offers(other);
         }
         if draw(20) == 0 {
             bench.assert_one_place();
