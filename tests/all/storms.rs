@@ -18,7 +18,7 @@ use crate::support::journals::{Disk, Scratch, journal, open_and_rejected};
 use crate::support::names::{Hosts, Switch};
 use crate::support::seeds::{StopAtEnd, number, play_seeds};
 use crate::support::system::{
-    Booking, Instance, Processor, Random, addresses, assert_books_are, assert_windows_agree,
+    Booking, CONTEST, Instance, Processor, Random, addresses, assert_books_are, assert_windows_are,
     pair_seeing, pair_with, see_each_other,
 };
 use crate::support::{PATIENCE, allow_open_files, wait_until_within};
@@ -385,8 +385,8 @@ impl Storm {
             !is_poison(id) && (sent.accepted.contains(*id) || booked.contains(id.as_str()))
         };
         let due = sent.cents.iter().filter(held).map(|(id, cents)| (id.clone(), *cents)).collect();
-        let books = assert_books_are(&due, &mut self.processors, &self.instances);
-        assert_windows_agree(random, WINDOWS, &books, &self.instances);
+        let books = assert_books_are(&due, &CONTEST, &mut self.processors, &self.instances);
+        assert_windows_are(random, WINDOWS, &CONTEST, &books, &self.instances);
         if waits_for_rejections {
             let mut poison = sent.accepted.iter().filter(|id| is_poison(id));
             assert!(poison.all(|id| rejected.contains(id)), "{rejected:?}");

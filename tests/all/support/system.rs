@@ -6,7 +6,7 @@
 use super::names::Hosts;
 use super::{Answer, Client, Galo, PATIENCE, request, wait_until_within};
 use galo::instance::status::InstanceStatus;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -148,6 +148,24 @@ pub fn iso(at_ms: i64) -> String {
 /// Count and cents of one processor.
 pub type Totals = (u64, i128);
 
+/// The names of the contest's two, in the order in which the tests have them.
+pub const CONTEST: [&str; 2] = ["default", "fallback"];
+
+/// Reads the document of a summary strictly: these fields, in this order, two decimals. Returns the
+/// processors in its order.
+fn read_summary(body: &str) -> Vec<(String, Totals)> {
+    let member = |text: &str| {
+        let (name, rest) = text.strip_prefix('"')?.split_once(r#"":{"totalRequests":"#)?;
+        let (count, amount) = rest.split_once(r#","totalAmount":"#)?;
+        Some((name.to_owned(), (count.parse().ok()?, cents(amount)?)))
+    };
+    let read = || {
+        let members = body.strip_prefix('{')?.strip_suffix("}}")?;
+        members.split("},").map(member).collect::<Option<Vec<_>>>()
+    };
+    read().unwrap_or_else(|| panic!("not a summary: {body}"))
+}
+
 /// The totals of default and fallback. Compares as the documents do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -156,29 +174,19 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Reads the document strictly: these fields, this order, two decimals.
+    /// Reads the document strictly: these two, in this order.
     pub fn read(body: &str) -> Summary {
-        let totals = |text: &str| {
-            let rest = text.strip_prefix(r#"{"totalRequests":"#)?;
-            let (count, amount) = rest.strip_suffix('}')?.split_once(r#","totalAmount":"#)?;
-            Some((count.parse().ok()?, cents(amount)?))
-        };
-        let read = || {
-            let rest = body.strip_prefix(r#"{"default":"#)?.strip_suffix('}')?;
-            let (default, fallback) = rest.split_once(r#","fallback":"#)?;
-            Some(Summary { default: totals(default)?, fallback: totals(fallback)? })
-        };
-        read().unwrap_or_else(|| panic!("not a summary: {body}"))
+        match &read_summary(body)[..] {
+            [(first, default), (second, fallback)] if [first, second] == CONTEST => {
+                Summary { default: *default, fallback: *fallback }
+            }
+            _ => panic!("not a summary of these two: {body}"),
+        }
     }
 
     /// What the books say about a window with inclusive bounds; `None` is open.
     pub fn of(books: [&[Booking]; 2], from_ms: Option<i64>, to_ms: Option<i64>) -> Summary {
-        let [default, fallback] = books.map(|rows| {
-            rows.iter()
-                .filter(|row| from_ms.is_none_or(|from| from <= row.at_ms))
-                .filter(|row| to_ms.is_none_or(|to| row.at_ms <= to))
-                .fold((0, 0), |(count, cents), row| (count + 1, cents + row.cents))
-        });
+        let [default, fallback] = books.map(|rows| totals(rows, from_ms, to_ms));
         Summary { default, fallback }
     }
 
@@ -189,6 +197,29 @@ impl Summary {
     pub fn cents(&self) -> i128 {
         self.default.1 + self.fallback.1
     }
+}
+
+/// What one processor's books say about a window with inclusive bounds; `None` is open.
+fn totals(rows: &[Booking], from_ms: Option<i64>, to_ms: Option<i64>) -> Totals {
+    rows.iter()
+        .filter(|row| from_ms.is_none_or(|from| from <= row.at_ms))
+        .filter(|row| to_ms.is_none_or(|to| row.at_ms <= to))
+        .fold((0, 0), |(count, cents), row| (count + 1, cents + row.cents))
+}
+
+/// The totals of any number of processors, by their names.
+type ByName = BTreeMap<String, Totals>;
+
+/// The same of each of several processors, which have these names.
+fn totals_by_name(
+    names: &[impl AsRef<str>],
+    books: &[Vec<Booking>],
+    from_ms: Option<i64>,
+    to_ms: Option<i64>,
+) -> ByName {
+    assert_eq!(names.len(), books.len());
+    let names = names.iter().map(|name| name.as_ref().to_owned());
+    names.zip(books.iter().map(|rows| totals(rows, from_ms, to_ms))).collect()
 }
 
 /// An address of this machine that no other test and no other process uses: the port is a free one,
@@ -276,9 +307,22 @@ impl Instance {
 
     /// Asks for the summary; it must be given.
     pub fn summary(&self, query: &str) -> Summary {
+        Summary::read(&self.summary_document(query))
+    }
+
+    fn summary_document(&self, query: &str) -> String {
         let answer = self.get(&format!("/payments-summary{query}"));
         assert_eq!(answer.status, 200, "{query}: {answer:?}");
-        Summary::read(&answer.body)
+        answer.body
+    }
+
+    /// The summary of any number of processors, in whichever order this instance has them.
+    fn summary_by_name(&self, query: &str) -> ByName {
+        let members = read_summary(&self.summary_document(query));
+        let count = members.len();
+        let by_name: ByName = members.into_iter().collect();
+        assert_eq!(by_name.len(), count, "each name once: {by_name:?}");
+        by_name
     }
 
     /// The summary of a window, both bounds given.
@@ -438,40 +482,52 @@ pub fn assert_books_balance(
     instances: &[Instance],
 ) -> [Vec<Booking>; 2] {
     instances.iter().for_each(Instance::settle);
-    assert_books_are(accepted, processors, instances)
+    let books = assert_books_are(accepted, &CONTEST, processors, instances);
+    books.try_into().expect("the books of two")
 }
 
-/// The same, but for what may be outstanding still.
+/// The same of any number of processors that have these names, but for what may be outstanding still.
 pub fn assert_books_are(
     accepted: &HashMap<String, i128>,
-    processors: &mut [Processor; 2],
+    names: &[impl AsRef<str>],
+    processors: &mut [Processor],
     instances: &[Instance],
-) -> [Vec<Booking>; 2] {
-    let books = [0, 1].map(|index: usize| processors[index].books());
+) -> Vec<Vec<Booking>> {
+    let books: Vec<_> = processors.iter_mut().map(Processor::books).collect();
     let mut booked = HashMap::new();
     for row in books.iter().flatten() {
         let other = booked.insert(row.id.clone(), row.cents);
         assert_eq!(other, None, "paid twice: {row:?}\n{books:?}");
     }
     assert_same(accepted, &booked);
-    let expected = Summary::of(books.each_ref().map(Vec::as_slice), None, None);
+    let expected = totals_by_name(names, &books, None, None);
     for instance in instances {
-        assert_eq!(instance.summary(""), expected, "{}", instance.galo.stderr());
+        assert_eq!(instance.summary_by_name(""), expected, "{}", instance.galo.stderr());
         instance.assert_balanced();
     }
     books
 }
 
-/// Compares random windows of the summaries, whose bounds are at, or a millisecond beside, times
-/// that are in the books. There must be some.
+/// Compares random windows of the summaries of the contest's two, see [`assert_windows_are`].
 pub fn assert_windows_agree(
     random: &mut Random,
     windows: usize,
     books: &[Vec<Booking>; 2],
     instances: &[Instance],
 ) {
+    assert_windows_are(random, windows, &CONTEST, books, instances);
+}
+
+/// Compares random windows of the summaries, whose bounds are at, or a millisecond beside, times
+/// that are in the books of the processors with these names. There must be some.
+pub fn assert_windows_are(
+    random: &mut Random,
+    windows: usize,
+    names: &[impl AsRef<str>],
+    books: &[Vec<Booking>],
+    instances: &[Instance],
+) {
     let rows: Vec<&Booking> = books.iter().flatten().collect();
-    let slices = books.each_ref().map(Vec::as_slice);
     for _ in 0..windows {
         let mut bound = || random.pick(&rows).at_ms + random.below(3) as i64 - 1;
         let (one, other) = (bound(), bound());
@@ -482,9 +538,9 @@ pub fn assert_windows_agree(
             (None, Some(to), format!("?to={}", iso(to))),
         ];
         for (from, to, query) in queries {
-            let expected = Summary::of(slices, from, to);
+            let expected = totals_by_name(names, books, from, to);
             for instance in instances {
-                assert_eq!(instance.summary(&query), expected, "{query}");
+                assert_eq!(instance.summary_by_name(&query), expected, "{query}");
             }
         }
     }
