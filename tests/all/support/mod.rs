@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod clients;
+pub mod front;
 pub mod journals;
 pub mod ledger;
 pub mod linearizable;
