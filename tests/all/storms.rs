@@ -248,7 +248,7 @@ impl Storm {
         let mut moods = vec![Mood::Failing; self.processors.len()];
         moods[step.taker] = Mood::Well;
         self.set(&moods);
-        thread::sleep(step.away.min(step.lasts));
+        thread::sleep(step.away);
         self.instances[step.whom].kill();
         std::fs::remove_dir_all(&data).unwrap();
         copy_directory(&copy, &data);

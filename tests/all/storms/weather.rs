@@ -147,10 +147,14 @@ impl Step {
         // One after the other, then all, and again.
         let outage = number % (outages + 1);
         let is_down = |index: usize| outage == index % outages || outage == outages;
+        // What waits when a copy is made is paid before it is put back: without that it has little to
+        // forget.
+        let is_idle = weather == Weather::OldCopy && random.one_in(2);
         let mood = |index: usize| match weather {
             Weather::Odd => Mood::odd(random),
-            Weather::Outages if is_down(index) => Mood::down(random),
-            Weather::Outages => Mood::Well,
+            Weather::Outages if !is_down(index) => Mood::Well,
+            Weather::Outages => Mood::down(random),
+            _ if is_idle => Mood::down(random),
             _ => Mood::any(random),
         };
         let moods = (0..processors).map(mood).collect();
