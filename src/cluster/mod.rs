@@ -3,6 +3,7 @@
 //!
 //! Knows payments and accounts, and nothing of journals, queues or this instance's own doors.
 
+pub mod lease;
 pub mod membership;
 pub mod messages;
 pub mod peer;
