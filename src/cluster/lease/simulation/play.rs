@@ -31,7 +31,11 @@ impl Simulation {
     }
 
     fn within(&mut self, us: u64, member: usize, what: What) {
-        let life = self.members[member].life;
+        self.within_life(us, member, self.members[member].life, what);
+    }
+
+    /// Of what an earlier life may have asked: its answer is to nobody.
+    fn within_life(&mut self, us: u64, member: usize, life: u32, what: What) {
         self.sequence += 1;
         self.agenda.push(Reverse((self.now + us, self.sequence)));
         self.events.insert(self.sequence, Event { member, life, what });
@@ -127,11 +131,13 @@ impl Simulation {
         match event.what {
             What::Tick => self.tick(index),
             What::Asks => self.ask(index),
-            What::AskArrives(ask, epoch, asked_at) => self.ask_arrives(index, ask, epoch, asked_at),
+            What::AskArrives(ask, epoch, asked_at) => {
+                self.ask_arrives(index, event.life, ask, epoch, asked_at);
+            }
             What::AskAnswered(ask, asked_at, said, epoch) => {
                 self.ask_answered(index, ask, asked_at, said, epoch);
             }
-            What::CommitArrives(commit) => self.commit_arrives(index, &commit),
+            What::CommitArrives(commit) => self.commit_arrives(index, event.life, &commit),
             What::CommitAnswered(number, fate) => self.commit_answered(index, number, fate),
             What::Departs(start) => self.departs(index, start),
             What::Arrives(start, life) => self.arrives(index, start, life),
@@ -214,13 +220,13 @@ impl Simulation {
         }
     }
 
-    fn ask_arrives(&mut self, index: usize, ask: Ask, epoch: u64, asked_at: Moment) {
+    fn ask_arrives(&mut self, index: usize, life: u32, ask: Ask, epoch: u64, asked_at: Moment) {
         let (said, epoch) = self.database.answer(ask, epoch, self.now);
         let (said, epoch, us) = match self.reaches_database(index) {
             Some(us) => (said, epoch, us),
             None => (Said::Nothing, 0, DATABASE_WAITS),
         };
-        self.within(us, index, What::AskAnswered(ask, asked_at, said, epoch));
+        self.within_life(us, index, life, What::AskAnswered(ask, asked_at, said, epoch));
     }
 
     fn ask_answered(&mut self, index: usize, ask: Ask, asked_at: Moment, said: Said, epoch: u64) {
@@ -329,13 +335,13 @@ impl Simulation {
         }
     }
 
-    fn commit_arrives(&mut self, index: usize, commit: &Commit) {
+    fn commit_arrives(&mut self, index: usize, life: u32, commit: &Commit) {
         let fate = self.database.commit(commit, self.left_out);
         let (fate, us) = match self.reaches_database(index) {
             Some(us) => (Some(fate), us),
             None => (None, DATABASE_WAITS),
         };
-        self.within(us, index, What::CommitAnswered(commit.number, fate));
+        self.within_life(us, index, life, What::CommitAnswered(commit.number, fate));
     }
 
     fn commit_answered(&mut self, index: usize, number: u64, fate: Option<Fate>) {
