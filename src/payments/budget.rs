@@ -20,6 +20,8 @@ pub struct Budget {
     interval: Duration,
     /// When the next one would go out if they went out evenly.
     next_at: Moment,
+    /// The last one was a question.
+    has_asked: bool,
     day: Option<Cents>,
     /// When today is over.
     midnight: Timestamp,
@@ -35,13 +37,14 @@ impl Budget {
             Duration::from_micros(us)
         });
         let midnight = Timestamp(i64::MIN);
-        Budget { interval, next_at: Moment::default(), day: limits.day, midnight, spent: 0 }
+        let next_at = Moment::default();
+        Budget { interval, next_at, has_asked: false, day: limits.day, midnight, spent: 0 }
     }
 
     /// The same with other limits: what was used up stays so.
     pub fn limited(&self, limits: &Limits) -> Budget {
-        let Budget { next_at, midnight, spent, .. } = *self;
-        Budget { next_at, midnight, spent, ..Budget::new(limits) }
+        let Budget { next_at, has_asked, midnight, spent, .. } = *self;
+        Budget { next_at, has_asked, midnight, spent, ..Budget::new(limits) }
     }
 
     /// Whether a request to book something may go out now.
@@ -50,13 +53,15 @@ impl Budget {
     }
 
     /// Whether a question may: it goes before what is to be booked, or nothing would ever come of what
-    /// is in doubt.
+    /// is in doubt; but not two in a row, or nothing would be booked while there is enough in doubt.
     pub fn may_look(&self, now: Moment) -> bool {
-        self.next_at <= now + BURST + self.interval
+        let ahead = if self.has_asked { Duration::ZERO } else { self.interval };
+        self.next_at <= now + BURST + ahead
     }
 
-    /// Any request goes out.
-    pub fn used(&mut self, now: Moment) {
+    /// A request goes out, a question or one to book something.
+    pub fn used(&mut self, is_look: bool, now: Moment) {
+        self.has_asked = is_look;
         if self.interval > Duration::ZERO {
             self.next_at = self.next_at.max(now) + self.interval;
         }
@@ -82,7 +87,8 @@ impl Budget {
     /// So much may be booked under this time from now on, or is.
     pub fn spend(&mut self, cents: i128, at: Timestamp) {
         self.is_at(at);
-        self.spent += if self.is_today(at) { cents } else { 0 };
+        // If the clock was ahead, what is booked until then counts for that day: too much, not too little.
+        self.spent += if at < self.midnight { cents } else { 0 };
     }
 
     /// What might have been booked under this time is not, and never will be.
@@ -120,11 +126,11 @@ mod tests {
                     let now = Moment(1_000_000 + tick * 1_000);
                     let rests = pause_ms > 0 && tick % (2 * pause_ms) < pause_ms;
                     while !rests && budget.may_post(now) {
-                        budget.used(now);
+                        budget.used(false, now);
                         sent.push(now.0);
                     }
                     if tick % 400 == 0 && budget.may_look(now) {
-                        budget.used(now);
+                        budget.used(true, now);
                         sent.push(now.0);
                     }
                 }
@@ -152,6 +158,23 @@ mod tests {
         assert!(budget.holds(Cents(100)));
         budget.give_back(Cents(20), noon(5));
         assert!(!budget.holds(Cents(101)), "what was yesterday's gives nothing back");
+        budget.spend(60, noon(5));
+        assert!(budget.holds(Cents(40)) && !budget.holds(Cents(41)), "the clock was ahead");
+    }
+
+    #[test]
+    fn half_of_the_requests_book_something_however_much_is_in_doubt() {
+        let mut budget = Budget::new(&limits(Some(4), None));
+        let mut counts = [0; 2];
+        for ms in 0..10_000 {
+            let now = Moment(1_000_000 + ms * 1_000);
+            let is_look = !budget.may_post(now);
+            if !is_look || budget.may_look(now) {
+                budget.used(is_look, now);
+                counts[usize::from(is_look)] += 1;
+            }
+        }
+        assert!(counts.iter().all(|count| (18..=22).contains(count)), "{counts:?}");
     }
 
     #[test]
@@ -166,7 +189,7 @@ mod tests {
         assert!(!budget.holds(Cents(1)), "less than was spent");
         let now = Moment(1_000_000);
         let mut budget = Budget::new(&limits(Some(1), None));
-        (0..2).for_each(|_| budget.used(now));
+        (0..2).for_each(|_| budget.used(false, now));
         assert!(!budget.limited(&limits(Some(1_000), None)).may_post(now));
     }
 }

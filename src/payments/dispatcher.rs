@@ -478,7 +478,7 @@ impl Dispatcher {
                 Question::Pay
             }
         };
-        self.budgets[index].used(flight.begun);
+        self.budgets[index].used(question == Question::Look, flight.begun);
         let (attempt, sequence) = (flight.attempt(), flight.sequence);
         self.flights[slot as usize] = Some(flight);
         self.in_flight += 1;

@@ -357,7 +357,7 @@ mod tests {
         };
         // Ten a second, of which the first has gone out.
         let mut slow = Budget::new(&Limits { per_second: Some(10), ..Limits::default() });
-        slow.used(NOW);
+        slow.used(false, NOW);
         let slow = Some(slow);
         for (first, second, reach, queued, expected, why) in [
             (day(1_990), day(1_990), Reach::Every, 1, default, "just so much"),

@@ -56,9 +56,20 @@ impl Dispatcher {
 
     /// Its attempt was not booked, and never will be: the payment is free. False if it is not here.
     pub fn release_by_hand(&mut self, id: PaymentId) -> bool {
+        let open = self.open_of(id);
         let Some(case) = self.take_out(id) else { return false };
+        open.iter().for_each(|open| self.give_back(&case, open));
         self.requeue(Case::new(case.payment));
         true
+    }
+
+    fn open_of(&self, id: PaymentId) -> Option<Open> {
+        let in_doubt = self.doubts().flat_map(Agenda::iter).map(|(case, open)| (case, Some(*open)));
+        let unverified =
+            self.unverified.iter().flat_map(Agenda::iter).map(|it| (&it.case, it.open));
+        let asked = self.flights.iter().flatten().filter(|it| !it.purged);
+        let all = in_doubt.chain(unverified).chain(asked.map(|it| (&it.case, it.open)));
+        all.into_iter().find(|(case, _)| case.payment.id == id)?.1
     }
 
     fn take_out(&mut self, id: PaymentId) -> Option<Case> {

@@ -37,6 +37,22 @@ fn what_somebody_else_may_have_paid_is_told_apart() {
     assert_eq!(hold(&bench), Held::Free);
 }
 
+#[test]
+fn what_is_known_not_to_be_booked_gives_the_days_money_back() {
+    let day = |_| Limits { day: Some(Cents(1)), ..Limits::default() };
+    for is_asked in [false, true] {
+        let mut bench = Bench::with_policy(Policy { offers: offers(1, day), ..policy() });
+        bench.submit(0);
+        let post = bench.next().unwrap();
+        bench.finish(post, Outcome::Unknown);
+        if is_asked {
+            bench.wait_for_next();
+        }
+        assert!(bench.dispatcher.release_by_hand(PaymentId(0)));
+        assert_eq!(bench.wait_for_next().question, Question::Pay);
+    }
+}
+
 /// Whatever the processor says to what was asked before the decision, it counts for nothing.
 #[test]
 fn the_answer_of_a_look_that_comes_after_the_decision_counts_for_nothing() {
