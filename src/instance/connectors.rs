@@ -299,6 +299,16 @@ impl Connector {
         }
     }
 
+    /// What it answered, for people. Of one that is shown secrets nothing: it may repeat them.
+    pub fn excerpt(&self, body: &[u8]) -> String {
+        match &self.settings.protocol {
+            Protocol::Described(described, _) if !described.exchanges.secrets.is_empty() => {
+                "(not shown: it may repeat a secret)".into()
+            }
+            _ => processor::excerpt(body).to_string(),
+        }
+    }
+
     /// Whether it can be asked how it is.
     pub fn has_health(&self) -> bool {
         match &self.settings.protocol {

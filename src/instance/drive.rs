@@ -25,7 +25,7 @@ use crate::payments::observed::State;
 use crate::payments::router::Policy;
 use crate::payments::{
     Attempt, Attempts, Each, Outcome, Payment, PaymentId, Processor, Reach, Reason, Refusal,
-    Rejection, Window, processor, story,
+    Rejection, Window, story,
 };
 use crate::processors::Timeouts;
 use std::cell::{Cell, RefCell};
@@ -318,7 +318,7 @@ impl Engine {
             Question::Look => connector.read_look(status, body, retry_after_s, attempt, paired),
         };
         if connector.is_odd(outcome) {
-            self.tell_odd(start, status, body);
+            self.tell_odd(start, status, &connector.excerpt(body));
         }
         outcome
     }
@@ -334,7 +334,7 @@ impl Engine {
     }
 
     /// Somebody should see what a processor answers that is not in the table; not every time.
-    fn tell_odd(&self, start: &Start, status: u16, body: &[u8]) {
+    fn tell_odd(&self, start: &Start, status: u16, excerpt: &str) {
         let Odd { told_at, untold } = &self.odd[start.attempt.processor.index()];
         let (now, _) = turn::now();
         if told_at.get().is_some_and(|told_at| now.since(told_at) < ODD_ANSWERS_EVERY) {
@@ -346,7 +346,7 @@ impl Engine {
             Question::Pay => "POST",
             Question::Look => "GET",
         };
-        let (excerpt, more) = (processor::excerpt(body), untold.take());
+        let more = untold.take();
         log::warn!(
             "processor {name} answers a {question} with {status} \"{excerpt}\" \
              ({more} more such answers untold)"

@@ -43,7 +43,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use stuck::{Stuck, Word};
 use tokens::Tokens;
@@ -130,6 +130,9 @@ fn read_again(node: &Arc<Node>) {
     }
     let node = node.clone();
     let read = move || {
+        // Whoever reads last has read what is newest.
+        static READING: Mutex<()> = Mutex::new(());
+        let _reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.iter().for_each(|it| tell_read(it.read_again()));
         if let Some(peer) = node.cluster.peer() {
             peer.set_token(node.config.peer_token.first());
