@@ -8,13 +8,13 @@ mod model;
 mod play;
 mod tables;
 
-use crate::payments::Processor;
 use crate::payments::router::Policy;
-use play::{Played, play};
+use crate::payments::{Each, Processor, Totals};
+use play::{Cast, Played, play};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tables::{FEES_FINAL, FEES_PREVIEW, Fees, Table};
+use tables::{FEES_FINAL, FEES_PREVIEW, Fees, Table, profit};
 
 /// Prints a line. Whoever reads the output may stop reading; that is no reason to panic.
 macro_rules! say {
@@ -67,9 +67,9 @@ pub struct RehearseArgs {
 
 /// The runs of one policy.
 struct Rehearsal {
-    preview: Vec<(Table, Played)>,
-    final_runs: Vec<(Table, Played)>,
-    random: Vec<(Table, Played)>,
+    preview: Vec<Played>,
+    final_runs: Vec<Played>,
+    random: Vec<Played>,
 }
 
 /// One line of the output: many runs under the same fees.
@@ -112,23 +112,17 @@ fn policy(args: &RehearseArgs, patience: Duration, attempt_latency_max: Duration
 }
 
 fn rehearse(args: &RehearseArgs, policy: Policy) -> Rehearsal {
-    let contest = |table: fn() -> Table| {
-        play_all(args.seeds as usize, |index| {
-            let table = table();
-            let played = play(&table, policy, args.seed.wrapping_add(index as u64));
-            (table, played)
+    let cast = Cast::contest(policy);
+    let play_seeds = |count: u32, table: &(dyn Fn(u64) -> Table + Sync)| {
+        play_all(count as usize, |index| {
+            let seed = args.seed.wrapping_add(index as u64);
+            play(&table(seed), &cast, seed)
         })
     };
-    let random = play_all(args.tables as usize, |index| {
-        let seed = args.seed.wrapping_add(index as u64);
-        let table = tables::random(seed);
-        let played = play(&table, policy, seed);
-        (table, played)
-    });
     Rehearsal {
-        preview: contest(tables::preview),
-        final_runs: contest(tables::final_table),
-        random,
+        preview: play_seeds(args.seeds, &|_| tables::preview()),
+        final_runs: play_seeds(args.seeds, &|_| tables::final_table()),
+        random: play_seeds(args.tables, &tables::random),
     }
 }
 
@@ -166,32 +160,31 @@ impl Rehearsal {
 }
 
 impl Row {
-    fn new(name: &str, runs: &[(Table, Played)], fees: Fees) -> Row {
-        let share = |held: fn(&Played) -> [u64; 2]| {
-            let mut shares: Vec<f64> = runs
-                .iter()
-                .map(|(table, played)| {
-                    let best = table.profit(played.best.waiting, fees);
-                    100.0 * table.profit(held(played), fees) as f64 / best as f64
-                })
-                .collect();
+    fn new(name: &str, runs: &[Played], fees: Fees) -> Row {
+        let share = |held: fn(&Played) -> &Each<Totals>| {
+            let of_best = |run: &Played| {
+                let [held, best] = [held(run), &run.best.waiting].map(|it| profit(it, fees));
+                100.0 * held as f64 / best as f64
+            };
+            let mut shares: Vec<f64> = runs.iter().map(of_best).collect();
             shares.sort_by(f64::total_cmp);
             shares
         };
-        let sum = |value: fn(&Played) -> u64| runs.iter().map(|(_, run)| value(run)).sum::<u64>();
-        let count = |is: fn(&Played) -> bool| runs.iter().filter(|(_, run)| is(run)).count();
+        let sum = |value: fn(&Played) -> u64| runs.iter().map(value).sum::<u64>();
+        let count = |is: fn(&Played) -> bool| runs.iter().filter(|run| is(run)).count();
         Row {
             name: name.to_owned(),
             runs: runs.len(),
-            profits: share(|run| run.held),
-            at_once: quantile(&share(|run| run.best.at_once), 0.5),
-            lag_max: runs.iter().map(|(_, run)| run.lag()).max().unwrap_or(0),
+            profits: share(|run| &run.held),
+            at_once: quantile(&share(|run| &run.best.at_once), 0.5),
+            lag_max: runs.iter().map(Played::lag).max().unwrap_or(0),
             lag_runs: count(|run| run.lag() > 0),
             at_risk: sum(|run| run.at_risk) as f64 / runs.len() as f64,
             differing: sum(|run| run.audits_differing),
             differing_runs: count(|run| run.audits_differing > 0),
             duplicates: sum(|run| run.duplicates),
-            dearer: 100.0 * sum(|run| run.held[1]) as f64 / sum(|run| run.accepted) as f64,
+            dearer: 100.0 * sum(|run| run.held[1].count) as f64
+                / sum(|run| run.accepted.count) as f64,
         }
     }
 
@@ -342,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_plays_the_same_run() {
-        let play_one = |seed| play(&tables::random(3), Policy::default(), seed);
+        let play_one = |seed| play(&tables::random(3), &Cast::contest(Policy::default()), seed);
         assert_eq!(format!("{:?}", play_one(5)), format!("{:?}", play_one(5)));
         assert_ne!(format!("{:?}", play_one(5)), format!("{:?}", play_one(6)));
     }

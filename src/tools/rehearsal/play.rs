@@ -1,17 +1,18 @@
-//! One run of the contest in virtual time: the load, two instances with a dispatcher each, two
-//! model processors, the audits. An event heap, no clock, no sockets, no threads.
+//! One run in virtual time: the load, the instances with a dispatcher each, the model processors, the
+//! audits of the contest. An event heap, no clock, no sockets, no threads.
 //!
 //! The instances' engine is as thin as the real one: it asks its dispatcher for the next request
 //! after every event, calls `watch` every 10 ms, and gives a request up after 10 s, while the
 //! processor goes on with it.
 
 use super::model::{Arrival, Model, RETRY_AFTER_MS};
-use super::tables::{Hindsight, READ_AFTER_MS, Random, Table};
+use super::tables::{Hindsight, Random, Table};
 use crate::base::clock::{Moment, Timestamp};
+use crate::base::money::{Cents, Total};
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::Report;
 use crate::payments::router::Policy;
-use crate::payments::{Outcome, Payment, PaymentId, Processor, Refusal};
+use crate::payments::{Each, Outcome, Payment, PaymentId, Processor, Refusal, Totals};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -29,25 +30,41 @@ const HICCUP_US: (u64, u64) = (10 * MS, 50 * MS);
 /// What the wall clock shows at the start.
 const START_MS: i64 = 1_750_000_000_000;
 
+/// Who plays: so many instances, by this policy, and so many processors, which have the numbers from 0
+/// on in its offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Cast {
+    pub instances: usize,
+    pub processors: usize,
+    pub policy: Policy,
+}
+
+impl Cast {
+    /// Two instances and the contest's two processors.
+    pub fn contest(policy: Policy) -> Cast {
+        Cast { instances: 2, processors: 2, policy }
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Played {
-    pub accepted: u64,
+    pub accepted: Totals,
     /// What the processors hold when the totals are read.
-    pub held: [u64; 2],
+    pub held: Each<Totals>,
     pub best: Hindsight,
     /// Booked attempts whose round trip was longer than an audit forgives.
     pub at_risk: u64,
     pub audits_differing: u64,
-    /// Payments that both processors hold. Must be 0.
+    /// Payments that two processors hold. Must be 0.
     pub duplicates: u64,
 }
 
 impl Played {
     /// Accepted payments that are not held at the end although hindsight could have booked them.
     pub fn lag(&self) -> u64 {
-        let booked = self.best.waiting[0] + self.best.waiting[1];
-        booked.saturating_sub(self.held[0] + self.held[1])
+        let count = |all: &Each<Totals>| all.iter().map(|it| it.count).sum::<u64>();
+        count(&self.best.waiting).saturating_sub(count(&self.held))
     }
 }
 
@@ -100,43 +117,44 @@ struct Request {
 
 /// One payment, from above.
 struct Entry {
-    accepted_ms: u64,
+    amount: Cents,
+    accepted_us: u64,
     instance: usize,
     /// Per processor: under which time it is booked, and when it was.
-    booked: [Option<(Timestamp, u64)>; 2],
+    booked: Each<Option<(Timestamp, u64)>>,
     /// When its instance knew.
     known_us: u64,
 }
 
 /// When each party of an audit looked at its books.
-#[derive(Default)]
 struct Audit {
     at_us: u64,
-    processors_us: [u64; 2],
-    instances_us: [u64; 2],
+    processors_us: Vec<u64>,
+    instances_us: Vec<u64>,
 }
 
 pub struct Play<'a> {
     table: &'a Table,
+    cast: &'a Cast,
     random: Random,
     now_us: u64,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     event_sequence: u64,
-    instances: [Instance; 2],
-    processors: [Model; 2],
+    instances: Vec<Instance>,
+    processors: Vec<Model>,
     requests: Vec<Request>,
     entries: Vec<Entry>,
     audits: Vec<Audit>,
 }
 
-/// Plays a table with a policy.
+/// Plays a table.
 ///
 /// # Panics
 /// If an instance settles a payment that no processor holds, or under another time: then the
 /// dispatcher is wrong, and no table of results means anything.
-pub fn play(table: &Table, policy: Policy, seed: u64) -> Played {
-    let mut play = Play::new(table, policy, seed);
-    let end_us = (table.duration_ms + READ_AFTER_MS) * MS;
+pub fn play(table: &Table, cast: &Cast, seed: u64) -> Played {
+    let mut play = Play::new(table, cast, seed);
+    let end_us = table.end_ms() * MS;
     while let Some(Reverse((at_us, _, event))) = play.events.pop() {
         if at_us > end_us {
             break;
@@ -147,23 +165,25 @@ pub fn play(table: &Table, policy: Policy, seed: u64) -> Played {
     play.result(end_us)
 }
 
-impl Play<'_> {
-    fn new(table: &Table, policy: Policy, seed: u64) -> Play<'_> {
+impl<'a> Play<'a> {
+    fn new(table: &'a Table, cast: &'a Cast, seed: u64) -> Play<'a> {
         let mut random = Random::new(seed);
-        let instance = |seed| Instance {
-            dispatcher: Dispatcher::new(policy, true, seed),
+        let is_pair = cast.instances > 1;
+        let instance = |_| Instance {
+            dispatcher: Dispatcher::new(cast.policy, is_pair, random.next()),
             busy_until_us: 0,
             sent: VecDeque::new(),
         };
-        let instances = [instance(random.next()), instance(random.next())];
+        let instances = (0..cast.instances).map(instance).collect();
         let mut play = Play {
             table,
+            cast,
             random,
             now_us: 0,
             events: BinaryHeap::new(),
             event_sequence: 0,
             instances,
-            processors: Default::default(),
+            processors: (0..cast.processors).map(|_| Model::default()).collect(),
             requests: Vec::new(),
             entries: Vec::new(),
             audits: Vec::new(),
@@ -175,7 +195,7 @@ impl Play<'_> {
     /// Everything that does not follow from something else.
     fn schedule(&mut self) {
         for (stage, settings) in self.table.stages.iter().enumerate() {
-            for processor in 0..2 {
+            for processor in 0..self.cast.processors {
                 let noise_us = self.random.between(0, 8 * MS);
                 self.at(settings.at_ms * MS + noise_us, Event::Stage { stage, processor });
             }
@@ -185,13 +205,17 @@ impl Play<'_> {
             let noise_us = self.random.between(0, 500);
             self.at(user * self.table.duration_ms * MS / users + noise_us, Event::Post);
         }
-        for index in 0..2 {
-            let phase_us = self.random.between(0, WATCH_EVERY_US);
-            self.at(phase_us, Event::Tick { instance: index });
-            let hiccup_us = self.random.between(0, 2 * HICCUP_EVERY_US);
-            self.at(hiccup_us, Event::Hiccup { instance: index });
-            let phase_us = self.random.between(0, HEALTH_EVERY_US);
-            self.at(phase_us, Event::HealthAsked { processor: index });
+        for index in 0..self.cast.instances.max(self.cast.processors) {
+            if index < self.cast.instances {
+                let phase_us = self.random.between(0, WATCH_EVERY_US);
+                self.at(phase_us, Event::Tick { instance: index });
+                let hiccup_us = self.random.between(0, 2 * HICCUP_EVERY_US);
+                self.at(hiccup_us, Event::Hiccup { instance: index });
+            }
+            if index < self.cast.processors {
+                let phase_us = self.random.between(0, HEALTH_EVERY_US);
+                self.at(phase_us, Event::HealthAsked { processor: index });
+            }
         }
         self.at(5 * MS, Event::Audit);
     }
@@ -230,7 +254,7 @@ impl Play<'_> {
                 self.processors[processor].failing = stage.failing[processor];
             }
             Event::Post => {
-                let instance = self.random.between(0, 2) as usize;
+                let instance = self.random.between(0, self.cast.instances as u64) as usize;
                 let arrives_us = self.now_us + self.network_us();
                 self.at(arrives_us, Event::Accept { instance });
             }
@@ -249,8 +273,10 @@ impl Play<'_> {
             Event::HealthAsked { processor } => self.health(processor),
             Event::Health { instance, processor, failing, delay_us } => {
                 let report = Report { failing, response_min: Duration::from_micros(delay_us) };
-                let (processor, now) = (Processor::CONTEST[processor], self.moment());
-                self.instances[instance].dispatcher.reported(processor, report, now);
+                let now = self.moment();
+                if let Some(processor) = Processor::new(processor) {
+                    self.instances[instance].dispatcher.reported(processor, report, now);
+                }
                 self.pump(instance);
             }
             Event::Audit => self.audit(),
@@ -261,16 +287,17 @@ impl Play<'_> {
     }
 
     fn accept(&mut self, instance: usize) {
+        let amount = self.table.amount;
         let payment = Payment {
             id: PaymentId(self.entries.len() as u128),
-            amount: self.table.amount,
+            amount,
             accepted: self.moment(),
             accepted_at: self.timestamp(),
             guest: false,
             verify: false,
         };
-        let accepted_ms = self.now_us / MS;
-        self.entries.push(Entry { accepted_ms, instance, booked: [None; 2], known_us: u64::MAX });
+        let (accepted_us, booked, known_us) = (self.now_us, Each::default(), u64::MAX);
+        self.entries.push(Entry { amount, accepted_us, instance, booked, known_us });
         self.instances[instance].dispatcher.submit(payment);
         let again_us = self.now_us + self.network_us() + 1_000 * MS;
         if again_us < self.table.duration_ms * MS {
@@ -411,19 +438,22 @@ impl Play<'_> {
 
     fn health(&mut self, processor: usize) {
         let Model { failing, delay_us, .. } = self.processors[processor];
-        for instance in 0..2 {
+        for instance in 0..self.cast.instances {
             let arrives_us = self.now_us + self.network_us() + self.network_us();
             self.at(arrives_us, Event::Health { instance, processor, failing, delay_us });
         }
         self.at(self.now_us + HEALTH_EVERY_US, Event::HealthAsked { processor });
     }
 
-    /// The three questions leave at the same moment; each arrives on its own.
+    /// The questions leave at the same moment; each arrives on its own.
     fn audit(&mut self) {
         let audit = self.audits.len();
-        let processors_us = [0; 2].map(|_: u64| self.now_us + self.random.between(100, 2 * MS));
-        self.audits.push(Audit { at_us: self.now_us, processors_us, instances_us: [u64::MAX; 2] });
-        for instance in 0..2 {
+        let Cast { instances, processors, .. } = *self.cast;
+        let arrives_us = |_| self.now_us + self.random.between(100, 2 * MS);
+        let processors_us = (0..processors).map(arrives_us).collect();
+        let instances_us = vec![u64::MAX; instances];
+        self.audits.push(Audit { at_us: self.now_us, processors_us, instances_us });
+        for instance in 0..instances {
             let arrives_us = self.now_us + self.random.between(100, 2 * MS);
             self.at(arrives_us, Event::AuditAsks { instance, audit });
         }
@@ -434,17 +464,22 @@ impl Play<'_> {
     }
 
     fn result(&self, end_us: u64) -> Played {
-        let accepted_ms: Vec<u64> = self.entries.iter().map(|entry| entry.accepted_ms).collect();
-        let mut played = Played {
-            accepted: self.entries.len() as u64,
-            best: self.table.hindsight(&accepted_ms),
-            ..Played::default()
-        };
+        let foresight = self.table.foresight(self.cast.processors);
+        let mut played = Played::default();
         let mut at_risk = Vec::new();
         for entry in &self.entries {
+            let one = Totals { count: 1, amount: Total(entry.amount.0.into()) };
+            played.accepted += one;
+            let order = self.cast.policy.offers.cheapest_first(entry.amount);
+            if let Some(best) = foresight.best(order.as_slice(), entry.accepted_us / MS) {
+                played.best.waiting[best.waiting.index()] += one;
+                played.best.at_once[best.at_once.index()] += one;
+            }
             for (index, booked) in entry.booked.iter().enumerate() {
                 let Some((requested_at, booked_us)) = *booked else { continue };
-                played.held[index] += u64::from(booked_us <= end_us);
+                if booked_us <= end_us {
+                    played.held[index] += one;
+                }
                 let requested_us = (requested_at.0 - START_MS) as u64 * MS;
                 // The millisecond that `requested_at` was cut to may be almost over.
                 if entry.known_us - requested_us > (self.table.slack_ms + 1) * MS {
@@ -464,7 +499,7 @@ impl Play<'_> {
     fn differs(&self, audit: &Audit, at_risk: &[(&Entry, usize)]) -> bool {
         let at_ms = START_MS + (audit.at_us / MS) as i64;
         let window = at_ms - AUDIT_WINDOW_MS..=at_ms - self.table.slack_ms as i64;
-        let mut difference = [0_i64; 2];
+        let mut difference = Each::<i64>::default();
         for (entry, processor) in at_risk {
             let Some((requested_at, booked_us)) = entry.booked[*processor] else { continue };
             if window.contains(&requested_at.0) {
@@ -474,9 +509,9 @@ impl Play<'_> {
             }
         }
         if self.table.audit_adds_signed {
-            difference[0] + difference[1] != 0
+            difference.iter().sum::<i64>() != 0
         } else {
-            difference != [0, 0]
+            difference.iter().any(|it| *it != 0)
         }
     }
 }

@@ -4,25 +4,25 @@
 //! table leads to depends on the table and a seed alone.
 
 use crate::base::money::Cents;
-use crate::payments::Processor;
+use crate::payments::{Each, Processor, Totals, each};
 
-/// After the last post k6 still sleeps so long; then the processors' totals are read.
-pub const READ_AFTER_MS: u64 = 1_000;
-
-/// From `at_ms` on, until the next stage: the settings of both processors.
-#[derive(Clone, Copy, Debug)]
+/// From `at_ms` on, until the next stage: the settings of each processor.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Stage {
     pub at_ms: u64,
-    pub delay_ms: [u64; 2],
-    pub failing: [bool; 2],
+    pub delay_ms: Each<u64>,
+    pub failing: Each<bool>,
 }
 
-/// One run of the contest.
+/// One run.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub duration_ms: u64,
+    /// So long after the last post the processors' totals are read.
+    pub read_after_ms: u64,
     /// Virtual users grow linearly from 1 to this; each posts one payment a second.
     pub users_max: u64,
+    /// Of every payment.
     pub amount: Cents,
     /// An audit asks about what was requested until so long ago.
     pub slack_ms: u64,
@@ -40,8 +40,8 @@ pub const FEES_FINAL: Fees = [7, 10];
 fn stage(at_s: u64, default: (u64, bool), fallback: (u64, bool)) -> Stage {
     Stage {
         at_ms: at_s * 1_000,
-        delay_ms: [default.0, fallback.0],
-        failing: [default.1, fallback.1],
+        delay_ms: each([default.0, fallback.0]),
+        failing: each([default.1, fallback.1]),
     }
 }
 
@@ -49,6 +49,8 @@ fn stage(at_s: u64, default: (u64, bool), fallback: (u64, bool)) -> Stage {
 pub fn preview() -> Table {
     Table {
         duration_ms: 60_000,
+        // k6 still sleeps so long.
+        read_after_ms: 1_000,
         users_max: 550,
         amount: Cents(1_990),
         slack_ms: 1_500,
@@ -68,6 +70,7 @@ pub fn preview() -> Table {
 pub fn final_table() -> Table {
     Table {
         duration_ms: 300_000,
+        read_after_ms: 1_000,
         users_max: 603,
         amount: Cents(2_005),
         slack_ms: 2_000,
@@ -87,19 +90,27 @@ pub fn final_table() -> Table {
     }
 }
 
-/// A table of 60 s at the preview's load: a new stage every 4 to 12 s, delays of 0 to 6 s, the
-/// cheaper processor in more trouble than the dearer, both at times.
+/// A table of 60 s at the preview's load, the cheaper processor in more trouble than the dearer, both
+/// at times.
 pub fn random(seed: u64) -> Table {
+    Table { audit_adds_signed: false, stages: random_stages(seed, &[30, 18]), ..preview() }
+}
+
+/// A minute: all well at first, then a new stage every 4 to 12 s, delays of 0 to 6 s. Each processor
+/// fails in so many percent of the stages.
+fn random_stages(seed: u64, failing_percent: &[u64]) -> Vec<Stage> {
     let mut random = Random::new(seed);
-    let mut stages = vec![stage(1, (0, false), (0, false))];
+    let mut stages = vec![Stage { at_ms: 1_000, ..Stage::default() }];
     let mut at_ms = random.between(6_000, 12_000);
     while at_ms < 58_000 {
-        let (default, fallback) = (trouble(&mut random, 30), trouble(&mut random, 18));
-        let delay_ms = [default.0, fallback.0];
-        stages.push(Stage { at_ms, delay_ms, failing: [default.1, fallback.1] });
+        let mut stage = Stage { at_ms, ..Stage::default() };
+        for (index, percent) in failing_percent.iter().enumerate() {
+            (stage.delay_ms[index], stage.failing[index]) = trouble(&mut random, *percent);
+        }
+        stages.push(stage);
         at_ms += random.between(4_000, 12_000);
     }
-    Table { audit_adds_signed: false, stages, ..preview() }
+    stages
 }
 
 /// Draws a delay in milliseconds and a failure switch that is on in so many percent.
@@ -113,65 +124,77 @@ fn trouble(random: &mut Random, failing_percent: u64) -> (u64, bool) {
     (delay_ms, random.between(0, 100) < failing_percent)
 }
 
-/// How many payments the best plan made in hindsight books at each processor.
+/// What the best plan made in hindsight books at each processor.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hindsight {
-    /// A payment may wait for the cheaper processor for as long as it takes: no policy is better.
-    pub waiting: [u64; 2],
-    /// Every payment is sent the moment it is accepted; if neither processor would book it then,
-    /// as soon as one would.
-    pub at_once: [u64; 2],
+    /// A payment may wait for the cheapest processor for as long as it takes: no policy is better.
+    pub waiting: Each<Totals>,
+    /// Every payment is sent the moment it is accepted; if no processor would book it then, as soon
+    /// as one would.
+    pub at_once: Each<Totals>,
+}
+
+/// What is known of a table in hindsight: by processor, and for each millisecond, the first one from
+/// then on at which an attempt would be booked.
+pub struct Foresight(Vec<Vec<usize>>);
+
+/// Where hindsight books a payment, see [`Hindsight`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Best {
+    pub waiting: Processor,
+    pub at_once: Processor,
+}
+
+impl Foresight {
+    /// For a payment accepted at this millisecond that may go to these, the cheapest first. `None`: no
+    /// one would book it before the end.
+    pub fn best(&self, order: &[Processor], accepted_ms: u64) -> Option<Best> {
+        let books_at = |it: &Processor| self.0[it.index()][accepted_ms as usize];
+        let mut able = order.iter().filter(|it| books_at(it) < usize::MAX);
+        // Of those that book it first, the cheapest.
+        let at_once = *able.clone().min_by_key(|it| books_at(it))?;
+        Some(Best { waiting: *able.next()?, at_once })
+    }
 }
 
 impl Table {
+    /// When it is over, and the totals are read.
+    pub fn end_ms(&self) -> u64 {
+        self.duration_ms + self.read_after_ms
+    }
+
     fn stage_at(&self, ms: u64) -> Option<&Stage> {
         self.stages.iter().rev().find(|stage| stage.at_ms <= ms)
     }
 
     /// An attempt begun then would be booked: before the totals are read, and soon enough that no
     /// audit asks meanwhile. Limits of concurrency are left out, so the bound is one from above.
-    fn would_book(&self, processor: Processor, ms: u64) -> bool {
-        let index = processor.index();
+    fn would_book(&self, index: usize, ms: u64) -> bool {
         let delay_ms = self.stage_at(ms).map_or(0, |stage| stage.delay_ms[index]);
         let booked_ms = ms + delay_ms;
         let failing = self.stage_at(booked_ms).is_some_and(|stage| stage.failing[index]);
-        !failing && delay_ms < self.slack_ms && booked_ms < self.duration_ms + READ_AFTER_MS
+        !failing && delay_ms < self.slack_ms && booked_ms < self.end_ms()
     }
 
-    /// The bounds from above for payments accepted at these milliseconds.
-    pub fn hindsight(&self, accepted_ms: &[u64]) -> Hindsight {
-        let end_ms = (self.duration_ms + READ_AFTER_MS) as usize;
-        // The first millisecond, from each one on, at which an attempt would be booked.
-        let next = Processor::CONTEST.map(|processor| {
+    /// For so many processors.
+    pub fn foresight(&self, processors: usize) -> Foresight {
+        let end_ms = self.end_ms() as usize;
+        let next_of = |index| {
             let mut next = vec![usize::MAX; end_ms + 1];
             for ms in (0..end_ms).rev() {
-                let books = self.would_book(processor, ms as u64);
+                let books = self.would_book(index, ms as u64);
                 next[ms] = if books { ms } else { next[ms + 1] };
             }
             next
-        });
-        let mut best = Hindsight::default();
-        for accepted in accepted_ms {
-            let [cheaper, dearer] = [0, 1].map(|index| next[index][*accepted as usize]);
-            if cheaper < usize::MAX {
-                best.waiting[0] += 1;
-            } else if dearer < usize::MAX {
-                best.waiting[1] += 1;
-            }
-            if cheaper < usize::MAX && cheaper <= dearer {
-                best.at_once[0] += 1;
-            } else if dearer < usize::MAX {
-                best.at_once[1] += 1;
-            }
-        }
-        best
+        };
+        Foresight((0..processors).map(next_of).collect())
     }
+}
 
-    /// What is left of so many payments after the fees, in hundredths of a cent.
-    pub fn profit(&self, held: [u64; 2], fees: Fees) -> i64 {
-        let left = |index: usize| held[index] as i64 * self.amount.0 * (100 - fees[index]);
-        left(0) + left(1)
-    }
+/// What is left of these after the contest's fees, in hundredths of a cent.
+pub fn profit(held: &Each<Totals>, fees: Fees) -> i128 {
+    let left = |index: usize| held[index].amount.0 * i128::from(100 - fees[index]);
+    left(0) + left(1)
 }
 
 /// A small generator (splitmix64): the same seed plays the same run on every machine.
@@ -200,6 +223,7 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::money::Total;
 
     #[test]
     fn hindsight_waits_for_the_cheaper_one_and_counts_what_cannot_be_booked() {
@@ -214,10 +238,22 @@ mod tests {
             ],
             ..preview()
         };
-        let best = table.hindsight(&[0, 3_000, 5_000, 8_500, 10_299, 10_300]);
-        assert_eq!(best.waiting, [3, 2], "the last one cannot be booked before the end");
-        assert_eq!(best.at_once, [2, 3]);
-        assert_eq!(table.profit([1, 2], FEES_PREVIEW), 1_990 * 95 + 2 * 1_990 * 85);
+        let foresight = table.foresight(2);
+        let best = |accepted_ms| {
+            let best = foresight.best(&Processor::CONTEST, accepted_ms)?;
+            Some([best.waiting, best.at_once].map(Processor::number))
+        };
+        assert_eq!([0, 3_000, 5_000].map(best), [Some([0, 0]), Some([0, 1]), Some([0, 0])]);
+        // Too slow for the rest of the run.
+        assert_eq!([8_500, 10_299].map(best), [Some([1, 1]), Some([1, 1])]);
+        assert_eq!(best(10_300), None, "it cannot be booked before the end");
+    }
+
+    #[test]
+    fn fees_are_taken_of_what_each_holds() {
+        let of = |count: u64| Totals { count, amount: Total(i128::from(count) * 1_990) };
+        let held = each([1, 2].map(of));
+        assert_eq!(profit(&held, FEES_PREVIEW), 1_990 * 95 + 2 * 1_990 * 85);
     }
 
     #[test]
