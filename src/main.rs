@@ -24,7 +24,6 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// A payment processor of the contest, simulated
     Processor(simulator::ProcessorArgs),
-    /// Both contests and many others in virtual time: what a routing policy earns
     Rehearse(rehearsal::RehearseArgs),
     Demo(demo::DemoArgs),
     Report(demo::recorded::ReportArgs),
@@ -46,10 +45,7 @@ fn main() -> ExitCode {
     demo::die_with_parent();
     let result = match Arguments::parse().command {
         Command::Serve(args) => instance::serve(*args),
-        Command::Rehearse(args) => {
-            rehearsal::run(&args);
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Rehearse(args) => rehearsal::run(&args),
         Command::Processor(args) => log::start(LevelFilter::Info, Format::Text, "processor")
             .and_then(|()| {
                 let ended = simulator::run(&args).map_err(|error| error.to_string());

@@ -11,7 +11,7 @@ use crate::processors::request::Secrets;
 use crate::processors::template::Filling;
 use crate::processors::{Described, Processors};
 use crate::tools::text::{COLUMNS, say, say_aside, wrapped};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// When the example is to be booked.
@@ -50,12 +50,9 @@ fn read_id(text: &str) -> Result<PaymentId, String> {
 /// # Errors
 /// None: what is wrong with the file is said, and told by the exit code.
 pub fn run(args: &CheckConfigArgs) -> Result<ExitCode, String> {
-    let processors = match Processors::load(&args.file) {
+    let processors = match load(&args.file) {
         Ok(processors) => processors,
-        Err(refused) => {
-            refused.lines().for_each(|line| say_aside(format_args!("{}", harmless(line))));
-            return Ok(ExitCode::from(EXIT_REFUSED));
-        }
+        Err(code) => return Ok(code),
     };
     let requested_at = Timestamp::parse(EXAMPLE_AT, Rounding::Down).unwrap_or_default();
     let example = Filling { id: args.id, amount: args.amount, requested_at };
@@ -63,6 +60,17 @@ pub fn run(args: &CheckConfigArgs) -> Result<ExitCode, String> {
         say(harmless(&line));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The processors of a file. What is wrong with it is said, a line each.
+///
+/// # Errors
+/// The exit code of a file that is wrong.
+pub fn load(file: &Path) -> Result<Processors, ExitCode> {
+    Processors::load(file).map_err(|refused| {
+        refused.lines().for_each(|line| say_aside(format_args!("{}", harmless(line))));
+        ExitCode::from(EXIT_REFUSED)
+    })
 }
 
 /// A line without what a terminal would take for a command.

@@ -1,11 +1,16 @@
-//! `galo check-config` on the real binary: what it says of a file, and of one that is wrong.
+//! `galo check-config` on the real binary: what it says of a file, and of one that is wrong; and
+//! `galo rehearse` of the same.
 
 use crate::support::journals::Scratch;
 use std::process::{Command, Output};
 
 fn check(args: &[&str], folder: &str, variables: &[(&str, &str)]) -> Output {
+    galo(&[&["check-config"], args].concat(), folder, variables)
+}
+
+fn galo(args: &[&str], folder: &str, variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_galo"));
-    command.arg("check-config").args(args).current_dir(folder);
+    command.args(args).current_dir(folder);
     command.envs(variables.iter().copied()).output().unwrap()
 }
 
@@ -69,4 +74,38 @@ fn what_is_wrong_is_said_a_line_each() {
     );
     assert_eq!(check(&["gone.toml"], folder, &[]).status.code(), Some(2));
     assert_eq!(check(&["p.toml", "--amount", "0"], folder, &[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_rehearsal_of_a_file_tells_its_processors_by_name_and_checks_it_likewise() {
+    let scratch = Scratch::new();
+    let folder = scratch.path().to_str().unwrap();
+    let write = |text: &str| std::fs::write(scratch.path().join("p.toml"), text).unwrap();
+    let rehearse = |flags: &[&str]| {
+        galo(&[&["rehearse", "--processors", "p.toml"], flags].concat(), folder, &[])
+    };
+    write(
+        "[[processor]]\nname = 'a'\nkind = 'contest'\nurl = 'http://a'\nfee = { percent = 100 }\n",
+    );
+    let output = rehearse(&[]);
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(2), ""));
+    assert_eq!(text(&output.stderr), text(&check(&["p.toml"], folder, &[]).stderr));
+    assert!(text(&output.stderr).starts_with("p.toml:5:19: `percent` must be from 0 to below 100"));
+    write(
+        "[[processor]]\nname = 'a'\nkind = 'contest'\nurl = 'http://a'\nfee = { percent = 5 }\n\
+         [[processor]]\nname = 'b'\nkind = 'idempotent'\nurl = 'http://b'\nfee = { percent = 2 }\n",
+    );
+    let output = rehearse(&["--tables", "2"]);
+    let said = text(&output.stdout);
+    assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""), "{said}");
+    let line = |start: &str| said.lines().find(|it| it.starts_with(start)).unwrap_or("").to_owned();
+    assert!(line("a ").contains(" to ") && line("b ").contains(" to "), "{said}");
+    assert!(line("held by two ").contains(" 0 "), "{said}");
+    let refused = rehearse(&["--attempt-latency-max", "10s"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(
+        text(&refused.stderr),
+        "galo: p.toml: processor a: its time-out for an answer must be longer than \
+         --attempt-latency-max\n"
+    );
 }

@@ -1,9 +1,11 @@
 //! `galo rehearse`: plays the contest in virtual time, with the router and dispatcher that serve,
-//! over both contests' stage tables and many random ones, and prints what a policy earns.
+//! over both contests' stage tables and many random ones, and prints what a policy earns. Or plays the
+//! processors of a file likewise, and prints what goes where and what it costs ([`described`]).
 //!
-//! Nothing real is touched: no sockets, no clock, no files. The defaults of the policy come from
-//! here (`--sweep`), and the table in docs/contest.md is its output.
+//! Nothing real is touched: no sockets, no clock, no files but the one of the processors. The defaults of
+//! the policy come from here (`--sweep`), and the table in docs/contest.md is its output.
 
+mod described;
 mod model;
 mod play;
 mod tables;
@@ -12,6 +14,7 @@ use crate::payments::router::Policy;
 use crate::payments::{Each, Processor, Totals};
 use play::{Cast, Played, play};
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tables::{FEES_FINAL, FEES_PREVIEW, Fees, Table, profit};
@@ -39,7 +42,11 @@ const FINE: f64 = 0.35;
 const SWEEP_PATIENCE_MS: [u64; 6] = [0, 100, 200, 300, 500, 800];
 const SWEEP_LATENCY_MS: [u64; 4] = [1_000, 1_300, 1_400, 1_450];
 
-/// The policy to rehearse, and over how much.
+/// Play the routing in virtual time: what a policy earns
+///
+/// Over both contests and many random tables of outages and delays; or, with --processors, over random
+/// tables alone and the processors of a file, with their fees and limits. Opens nothing but that file and
+/// what it names, and sends nothing.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RehearseArgs {
     /// How long a payment waits for the cheaper processor while the dearer one works
@@ -50,12 +57,14 @@ pub struct RehearseArgs {
     attempt_latency_max: Duration,
     /// The most attempts in flight at one processor, from one instance
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(conflicts_with = "processors")]
     processor_concurrency: u32,
     /// How many random tables are played
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     tables: u32,
     /// With how many seeds each of the contests' two tables is played
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with = "processors")]
     seeds: u32,
     /// The first seed; the same one gives the same output
     #[arg(long, default_value_t = 1)]
@@ -63,6 +72,8 @@ pub struct RehearseArgs {
     /// Compare policies instead: patience × attempt latency
     #[arg(long)]
     sweep: bool,
+    #[command(flatten)]
+    described: described::DescribedArgs,
 }
 
 /// The runs of one policy.
@@ -90,10 +101,20 @@ struct Row {
 }
 
 /// Plays and prints: seconds with the defaults, a few minutes for a sweep.
-pub fn run(args: &RehearseArgs) {
-    if args.sweep {
-        return sweep(args);
+///
+/// # Errors
+/// If the processors of the file cannot be played so. What is wrong with the file itself is said, and
+/// told by the exit code.
+pub fn run(args: &RehearseArgs) -> Result<ExitCode, String> {
+    match &args.described.processors {
+        Some(file) => return described::run(args, file),
+        None if args.sweep => sweep(args),
+        None => play_contests(args),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn play_contests(args: &RehearseArgs) {
     let policy = policy(args, args.patience, args.attempt_latency_max);
     say!(
         "patience {:?}, attempt latency at most {:?}, {} attempts at once per instance",

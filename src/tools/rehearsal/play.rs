@@ -2,24 +2,26 @@
 //! audits of the contest. An event heap, no clock, no sockets, no threads.
 //!
 //! The instances' engine is as thin as the real one: it asks its dispatcher for the next request
-//! after every event, calls `watch` every 10 ms, and gives a request up after 10 s, while the
-//! processor goes on with it.
+//! after every event, calls `watch` every 10 ms, and gives a request up when its time is over (10 s),
+//! while the processor goes on with it.
 
-use super::model::{Arrival, Model, RETRY_AFTER_MS};
+use super::model::{Arrival, Health, Model, Nature};
 use super::tables::{Hindsight, Random, Table};
 use crate::base::clock::{Moment, Timestamp};
+use crate::base::histogram::Histogram;
 use crate::base::money::{Cents, Total};
 use crate::payments::dispatcher::{Dispatcher, End, Question, Start, WATCH_EVERY};
 use crate::payments::observed::Report;
 use crate::payments::router::Policy;
-use crate::payments::{Each, Outcome, Payment, PaymentId, Processor, Refusal, Totals};
+use crate::payments::terms::Order;
+use crate::payments::{Each, Outcome, Payment, PaymentId, Processor, Totals};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 const MS: u64 = 1_000;
 const WATCH_EVERY_US: u64 = WATCH_EVERY.as_micros() as u64;
-const TIME_OUT_US: u64 = 10_000 * MS;
 const AUDIT_EVERY_US: u64 = 10_000 * MS;
 const AUDIT_WINDOW_MS: i64 = 15_000;
 const HEALTH_EVERY_US: u64 = 5_005 * MS;
@@ -30,19 +32,19 @@ const HICCUP_US: (u64, u64) = (10 * MS, 50 * MS);
 /// What the wall clock shows at the start.
 const START_MS: i64 = 1_750_000_000_000;
 
-/// Who plays: so many instances, by this policy, and so many processors, which have the numbers from 0
-/// on in its offers.
-#[derive(Clone, Copy, Debug)]
+/// Who plays: so many instances, by this policy, and the processors, which have the numbers from 0 on in
+/// its offers.
+#[derive(Clone, Debug)]
 pub struct Cast {
     pub instances: usize,
-    pub processors: usize,
     pub policy: Policy,
+    pub natures: Vec<Nature>,
 }
 
 impl Cast {
     /// Two instances and the contest's two processors.
     pub fn contest(policy: Policy) -> Cast {
-        Cast { instances: 2, processors: 2, policy }
+        Cast { instances: 2, policy, natures: vec![Nature::CONTEST; 2] }
     }
 }
 
@@ -50,9 +52,18 @@ impl Cast {
 #[derive(Clone, Debug, Default)]
 pub struct Played {
     pub accepted: Totals,
+    /// Payments of an amount that no processor takes: they were not accepted.
+    pub untaken: u64,
     /// What the processors hold when the totals are read.
     pub held: Each<Totals>,
+    /// The smallest and the largest amount that each of them holds.
+    pub bounds: Each<Option<(Cents, Cents)>>,
+    pub costs: Costs,
     pub best: Hindsight,
+    /// Accepted payments that no processor holds when the totals are read.
+    pub unbooked: u64,
+    /// From acceptance to booking: so many microseconds or a little less, and how many payments.
+    pub booked_after: Vec<(u64, u64)>,
     /// Booked attempts whose round trip was longer than an audit forgives.
     pub at_risk: u64,
     pub audits_differing: u64,
@@ -60,11 +71,39 @@ pub struct Played {
     pub duplicates: u64,
 }
 
+/// The fees on all that is held, in millionths of a cent, and what they would be if it had gone elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    pub paid: i128,
+    /// Everything at the cheapest that takes it, whatever it waits: nobody pays less.
+    pub cheapest: i128,
+    /// As hindsight does it that sends a payment the moment it is accepted.
+    pub at_once: i128,
+    pub dearest: i128,
+}
+
 impl Played {
     /// Accepted payments that are not held at the end although hindsight could have booked them.
     pub fn lag(&self) -> u64 {
         let count = |all: &Each<Totals>| all.iter().map(|it| it.count).sum::<u64>();
         count(&self.best.waiting).saturating_sub(count(&self.held))
+    }
+
+    /// A processor holds a payment of this amount.
+    fn holds(&mut self, processor: Processor, amount: Cents) {
+        let index = processor.index();
+        self.held[index] += Totals { count: 1, amount: Total(amount.0.into()) };
+        let (least, most) = self.bounds[index].unwrap_or((amount, amount));
+        self.bounds[index] = Some((least.min(amount), most.max(amount)));
+    }
+}
+
+impl AddAssign for Costs {
+    fn add_assign(&mut self, other: Costs) {
+        self.paid += other.paid;
+        self.cheapest += other.cheapest;
+        self.at_once += other.at_once;
+        self.dearest += other.dearest;
     }
 }
 
@@ -81,7 +120,7 @@ enum Event {
     Tick { instance: usize },
     Hiccup { instance: usize },
     HealthAsked { processor: usize },
-    Health { instance: usize, processor: usize, failing: bool, delay_us: u64 },
+    Health { instance: usize, processor: usize, failing: bool, response_min: Duration },
     Audit,
     AuditAsks { instance: usize, audit: usize },
 }
@@ -103,14 +142,13 @@ impl Event {
 struct Instance {
     dispatcher: Dispatcher,
     busy_until_us: u64,
-    /// Requests in the order they were sent, for the time-out.
-    sent: VecDeque<u32>,
+    /// Requests by when their time is over.
+    sent: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
 struct Request {
     instance: usize,
     start: Start,
-    sent_us: u64,
     outcome: Outcome,
     is_open: bool,
 }
@@ -137,6 +175,8 @@ pub struct Play<'a> {
     table: &'a Table,
     cast: &'a Cast,
     random: Random,
+    /// For amounts alone: those of a run are the same whatever the policy.
+    amounts: Random,
     now_us: u64,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     event_sequence: u64,
@@ -144,14 +184,15 @@ pub struct Play<'a> {
     processors: Vec<Model>,
     requests: Vec<Request>,
     entries: Vec<Entry>,
+    untaken: u64,
     audits: Vec<Audit>,
 }
 
 /// Plays a table.
 ///
 /// # Panics
-/// If an instance settles a payment that no processor holds, or under another time: then the
-/// dispatcher is wrong, and no table of results means anything.
+/// If an instance settles a payment that no processor holds, or under another time, or sends one where
+/// its amount is not taken: then the dispatcher is wrong, and no table of results means anything.
 pub fn play(table: &Table, cast: &Cast, seed: u64) -> Played {
     let mut play = Play::new(table, cast, seed);
     let end_us = table.end_ms() * MS;
@@ -172,20 +213,22 @@ impl<'a> Play<'a> {
         let instance = |_| Instance {
             dispatcher: Dispatcher::new(cast.policy, is_pair, random.next()),
             busy_until_us: 0,
-            sent: VecDeque::new(),
+            sent: BinaryHeap::new(),
         };
         let instances = (0..cast.instances).map(instance).collect();
         let mut play = Play {
             table,
             cast,
             random,
+            amounts: Random::new(!seed),
             now_us: 0,
             events: BinaryHeap::new(),
             event_sequence: 0,
             instances,
-            processors: (0..cast.processors).map(|_| Model::default()).collect(),
+            processors: cast.natures.iter().map(|it| Model::new(*it)).collect(),
             requests: Vec::new(),
             entries: Vec::new(),
+            untaken: 0,
             audits: Vec::new(),
         };
         play.schedule();
@@ -195,7 +238,7 @@ impl<'a> Play<'a> {
     /// Everything that does not follow from something else.
     fn schedule(&mut self) {
         for (stage, settings) in self.table.stages.iter().enumerate() {
-            for processor in 0..self.cast.processors {
+            for processor in 0..self.processors.len() {
                 let noise_us = self.random.between(0, 8 * MS);
                 self.at(settings.at_ms * MS + noise_us, Event::Stage { stage, processor });
             }
@@ -205,14 +248,15 @@ impl<'a> Play<'a> {
             let noise_us = self.random.between(0, 500);
             self.at(user * self.table.duration_ms * MS / users + noise_us, Event::Post);
         }
-        for index in 0..self.cast.instances.max(self.cast.processors) {
-            if index < self.cast.instances {
+        for index in 0..self.instances.len().max(self.processors.len()) {
+            if index < self.instances.len() {
                 let phase_us = self.random.between(0, WATCH_EVERY_US);
                 self.at(phase_us, Event::Tick { instance: index });
                 let hiccup_us = self.random.between(0, 2 * HICCUP_EVERY_US);
                 self.at(hiccup_us, Event::Hiccup { instance: index });
             }
-            if index < self.cast.processors {
+            let is_asked = |it: &Nature| it.health != Health::Unasked;
+            if self.cast.natures.get(index).is_some_and(is_asked) {
                 let phase_us = self.random.between(0, HEALTH_EVERY_US);
                 self.at(phase_us, Event::HealthAsked { processor: index });
             }
@@ -254,7 +298,7 @@ impl<'a> Play<'a> {
                 self.processors[processor].failing = stage.failing[processor];
             }
             Event::Post => {
-                let instance = self.random.between(0, self.cast.instances as u64) as usize;
+                let instance = self.random.between(0, self.instances.len() as u64) as usize;
                 let arrives_us = self.now_us + self.network_us();
                 self.at(arrives_us, Event::Accept { instance });
             }
@@ -271,8 +315,8 @@ impl<'a> Play<'a> {
                 self.at(self.now_us + length_us + pause_us, event);
             }
             Event::HealthAsked { processor } => self.health(processor),
-            Event::Health { instance, processor, failing, delay_us } => {
-                let report = Report { failing, response_min: Duration::from_micros(delay_us) };
+            Event::Health { instance, processor, failing, response_min } => {
+                let report = Report { failing, response_min };
                 let now = self.moment();
                 if let Some(processor) = Processor::new(processor) {
                     self.instances[instance].dispatcher.reported(processor, report, now);
@@ -287,7 +331,15 @@ impl<'a> Play<'a> {
     }
 
     fn accept(&mut self, instance: usize) {
-        let amount = self.table.amount;
+        let again_us = self.now_us + self.network_us() + 1_000 * MS;
+        if again_us < self.table.duration_ms * MS {
+            self.at(again_us, Event::Post);
+        }
+        let amount = self.table.amounts.draw(&mut self.amounts);
+        if self.cast.policy.offers.cheapest(amount).is_none() {
+            self.untaken += 1;
+            return;
+        }
         let payment = Payment {
             id: PaymentId(self.entries.len() as u128),
             amount,
@@ -299,10 +351,6 @@ impl<'a> Play<'a> {
         let (accepted_us, booked, known_us) = (self.now_us, Each::default(), u64::MAX);
         self.entries.push(Entry { amount, accepted_us, instance, booked, known_us });
         self.instances[instance].dispatcher.submit(payment);
-        let again_us = self.now_us + self.network_us() + 1_000 * MS;
-        if again_us < self.table.duration_ms * MS {
-            self.at(again_us, Event::Post);
-        }
         self.pump(instance);
     }
 
@@ -311,10 +359,12 @@ impl<'a> Play<'a> {
         let (now, at) = (self.moment(), self.timestamp());
         while let Some(start) = self.instances[instance].dispatcher.next(now, at) {
             let request = self.requests.len() as u32;
-            self.instances[instance].sent.push_back(request);
+            let nature = self.processors[start.attempt.processor.index()].nature;
+            let given_up_us = self.now_us + nature.time_out_us;
+            self.instances[instance].sent.push(Reverse((given_up_us, request)));
             self.instances[instance].dispatcher.sent(start.flight, now);
-            let (sent_us, outcome) = (self.now_us, Outcome::Unknown);
-            self.requests.push(Request { instance, start, sent_us, outcome, is_open: true });
+            let outcome = Outcome::Unknown;
+            self.requests.push(Request { instance, start, outcome, is_open: true });
             let arrives_us = self.now_us + self.network_us();
             self.at(arrives_us, Event::Arrive { request });
         }
@@ -325,10 +375,7 @@ impl<'a> Play<'a> {
         match self.processors[processor].arrive(request) {
             Arrival::Begins => self.begin(request),
             Arrival::Waits => {}
-            Arrival::Refused => {
-                let refusal = Refusal::TooMany { retry_after_ms: RETRY_AFTER_MS };
-                self.reply(request, Outcome::NotRecorded(refusal));
-            }
+            Arrival::Refused => self.reply(request, self.processors[processor].refused()),
         }
     }
 
@@ -347,8 +394,9 @@ impl<'a> Play<'a> {
     }
 
     fn delay_over(&mut self, request: u32) {
-        if self.processors[self.processor_of(request)].failing {
-            self.reply(request, Outcome::NotRecorded(Refusal::Failing));
+        let model = &self.processors[self.processor_of(request)];
+        if model.failing {
+            self.reply(request, model.failed());
             self.release(request);
         } else {
             self.ask_database(request);
@@ -364,6 +412,8 @@ impl<'a> Play<'a> {
 
     fn database_done(&mut self, request: u32) {
         let Start { attempt, question, .. } = self.requests[request as usize].start;
+        let limits = self.cast.policy.offers.limits(attempt.processor.index());
+        assert!(limits.takes(attempt.payment.amount), "sent where its amount is taken");
         let entry = &mut self.entries[attempt.payment.id.0 as usize];
         let booked = &mut entry.booked[attempt.processor.index()];
         if question == Question::Pay && booked.is_none() {
@@ -420,12 +470,13 @@ impl<'a> Play<'a> {
     }
 
     fn tick(&mut self, instance: usize) {
-        while let Some(request) = self.instances[instance].sent.front().copied() {
-            let Request { is_open, sent_us, .. } = self.requests[request as usize];
-            if is_open && self.now_us < sent_us + TIME_OUT_US {
+        while let Some(Reverse((given_up_us, request))) = self.instances[instance].sent.peek() {
+            let (given_up_us, request) = (*given_up_us, *request);
+            let is_open = self.requests[request as usize].is_open;
+            if is_open && self.now_us < given_up_us {
                 break;
             }
-            self.instances[instance].sent.pop_front();
+            self.instances[instance].sent.pop();
             if is_open {
                 self.end(request, Outcome::Unknown);
             }
@@ -437,10 +488,10 @@ impl<'a> Play<'a> {
     }
 
     fn health(&mut self, processor: usize) {
-        let Model { failing, delay_us, .. } = self.processors[processor];
-        for instance in 0..self.cast.instances {
+        let Report { failing, response_min } = self.processors[processor].report();
+        for instance in 0..self.instances.len() {
             let arrives_us = self.now_us + self.network_us() + self.network_us();
-            self.at(arrives_us, Event::Health { instance, processor, failing, delay_us });
+            self.at(arrives_us, Event::Health { instance, processor, failing, response_min });
         }
         self.at(self.now_us + HEALTH_EVERY_US, Event::HealthAsked { processor });
     }
@@ -448,7 +499,7 @@ impl<'a> Play<'a> {
     /// The questions leave at the same moment; each arrives on its own.
     fn audit(&mut self) {
         let audit = self.audits.len();
-        let Cast { instances, processors, .. } = *self.cast;
+        let (instances, processors) = (self.instances.len(), self.processors.len());
         let arrives_us = |_| self.now_us + self.random.between(100, 2 * MS);
         let processors_us = (0..processors).map(arrives_us).collect();
         let instances_us = vec![u64::MAX; instances];
@@ -464,34 +515,56 @@ impl<'a> Play<'a> {
     }
 
     fn result(&self, end_us: u64) -> Played {
-        let foresight = self.table.foresight(self.cast.processors);
-        let mut played = Played::default();
+        let foresight = self.table.foresight(self.processors.len());
+        let booked_after = Histogram::new();
+        let mut played = Played { untaken: self.untaken, ..Played::default() };
         let mut at_risk = Vec::new();
         for entry in &self.entries {
             let one = Totals { count: 1, amount: Total(entry.amount.0.into()) };
             played.accepted += one;
             let order = self.cast.policy.offers.cheapest_first(entry.amount);
-            if let Some(best) = foresight.best(order.as_slice(), entry.accepted_us / MS) {
+            let best = foresight.best(order.as_slice(), entry.accepted_us / MS);
+            if let Some(best) = best {
                 played.best.waiting[best.waiting.index()] += one;
                 played.best.at_once[best.at_once.index()] += one;
             }
-            for (index, booked) in entry.booked.iter().enumerate() {
+            for (processor, booked) in Processor::every().zip(&entry.booked) {
                 let Some((requested_at, booked_us)) = *booked else { continue };
                 if booked_us <= end_us {
-                    played.held[index] += one;
+                    played.holds(processor, entry.amount);
+                    let at_once = best.map_or(processor, |it| it.at_once);
+                    played.costs += self.costs(order, entry.amount, processor, at_once);
+                    booked_after.record(Duration::from_micros(booked_us - entry.accepted_us));
                 }
                 let requested_us = (requested_at.0 - START_MS) as u64 * MS;
                 // The millisecond that `requested_at` was cut to may be almost over.
                 if entry.known_us - requested_us > (self.table.slack_ms + 1) * MS {
-                    at_risk.push((entry, index));
+                    at_risk.push((entry, processor.index()));
                 }
             }
-            played.duplicates += u64::from(entry.booked.iter().flatten().count() > 1);
+            let holders = entry.booked.iter().flatten().count();
+            played.unbooked += u64::from(holders == 0);
+            played.duplicates += u64::from(holders > 1);
         }
+        played.booked_after = booked_after.snapshot().filled();
         played.at_risk = at_risk.len() as u64;
         let differs = |audit: &&Audit| self.differs(audit, &at_risk);
         played.audits_differing = self.audits.iter().filter(differs).count() as u64;
         played
+    }
+
+    /// Of one payment, at a processor.
+    fn costs(&self, order: Order, amount: Cents, at: Processor, at_once: Processor) -> Costs {
+        let fee = |it: Processor| {
+            self.cast.policy.offers.terms(it).map_or(0, |terms| terms.fee.on(amount))
+        };
+        let (cheapest, dearest) = (order.iter().next(), order.iter().last());
+        Costs {
+            paid: fee(at),
+            cheapest: cheapest.map_or(0, fee),
+            at_once: fee(at_once),
+            dearest: dearest.map_or(0, fee),
+        }
     }
 
     /// Whether an audit saw other totals at the processors than at the instances. Only bookings

@@ -22,13 +22,35 @@ pub struct Table {
     pub read_after_ms: u64,
     /// Virtual users grow linearly from 1 to this; each posts one payment a second.
     pub users_max: u64,
-    /// Of every payment.
-    pub amount: Cents,
+    pub amounts: Amounts,
     /// An audit asks about what was requested until so long ago.
     pub slack_ms: u64,
     /// Whether the differences at both processors cancel out in an audit (the preview's slip).
     pub audit_adds_signed: bool,
     pub stages: Vec<Stage>,
+}
+
+/// What payments come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amounts {
+    One(Cents),
+    /// From the first to the second. Each doubling is as likely as any other, so that bounds count
+    /// whether they are of cents or of thousands.
+    Spread(Cents, Cents),
+}
+
+impl Amounts {
+    /// Draws nothing where there is only one.
+    pub fn draw(self, random: &mut Random) -> Cents {
+        match self {
+            Amounts::One(amount) => amount,
+            Amounts::Spread(Cents(least), Cents(most)) => {
+                let doublings = u64::from((most / least).ilog2()) + 1;
+                let from = least.unsigned_abs() << random.between(0, doublings);
+                Cents(random.between(from, (2 * from).min(most.unsigned_abs() + 1)) as i64)
+            }
+        }
+    }
 }
 
 /// What the processors take, in percent, the cheaper one first.
@@ -52,7 +74,7 @@ pub fn preview() -> Table {
         // k6 still sleeps so long.
         read_after_ms: 1_000,
         users_max: 550,
-        amount: Cents(1_990),
+        amounts: Amounts::One(Cents(1_990)),
         slack_ms: 1_500,
         audit_adds_signed: true,
         stages: vec![
@@ -72,7 +94,7 @@ pub fn final_table() -> Table {
         duration_ms: 300_000,
         read_after_ms: 1_000,
         users_max: 603,
-        amount: Cents(2_005),
+        amounts: Amounts::One(Cents(2_005)),
         slack_ms: 2_000,
         audit_adds_signed: false,
         stages: vec![
@@ -95,6 +117,17 @@ pub fn final_table() -> Table {
 pub fn random(seed: u64) -> Table {
     Table { audit_adds_signed: false, stages: random_stages(seed, &[30, 18]), ..preview() }
 }
+
+/// A minute like [`random`] over so many processors, each in as much trouble as any other. Then all are
+/// well, and whatever was accepted has another minute.
+pub fn random_over(processors: usize, seed: u64) -> Table {
+    let mut stages = random_stages(seed, &vec![FAILING_PERCENT; processors]);
+    stages.push(Stage { at_ms: 60_000, ..Stage::default() });
+    Table { read_after_ms: 60_000, audit_adds_signed: false, stages, ..preview() }
+}
+
+/// How often a processor of a file fails.
+pub const FAILING_PERCENT: u64 = 20;
 
 /// A minute: all well at first, then a new stage every 4 to 12 s, delays of 0 to 6 s. Each processor
 /// fails in so many percent of the stages.
@@ -254,6 +287,20 @@ mod tests {
         let of = |count: u64| Totals { count, amount: Total(i128::from(count) * 1_990) };
         let held = each([1, 2].map(of));
         assert_eq!(profit(&held, FEES_PREVIEW), 1_990 * 95 + 2 * 1_990 * 85);
+    }
+
+    #[test]
+    fn amounts_lie_between_the_bounds_and_reach_them() {
+        for (least, most) in [(1, 1), (1, 4), (3, 5), (50, 1_000_000)] {
+            let amounts = Amounts::Spread(Cents(least), Cents(most));
+            let mut random = Random::new(7);
+            let drawn: Vec<Cents> = (0..10_000).map(|_| amounts.draw(&mut random)).collect();
+            assert!(drawn.iter().all(|it| (least..=most).contains(&it.0)), "{least} {most}");
+            let is_small = |it: &&Cents| it.0 < 2 * least;
+            let small = drawn.iter().filter(is_small).count();
+            let doublings = (most / least).ilog2() as usize + 1;
+            assert!(small.abs_diff(10_000 / doublings) < 200, "{least} {most}: {small}");
+        }
     }
 
     #[test]
