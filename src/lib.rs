@@ -10,6 +10,7 @@
 //! | [`processors`] | processors of any API, described in a file: requests, what answers mean, fees | `answers`, `rules` |
 //! | [`ledger`] | accounts, their limits and their statements | `book` |
 //! | [`journal`] | what has been promised survives | `recover` |
+//! | `log` | its records in a replicated PostgreSQL, with the feature `cluster` | |
 //! | [`cluster`] | the two instances: who owns what, who may pay | `membership` |
 //! | [`instance`] | one running instance: settings, doors, loops | `stuck` |
 //! | [`tools`] | a simulated processor, the demo, the judge, reconciling, the rehearsal | `compare`, `judge::score` |
@@ -27,6 +28,8 @@ pub mod payments;
 pub mod processors;
 pub mod ledger;
 pub mod journal;
+#[cfg(feature = "cluster")]
+pub mod log;
 pub mod cluster;
 pub mod instance;
 pub mod tools;

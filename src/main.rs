@@ -33,6 +33,20 @@ enum Command {
     CheckConfig(check_config::CheckConfigArgs),
     /// Look into a journal, copy it, or save what is left of it; without changing it
     Journal(journal::inspect::JournalArgs),
+    /// Make the tables of a log in a replicated PostgreSQL, or tell how it stands
+    #[cfg(feature = "cluster")]
+    Log(galo::log::command::LogArgs),
+    /// Not in this build, which lacks the feature `cluster`
+    #[cfg(not(feature = "cluster"))]
+    Log(Anything),
+}
+
+/// What is not looked at.
+#[cfg(not(feature = "cluster"))]
+#[derive(clap::Args)]
+struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<std::ffi::OsString>,
 }
 
 /// Settings that cannot be, and what belongs to them (an address in use), exit with this code.
@@ -59,6 +73,12 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Journal(args) => journal::inspect::run(&args),
+        #[cfg(feature = "cluster")]
+        Command::Log(args) => galo::log::command::run(&args),
+        #[cfg(not(feature = "cluster"))]
+        Command::Log(_) => Err("this build has no `log`: it lacks the feature `cluster` \
+                                (cargo build --features cluster; the image has it)"
+            .into()),
     };
     result.unwrap_or_else(|refusal| {
         for line in refusal.lines() {

@@ -28,6 +28,10 @@ mod ledger_accounts;
 mod ledger_attacks;
 mod ledger_away;
 mod ledger_model;
+#[cfg(feature = "cluster")]
+mod log;
+#[cfg(feature = "cluster")]
+mod log_files;
 mod openapi;
 mod payments;
 mod peers;

@@ -10,6 +10,8 @@ pub mod journals;
 pub mod ledger;
 pub mod linearizable;
 pub mod names;
+#[cfg(feature = "cluster")]
+pub mod postgres;
 pub mod proxy;
 pub mod seeds;
 pub mod system;
