@@ -163,6 +163,19 @@ impl Simulated {
         (state.fault, state.crashed) = (None, false);
     }
 
+    /// Another machine goes on with what a replicated log holds: what was synced as a whole, and
+    /// nothing else. No machine has been started for that.
+    pub fn take_over(&self) {
+        let mut state = self.state();
+        state.name_changes.clear();
+        state.names = state.durable_names.clone();
+        for inode in &mut state.inodes {
+            inode.changes.clear();
+            inode.live = inode.durable.clone();
+        }
+        (state.fault, state.crashed) = (None, false);
+    }
+
     /// As after a start of the machine that lost nothing.
     pub fn reboot(&self) {
         self.state().boot += 1;

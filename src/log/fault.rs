@@ -54,7 +54,7 @@ fn setup(code: &SqlState, what: &str) -> Option<String> {
             format!("{what}: `galo log create` makes the tables")
         }
         it if *it == SqlState::INSUFFICIENT_PRIVILEGE => {
-            format!("{what}: the role lacks a right that docs/operating.md names")
+            format!("{what}: the role lacks a right (docs/operating.md names them)")
         }
         it if *it == SqlState::INVALID_PASSWORD
             || *it == SqlState::INVALID_AUTHORIZATION_SPECIFICATION

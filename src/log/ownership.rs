@@ -14,8 +14,8 @@ use tokio_postgres::Row;
 /// How long an owner has a log without renewing its lease, unless told otherwise.
 pub const LEASE: Duration = Duration::from_secs(3);
 
-/// Names and addresses are cut off behind so many bytes.
-const TEXT_BYTES_MAX: usize = 256;
+/// Names and addresses are cut off behind so many letters.
+const TEXT_LENGTH_MAX: usize = 256;
 
 /// Who wants to own a log.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Me {
 
 impl Me {
     pub fn new(instance: &str, address: &str) -> Me {
-        let cut = |text: &str| text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_string();
+        let cut = |text: &str| text.chars().take(TEXT_LENGTH_MAX).collect();
         Me { instance: cut(instance), address: cut(address), incarnation: random() }
     }
 }

@@ -25,7 +25,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// One commit has not much more.
@@ -35,9 +35,9 @@ const AHEAD_BYTES: usize = 1 << 20;
 const AHEAD_PIECE_BYTES: usize = 4 << 20;
 /// So long a piece, or a page of a file that is fetched, may take.
 const PIECE_WITHIN: Duration = Duration::from_secs(10);
-/// A page of a file that is fetched has about so many bytes.
-const PAGE_BYTES: usize = 4 << 20;
-const PAGE_ROWS_MAX: i64 = 1 << 16;
+/// A page of a file that is fetched has so many bytes, and one row more, and so many rows.
+const PAGE_BYTES: i64 = 4 << 20;
+const PAGE_ROWS: i64 = 1 << 16;
 /// More zeros than any record ends with.
 const ZEROS_KEPT: u64 = 1 << 16;
 /// Files that wait to be removed. What is one too many is removed after the next start.
@@ -66,6 +66,8 @@ struct Shared {
     /// For fetching, and for what goes ahead.
     side: Mutex<Option<Session>>,
     garbage: SyncSender<i64>,
+    /// What was taken to be written down could not be read any more.
+    broken: OnceLock<String>,
 }
 
 /// Taken in this order: an inode's `syncing`, the committer, then whatever else for a moment.
@@ -83,8 +85,13 @@ struct Rooms {
 
 const NAMES: &str = "SELECT name, file FROM galo.name WHERE log = $1";
 
-const PAGE: &str = "SELECT number, at, bytes FROM galo.chunk \
-    WHERE log = $1 AND file = $2 AND number > $3 ORDER BY number LIMIT $4";
+/// Rows that begin within so many bytes: what is stored aside is counted without being read.
+const PAGE: &str = "SELECT number, at, bytes FROM ( \
+        SELECT number, at, bytes, sum(coalesce(octet_length(bytes), 0)) OVER (ORDER BY number) \
+            - coalesce(octet_length(bytes), 0) AS before \
+        FROM (SELECT number, at, bytes FROM galo.chunk \
+            WHERE log = $1 AND file = $2 AND number > $3 ORDER BY number LIMIT $4) AS next \
+    ) AS page WHERE before < $5 ORDER BY number";
 
 /// Nobody can know of the file, so the fence is only looked through, and rows that come too late are
 /// of no file.
@@ -144,6 +151,7 @@ impl LogStorage {
             committer: Mutex::new(committer),
             side: Mutex::new(Some(side)),
             garbage,
+            broken: OnceLock::new(),
         });
         let room = shared.room("");
         Ok(LogStorage { shared, room })
@@ -229,29 +237,22 @@ impl Shared {
             return Ok(());
         }
         let mut filling = Filling::new(&self.scratch)?;
-        let mut limit = 16;
         loop {
             let (log, file, after) = (self.log.0, inode.id, filling.number);
             let rows = self.on_the_side(|session, until| {
-                session.query(PAGE, &[&log, &file, &after, &limit], until)
+                session.query(PAGE, &[&log, &file, &after, &PAGE_ROWS, &PAGE_BYTES], until)
             })?;
-            let mut bytes = 0;
+            if rows.is_empty() {
+                break;
+            }
             for row in &rows {
                 let at = cell::<i64>(row, 1)?.cast_unsigned();
                 let contents: Option<&[u8]> = cell(row, 2)?;
-                bytes += contents.map_or(0, <[u8]>::len);
                 let change = match contents {
                     Some(contents) => Change::Write { at, bytes: contents.into() },
                     None => Change::Length(at),
                 };
                 filling.add(cell(row, 0)?, &change)?;
-            }
-            if (rows.len() as i64) < limit {
-                break;
-            }
-            // Rows are as long as they may be, or as short as one record.
-            if bytes < PAGE_BYTES {
-                limit = (limit * 4).min(PAGE_ROWS_MAX);
             }
         }
         inode.fill(filling);
@@ -304,7 +305,12 @@ impl Shared {
         let left = committer.settle()?;
         self.finish(left);
         while !is_done() {
-            let batch = self.gather()?;
+            if let Some(what) = self.broken.get() {
+                return Err(io::Error::other(what.clone()));
+            }
+            // Of what it has taken before, nothing is there any more.
+            let broken = |error: io::Error| self.broken.get_or_init(|| error.to_string()).clone();
+            let batch = self.gather().map_err(|error| io::Error::other(broken(error)))?;
             let done = committer.commit(batch)?;
             self.finish(Some(done));
         }

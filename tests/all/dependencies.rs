@@ -1,7 +1,7 @@
 //! What the program is built from: under which licences, and nothing twice that need not be.
 //!
-//! By the dependencies that Cargo.lock gives on the one platform there is. Dependencies of tests are
-//! looked at as well.
+//! By the dependencies that Cargo.lock gives on the one platform there is, with every feature.
+//! Dependencies of tests are looked at as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -21,10 +21,11 @@ const LICENCES: [&str; 9] = [
 ];
 
 /// Crates that stand in more than one version, and which crates need another than the newest.
-const IN_SEVERAL_VERSIONS: [(&str, &str); 9] = [
+const IN_SEVERAL_VERSIONS: [(&str, &str); 10] = [
     ("bitflags", "io-uring 0.6 and monoio"),
     ("getrandom", "monoio-http's TLS, which is never used, and sonic-rs"),
     ("hashbrown", "monoio-http"),
+    ("mio", "monoio"),
     ("rustls", "monoio-http's TLS, which is never used"),
     ("rustls-webpki", "likewise"),
     ("socket2", "monoio"),
@@ -38,7 +39,15 @@ type Crate = [String; 3];
 
 fn crates() -> BTreeSet<Crate> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "--prefix", "none", "--no-dedupe"])
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--prefix",
+            "none",
+            "--no-dedupe",
+            "--all-features",
+        ])
         .args(["--edges", "normal,build,dev", "--target", "x86_64-unknown-linux-gnu"])
         .args(["--format", "{p}|{l}"])
         .output()

@@ -1,6 +1,8 @@
 //! The log in a real PostgreSQL: its tables, its owners, a journal's life over it. What becomes of
 //! files when answers are lost and servers go is in `log_files.rs`.
 
+use crate::support::certificates::{Authority, Certified};
+use crate::support::journals::Scratch;
 use crate::support::postgres::{Log, Postgres, late};
 use crate::support::{Galo, PATIENCE, wait_until, wait_until_within};
 use galo::base::clock::{self, Timestamp};
@@ -225,6 +227,47 @@ fn the_first_server_that_takes_writes_is_found() {
     ownership.check(late()).unwrap();
     let warning = ownership.warning(late()).unwrap().unwrap();
     assert!(warning.contains("on one server"), "{warning}");
+}
+
+/// As PEM (RFC 7468).
+fn pem(what: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN {what}-----\n{text}\n-----END {what}-----\n")
+}
+
+#[test]
+fn a_server_by_tls_has_to_show_who_it_is() {
+    let authority = Authority::new("of the test");
+    let Certified { certificate, key } = authority.certify(&["localhost"]);
+    let (certificate, key) = (pem("CERTIFICATE", &certificate), pem("PRIVATE KEY", &key));
+    let postgres = Postgres::with_tls(&certificate, &key);
+    let scratch = Scratch::new();
+    let roots = scratch.join("roots.pem");
+    std::fs::write(&roots, pem("CERTIFICATE", &authority.certificate())).unwrap();
+    let port = postgres.address().port();
+    let look = |host: &str, options: &str| {
+        let url = format!("postgres://galo@{host}:{port}/postgres?{options}");
+        let server = Arc::new(Server::parse(&url).unwrap());
+        let looked = Log::ownership(&server, "one", LEASE).warning(late());
+        looked.map_err(|fault| fault.to_string())
+    };
+    let used = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                WHERE ssl AND application_name = 'galo'";
+    let server = format!("host=localhost port={port} user=galo dbname=postgres sslmode=require");
+    let server = format!("{server} sslrootcert={roots}");
+    let server = Arc::new(Server::parse(&server).unwrap());
+    let mut ownership = Log::ownership(&server, "one", LEASE);
+    ownership.warning(late()).unwrap();
+    assert_eq!(postgres.sql(used), "1");
+    look("localhost", &format!("sslmode=verify-full&sslrootcert={roots}")).unwrap();
+    look("localhost", &format!("sslrootcert={roots}")).unwrap();
+    look("localhost", "sslmode=disable").unwrap();
+    // Another name, and an authority that nobody believes, also where TLS need not be.
+    for options in [&format!("sslmode=require&sslrootcert={roots}"), "sslmode=prefer"] {
+        let refused = look("127.0.0.1", options).unwrap_err();
+        assert!(refused.contains("certificate"), "{refused}");
+    }
 }
 
 fn galo_log(postgres: &Postgres, args: &[&str]) -> (Option<i32>, String, String) {

@@ -377,3 +377,37 @@ fn a_place_is_the_same_for_every_owner_and_another_after_a_dump() {
     write(&storage, "a", b"");
     assert_ne!(storage.place("a").unwrap(), place);
 }
+
+/// `cargo test --features cluster --test all log_files::figures -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn figures() {
+    let postgres = Postgres::with_tables();
+    let storage = Log::take(&postgres.url(), "one", LEASE).open();
+    let file = write(&storage, "a", b"");
+    let mut end = 0;
+    for (bytes, count) in [(64, 200), (64, 3_000), (6_400, 1_000), (640_000, 50)] {
+        let mut took: Vec<Duration> = (0..count)
+            .map(|_| {
+                let begun = galo::base::clock::moment();
+                file.write_at(&vec![7; bytes], end).unwrap();
+                file.sync().unwrap();
+                end += bytes as u64;
+                galo::base::clock::moment().since(begun)
+            })
+            .collect();
+        took.sort_unstable();
+        let (half, most) = (took[count / 2], took[count * 99 / 100]);
+        println!("{count} appends of {bytes} bytes: p50 {half:?}, p99 {most:?}");
+    }
+    let begun = galo::base::clock::moment();
+    write(&storage, "long", &vec![7; 64 << 20]);
+    println!("64 MiB written: {:?}", galo::base::clock::moment().since(begun));
+    let storage = next(&postgres);
+    let begun = galo::base::clock::moment();
+    let length = contents(&storage, "a").len();
+    println!("{length} bytes fetched: {:?}", galo::base::clock::moment().since(begun));
+    let begun = galo::base::clock::moment();
+    contents(&storage, "long");
+    println!("64 MiB fetched: {:?}", galo::base::clock::moment().since(begun));
+}

@@ -11,6 +11,8 @@ struct Day {
     seed: u64,
     random: Random,
     storage: Simulated,
+    /// It is kept in a replicated log (`src/log/`), and whoever dies, another goes on.
+    is_replicated: bool,
     options: Options,
     traffic: Traffic,
     /// So many processors there are by now, in half of the days more than two; nobody else claims it.
@@ -42,6 +44,7 @@ impl Day {
             seed,
             random,
             storage: Simulated::default(),
+            is_replicated: false,
             options: Options {
                 retention: Retention {
                     of: [Retained::Events, Retained::Entries][seed as usize / 3 % 2],
@@ -75,7 +78,7 @@ impl Day {
         while self.crashes < crashes {
             let work = 1 + self.random.below(120) as u64;
             self.storage.fault_in(work, Fault::Crash);
-            let by_power = self.random.below(2) == 0;
+            let by_power = self.random.below(2) == 0 || self.is_replicated;
             if stopped(|| self.work(&writer)).is_ok() {
                 continue;
             }
@@ -160,6 +163,7 @@ impl Day {
 
     fn crash(&mut self, by_power: bool) {
         match by_power {
+            _ if self.is_replicated => self.storage.take_over(),
             true => self.storage.lose_power(&mut self.random),
             false => self.storage.kill(),
         }
@@ -254,6 +258,24 @@ fn every_crash_leaves_a_prefix_with_all_that_was_promised() {
     assert!(enough && notes > 1_000, "not much of a test: {seen:?}");
 }
 
+/// The same where each crash ends a process of many: what it had not synced is gone, and nothing is
+/// ever torn.
+#[test]
+fn whoever_takes_over_a_log_finds_all_that_was_promised() {
+    let mut seen = [0; 4];
+    for seed in 0..300 {
+        let Day { crashes, books, accounts, torn, archives, .. } =
+            Day { is_replicated: true, ..Day::new(seed) }.run(12);
+        assert_eq!(torn, 0, "seed {seed}");
+        for (sum, seen) in [crashes, books, accounts, archives].iter().zip(&mut seen) {
+            *seen += sum;
+        }
+    }
+    let [crashes, books, accounts, archives] = seen;
+    let enough = crashes >= 3_600 && books > 500 && accounts > 500 && archives > 50;
+    assert!(enough, "not much of a test: {seen:?}");
+}
+
 /// `SEEDS=1000..50000 cargo test --release many_more_crashes -- --ignored`; one seed: `SEEDS=7..8`.
 #[test]
 #[ignore = "runs for minutes or hours, as many seeds as one asks for"]
@@ -266,7 +288,7 @@ fn many_more_crashes() {
 }
 
 /// One busy day, and a crash at each of its operations in turn: every write, sync, rename and
-/// removal there is, by a kill and by a loss of power.
+/// removal there is, by a kill, by a loss of power, and of a process whose log another takes over.
 #[test]
 fn a_crash_at_each_single_operation() {
     let keeping = [Traffic::Payments, Traffic::Both, Traffic::ByHand].map(|it| (it, Some(40)));
@@ -299,18 +321,19 @@ fn a_crash_at_each_single_operation() {
             storage.fault_in(operation, Fault::Crash);
             let (result, history, promised) = busy_day(traffic, keep_ms, &storage);
             result.unwrap_err();
-            for (by_power, promised) in [false, true].into_iter().zip(promised) {
+            let [written, synced] = promised;
+            for (crash, promised) in [(0, written), (1, synced), (2, synced)] {
                 let storage = storage.copy();
-                match by_power {
-                    true => storage.lose_power(&mut Random(operation)),
-                    false => storage.kill(),
+                match crash {
+                    0 => storage.kill(),
+                    1 => storage.lose_power(&mut Random(operation)),
+                    _ => storage.take_over(),
                 }
                 let found = replayed(&storage).unwrap();
                 let sure = history.partition_point(|(position, _)| *position <= promised);
                 let possible = &history[sure - 1..];
-                let context = format!(
-                    "{traffic:?}, kept {keep_ms:?}, operation {operation}, by power: {by_power}"
-                );
+                let context =
+                    format!("{traffic:?}, kept {keep_ms:?}, operation {operation}, crash {crash}");
                 assert!(possible.iter().any(|(_, model)| *model == found), "{context}: {found:#?}");
                 let retention = Retention::of_events(3_000);
                 let kept = Options { retention, keep_ms, ..options(400) };

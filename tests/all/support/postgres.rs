@@ -9,9 +9,10 @@ use galo::base::clock;
 use galo::log::{
     LogNumber, LogStorage, Me, Ownership, Scratch as Local, Server, Take, Tenure, create,
 };
+use std::fs::Permissions;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,27 @@ impl Postgres {
 
     /// With settings of its own, as `name=value`.
     pub fn with(settings: &[&str]) -> Postgres {
+        let mut postgres = Postgres::made(settings);
+        postgres.start_again();
+        postgres
+    }
+
+    /// One that has a certificate and its key, as PEM.
+    pub fn with_tls(certificate: &str, key: &str) -> Postgres {
+        let mut postgres = Postgres::made(&["ssl=on"]);
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = Path::new(&postgres.data()).join(name);
+            std::fs::write(&path, text).expect("a file");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("our file");
+            if let Some((user, group)) = other_user() {
+                chown(&path, Some(user), Some(group)).expect("our file");
+            }
+        }
+        postgres.start_again();
+        postgres
+    }
+
+    fn made(settings: &[&str]) -> Postgres {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("a bound address").port();
         drop(free);
@@ -65,7 +87,7 @@ impl Postgres {
         }
         let settings = settings.iter().map(ToString::to_string).collect();
         let binaries = binaries();
-        let mut postgres = Postgres { binaries, scratch, port, settings, postmaster: None };
+        let postgres = Postgres { binaries, scratch, port, settings, postmaster: None };
         let made = postgres
             .command("initdb")
             .args(["--auth=trust", "--username=galo", "--encoding=UTF8", "--no-sync", "--pgdata"])
@@ -73,7 +95,6 @@ impl Postgres {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        postgres.start_again();
         postgres
     }
 
