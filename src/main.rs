@@ -45,7 +45,7 @@ enum Command {
 #[cfg(not(feature = "cluster"))]
 #[derive(clap::Args)]
 struct Anything {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    #[arg(trailing_var_arg = true, hide = true)]
     _arguments: Vec<std::ffi::OsString>,
 }
 

@@ -133,6 +133,10 @@ impl Inode {
     /// Changes the local file, and notes it.
     pub fn change(&self, change: Change) -> io::Result<()> {
         let file = self.local().ok_or_else(|| io::Error::other("the file has not been opened"))?;
+        // As write(2): not even the length changes.
+        if matches!(&change, Change::Write { bytes, .. } if bytes.is_empty()) {
+            return Ok(());
+        }
         let mut state = locked(&self.state);
         if state.pending_bytes + change.bytes() > PENDING_BYTES_MAX {
             return Err(io::Error::new(
@@ -424,5 +428,146 @@ impl Names {
         self.gone.extend(before);
         self.changed.insert(name.into(), inode);
         self.noted += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pseudo-random numbers (xorshift).
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % limit
+        }
+    }
+
+    fn bytes(file: &File, length: u64) -> Vec<u8> {
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), length);
+        bytes
+    }
+
+    fn change_somehow(dice: &mut Dice, inode: &Inode) {
+        let at = match dice.below(3) {
+            0 => inode.used(),
+            _ => dice.below(300),
+        };
+        match dice.below(12) {
+            0 => inode.change(Change::Length(dice.below(300))).unwrap(),
+            1 => inode.lengthen(dice.below(400)).unwrap(),
+            _ => {
+                let bytes = vec![dice.below(256) as u8; dice.below(40) as usize];
+                inode.change(Change::Write { at, bytes }).unwrap();
+            }
+        }
+    }
+
+    /// The rows behind those that have been read.
+    fn read_on(filling: &mut Filling, rows: &[Row]) {
+        for row in rows {
+            if row.number > filling.number {
+                filling.add(row.number, &row.change).unwrap();
+            }
+        }
+    }
+
+    /// Whoever reads the rows finds the file as it was when they were taken, however it was changed,
+    /// and also if he has read some of them before others were removed.
+    #[test]
+    fn rows_make_the_file_again() {
+        let scratch = Scratch::new(None);
+        let mut rewritten = 0;
+        for seed in 1..40 {
+            let mut dice = Dice(seed);
+            let inode = Inode::new(seed as i64, &scratch).unwrap();
+            let mut rows: Vec<Row> = Vec::new();
+            let mut early = Filling::new(&scratch).unwrap();
+            let mut all_noted = 0;
+            for _ in 0..1_500 {
+                change_somehow(&mut dice, &inode);
+                assert!(inode.noted() >= all_noted);
+                all_noted = inode.noted();
+                if dice.below(4) > 0 {
+                    continue;
+                }
+                let (until, first) = inode.take(1 + dice.below(200) as usize, &mut rows).unwrap();
+                if let Some(first) = first {
+                    rows.retain(|row| row.number >= first);
+                    rewritten += 1;
+                }
+                inode.set_committed(until);
+                if dice.below(8) == 0 {
+                    read_on(&mut early, &rows);
+                }
+            }
+            while !inode.is_committed(inode.noted()) {
+                let (until, first) = inode.take(1 << 20, &mut rows).unwrap();
+                rows.retain(|row| first.is_none_or(|first| row.number >= first));
+                inode.set_committed(until);
+            }
+            let expected = bytes(inode.local().unwrap(), inode.length());
+            assert!(rows.is_sorted_by_key(|row| row.number));
+            let mut late = Filling::new(&scratch).unwrap();
+            read_on(&mut late, &rows);
+            read_on(&mut early, &rows);
+            for filling in [early, late] {
+                assert_eq!(filling.used, inode.used(), "seed {seed}");
+                let stored = Inode::stored(1);
+                stored.fill(filling);
+                let found = bytes(stored.local().unwrap(), stored.length());
+                assert!(found == expected, "seed {seed}");
+            }
+        }
+        assert!(rewritten > 40, "{rewritten}");
+    }
+
+    #[test]
+    fn names_are_written_down_as_they_are_in_the_end() {
+        let scratch = Scratch::new(None);
+        let room = Room::new("in/", BTreeMap::new());
+        let file = |id| Arc::new(Inode::new(id, &scratch).unwrap());
+        room.set("a", &file(1));
+        room.set("b", &file(2));
+        room.rename("a", "b").unwrap();
+        room.set("c", &file(3));
+        room.remove("c").unwrap();
+        room.rename("b", "b").unwrap();
+        assert_eq!(room.rename("a", "d").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(room.remove("a").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(room.list(), ["b"]);
+        let mut renaming = Renaming::default();
+        let until = room.take(&mut renaming);
+        assert!(!room.is_committed(until) && until == room.noted());
+        room.set_committed(until);
+        assert!(room.is_committed(until));
+        assert_eq!(renaming.removed, ["in/a", "in/c"]);
+        let set: Vec<_> = renaming.set.iter().map(|(name, inode)| (&name[..], inode.id)).collect();
+        assert_eq!(set, [("in/b", 1)]);
+        let mut gone: Vec<_> = renaming.gone.iter().map(|inode| inode.id).collect();
+        gone.sort_unstable();
+        assert_eq!(gone, [2, 3]);
+        let mut nothing = Renaming::default();
+        room.take(&mut nothing);
+        assert!(nothing.removed.is_empty() && nothing.set.is_empty() && nothing.gone.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_wait_any_more_makes_room() {
+        let scratch = Scratch::new(None);
+        let inode = Inode::new(1, &scratch).unwrap();
+        inode.change(Change::Write { at: 0, bytes: vec![1; 3 * ROW_BYTES_MAX + 5] }).unwrap();
+        assert_eq!((inode.noted(), inode.unseen_bytes()), (4, 3 * ROW_BYTES_MAX + 5));
+        let mut rows = Vec::new();
+        assert_eq!(inode.take(ROW_BYTES_MAX, &mut rows).unwrap(), (1, None));
+        assert_eq!(inode.unseen_bytes(), 2 * ROW_BYTES_MAX + 5);
+        inode.set_named();
+        assert_eq!(inode.unseen_bytes(), 0);
     }
 }

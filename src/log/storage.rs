@@ -97,7 +97,8 @@ const PAGE: &str = "SELECT number, at, bytes FROM ( \
 /// of no file.
 const AHEAD: &str = "INSERT INTO galo.chunk (log, file, number, at, bytes) \
     SELECT own.log, new.file, new.number, new.at, new.bytes FROM galo.own, \
-        unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) AS new (file, number, at, bytes) \
+        unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) \
+            AS new (file, number, at, bytes) \
     WHERE own.log = $1 AND own.epoch = $2 ON CONFLICT (log, file, number) DO NOTHING";
 
 const EPOCH: &str = "SELECT epoch FROM galo.own WHERE log = $1";

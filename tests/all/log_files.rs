@@ -248,6 +248,26 @@ fn a_server_that_stands_still_is_noticed_within_the_lease() {
     drop(frozen);
 }
 
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+const CANCEL: &str =
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+/// Whether a commit waits for a standby, that of a comment.
+fn waits_for_a_standby(postgres: &Postgres) -> bool {
+    std::thread::scope(|scope| {
+        let comment = scope.spawn(|| postgres.sql("COMMENT ON SCHEMA galo IS 'it waits'"));
+        let mut waits = false;
+        wait_until("it waits or has ended", || {
+            waits = postgres.sql(WAITING) == "1";
+            waits || comment.is_finished()
+        });
+        if waits {
+            postgres.sql(CANCEL);
+        }
+        waits
+    })
+}
+
 #[test]
 fn a_commit_that_no_standby_has_confirmed_is_none() {
     let postgres = Postgres::with_tables();
@@ -255,6 +275,8 @@ fn a_commit_that_no_standby_has_confirmed_is_none() {
     let file = write(&storage, "a", b"0");
     postgres.sql("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'");
     postgres.sql("SELECT pg_reload_conf()");
+    // The server sees to that a moment later.
+    while !waits_for_a_standby(&postgres) {}
     file.write_at(b"1", 1).unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
     let (over, synced) = (is_over.clone(), file.clone());
@@ -262,13 +284,10 @@ fn a_commit_that_no_standby_has_confirmed_is_none() {
         synced.sync().unwrap();
         over.store(true, Ordering::Relaxed);
     });
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     for _ in 0..3 {
-        wait_until("it waits for a standby", || postgres.sql(waits) == "1");
+        wait_until("it waits for a standby", || postgres.sql(WAITING) == "1");
         // That makes it visible, with a warning.
-        postgres.sql(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
-        );
+        postgres.sql(CANCEL);
         wait_until("it is visible", || postgres.sql("SELECT count(*) FROM galo.chunk") == "2");
         assert!(!is_over.load(Ordering::Relaxed));
     }
@@ -378,12 +397,15 @@ fn a_place_is_the_same_for_every_owner_and_another_after_a_dump() {
     assert_ne!(storage.place("a").unwrap(), place);
 }
 
-/// `cargo test --features cluster --test all log_files::figures -- --ignored --nocapture`
+/// `cargo test --features cluster --test all log_files::figures -- --ignored --nocapture`, of the log
+/// at `GALO_LOG_URL`, if there is one.
 #[test]
 #[ignore = "a measurement"]
 fn figures() {
-    let postgres = Postgres::with_tables();
-    let storage = Log::take(&postgres.url(), "one", LEASE).open();
+    let own = std::env::var("GALO_LOG_URL").map_err(|_| Postgres::with_tables());
+    let url = own.as_ref().map_or_else(Postgres::url, String::clone);
+    let mut log = Log::take(&url, "one", LEASE);
+    let storage = log.open();
     let file = write(&storage, "a", b"");
     let mut end = 0;
     for (bytes, count) in [(64, 200), (64, 3_000), (6_400, 1_000), (640_000, 50)] {
@@ -403,7 +425,8 @@ fn figures() {
     let begun = galo::base::clock::moment();
     write(&storage, "long", &vec![7; 64 << 20]);
     println!("64 MiB written: {:?}", galo::base::clock::moment().since(begun));
-    let storage = next(&postgres);
+    assert!(log.ownership.release(log.tenure.epoch(), late()).unwrap());
+    let storage = Log::take(&url, "two", LEASE).open();
     let begun = galo::base::clock::moment();
     let length = contents(&storage, "a").len();
     println!("{length} bytes fetched: {:?}", galo::base::clock::moment().since(begun));
