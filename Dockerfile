@@ -14,9 +14,9 @@ ENV RUSTFLAGS="-C target-feature=+crt-static" \
     CARGO_PROFILE_RELEASE_STRIP=symbols
 # The dependencies are a layer of their own, so that a change in src builds only src.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs && cargo build --release --locked --features cluster && rm -r src
+RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs && cargo build --release --locked && rm -r src
 COPY src src
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --features cluster && mkdir -p /image/data /image/run/galo \
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked && mkdir -p /image/data /image/run/galo \
     && cp target/x86_64-unknown-linux-gnu/release/galo /image/galo
 
 FROM scratch
