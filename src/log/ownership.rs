@@ -11,9 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_postgres::Row;
 
-/// How long an owner has a log without renewing its lease, unless told otherwise.
-pub const LEASE: Duration = Duration::from_secs(3);
-
 /// Names and addresses are cut off behind so many letters.
 const TEXT_LENGTH_MAX: usize = 256;
 

@@ -56,55 +56,46 @@ impl Dispatcher {
 
     /// Its attempt was not booked, and never will be: the payment is free. False if it is not here.
     pub fn release_by_hand(&mut self, id: PaymentId) -> bool {
-        let open = self.open_of(id);
-        let Some(case) = self.take_out(id) else { return false };
+        let Some((case, open)) = self.take_out(id) else { return false };
         open.iter().for_each(|open| self.give_back(&case, open));
         self.requeue(Case::new(case.payment));
         true
     }
 
-    fn open_of(&self, id: PaymentId) -> Option<Open> {
-        let in_doubt = self.doubts().flat_map(Agenda::iter).map(|(case, open)| (case, Some(*open)));
-        let unverified =
-            self.unverified.iter().flat_map(Agenda::iter).map(|it| (&it.case, it.open));
-        let asked = self.flights.iter().flatten().filter(|it| !it.purged);
-        let all = in_doubt.chain(unverified).chain(asked.map(|it| (&it.case, it.open)));
-        all.into_iter().find(|(case, _)| case.payment.id == id)?.1
-    }
-
-    fn take_out(&mut self, id: PaymentId) -> Option<Case> {
-        let case = match self.held(id) {
+    /// With the attempt whose outcome is not known.
+    fn take_out(&mut self, id: PaymentId) -> Option<(Case, Option<Open>)> {
+        let taken = match self.held(id) {
             Held::Free | Held::Unverified | Held::InDoubt => {
                 self.take_flown(id).or_else(|| self.take_waiting(id))
             }
             Held::Nowhere | Held::Posted | Held::Disowned => None,
         };
         self.unknown.remove(&id);
-        case
+        taken
     }
 
-    fn take_flown(&mut self, id: PaymentId) -> Option<Case> {
+    fn take_flown(&mut self, id: PaymentId) -> Option<(Case, Option<Open>)> {
         let flight = self.flights.iter_mut().flatten().find(|it| it.is_of(id))?;
         flight.purged = true;
-        Some(flight.case.clone())
+        Some((flight.case.clone(), flight.open))
     }
 
-    fn take_waiting(&mut self, id: PaymentId) -> Option<Case> {
+    fn take_waiting(&mut self, id: PaymentId) -> Option<(Case, Option<Open>)> {
         let of = |case: &Case| case.payment.id == id;
         let refused = &mut self.refused;
         let free = self.lines.take_first(of);
         if let Some(case) = free.or_else(|| refused.iter_mut().find_map(|it| it.take_first(of))) {
-            return Some(case);
+            return Some((case, None));
         }
         for agenda in &mut self.unverified {
             if let Some(it) = agenda.take_first(|it| of(&it.case)) {
                 self.unverified_doubts -= usize::from(it.open.is_some());
-                return Some(it.case);
+                return Some((it.case, it.open));
             }
         }
         let places = [&mut self.doubts, &mut self.absent, &mut self.declined, &mut self.again];
         let found = places.into_iter().flatten().find_map(|it| it.take_first(|(case, _)| of(case)));
-        found.map(|(case, _)| case)
+        found.map(|(case, open)| (case, Some(open)))
     }
 }
 
