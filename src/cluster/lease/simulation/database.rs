@@ -30,7 +30,11 @@ pub enum Fate {
 
 pub struct Database {
     pub epoch: u64,
+    /// Which member has taken it, in which life.
+    pub owner: (usize, u32),
     pub lease_until: u64,
+    /// So far its clock is ahead.
+    pub ahead: u64,
     /// The last commit of this epoch.
     pub number: u64,
     pub log: Vec<Record>,
@@ -48,19 +52,29 @@ pub struct Replay {
 }
 
 impl Database {
-    pub fn answer(&mut self, ask: Ask, epoch: u64, now: u64) -> (Said, u64) {
+    /// Whoever has taken it, and has not heard so, takes what he has.
+    pub fn answer(&mut self, ask: Ask, epoch: u64, who: (usize, u32), now: u64) -> (Said, u64) {
+        let now = now + self.ahead;
+        let (is_over, is_his) = (now >= self.lease_until, who == self.owner);
         let is_ours = match ask {
-            Ask::Take => now >= self.lease_until,
-            Ask::Renew => epoch == self.epoch,
+            Ask::Take => is_over || is_his,
+            Ask::Renew => epoch == self.epoch && is_his,
         };
         if !is_ours {
             return (Said::Others, 0);
         }
-        if ask == Ask::Take {
-            (self.epoch, self.number) = (self.epoch + 1, 0);
+        if ask == Ask::Take && is_over {
+            (self.epoch, self.number, self.owner) = (self.epoch + 1, 0, who);
         }
         self.lease_until = now + LEASE.as_micros() as u64;
         (Said::Ours, self.epoch)
+    }
+
+    /// It is given back.
+    pub fn release(&mut self, epoch: u64, now: u64) {
+        if epoch == self.epoch {
+            self.lease_until = now + self.ahead;
+        }
     }
 
     pub fn commit(&mut self, commit: &Commit, left_out: LeftOut) -> Fate {

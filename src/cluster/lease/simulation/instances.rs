@@ -59,7 +59,7 @@ impl Owner {
             unwritten: Vec::new(),
             written: 0,
             commit: None,
-            number: 0,
+            number: log.number,
             starts: Vec::new(),
             promises: Vec::new(),
         }

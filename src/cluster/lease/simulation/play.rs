@@ -10,8 +10,15 @@ impl Simulation {
         let member =
             |random: &mut Random| Member { fast: random.below(3) as i64 - 1, ..Member::default() };
         let members = (0..count).map(|_| member(&mut random)).collect();
-        let database =
-            Database { epoch: 0, lease_until: 0, number: 0, log: Vec::new(), is_away: false };
+        let database = Database {
+            epoch: 0,
+            owner: (0, 0),
+            lease_until: 0,
+            ahead: 0,
+            number: 0,
+            log: Vec::new(),
+            is_away: false,
+        };
         Simulation {
             left_out,
             random,
@@ -22,6 +29,7 @@ impl Simulation {
             sequence: 0,
             members,
             database,
+            has_jumped: false,
             is_down: [false; 2],
             books: Default::default(),
             promised: BTreeSet::new(),
@@ -73,6 +81,10 @@ impl Simulation {
             self.within(when, member, begins);
             self.within(when + lasts, member, ends);
         }
+        if self.random.chance(4) {
+            let (when, ahead) = (self.random.below(STORM), self.random.below(10 * SECOND));
+            self.within(when, 0, What::ClockJumps(ahead));
+        }
     }
 
     pub fn run_all(&mut self) {
@@ -108,7 +120,7 @@ impl Simulation {
         let epoch = self.database.epoch;
         let is_wrong = |it: &usize| {
             let owner = self.members[*it].process.as_ref().and_then(|it| it.owner.as_ref());
-            self.holds(*it) && owner.is_some_and(|it| it.epoch != epoch)
+            !self.has_jumped && self.holds(*it) && owner.is_some_and(|it| it.epoch != epoch)
         };
         let wrong = (0..self.members.len()).find(is_wrong);
         self.wrong = self.wrong.or(wrong.map(Wrong::Holds));
@@ -131,8 +143,11 @@ impl Simulation {
         match event.what {
             What::Tick => self.tick(index),
             What::Asks => self.ask(index),
-            What::AskArrives(ask, epoch, asked_at) => {
-                self.ask_arrives(index, event.life, ask, epoch, asked_at);
+            What::AskArrives(ask, epoch, asked_at, is_heard) => {
+                let answered = self.ask_arrives(index, event.life, ask, epoch, asked_at);
+                answered.filter(|_| is_heard).into_iter().for_each(|(us, what)| {
+                    self.within_life(us, index, event.life, what);
+                });
             }
             What::AskAnswered(ask, asked_at, said, epoch) => {
                 self.ask_answered(index, ask, asked_at, said, epoch);
@@ -150,6 +165,7 @@ impl Simulation {
             What::GivesBack => self.give_back(index),
             What::Cut(is_cut) => self.members[index].is_cut = is_cut,
             What::DatabaseAway(is_away) => self.database.is_away = is_away,
+            What::ClockJumps(us) => (self.database.ahead, self.has_jumped) = (us, true),
             What::Processor(processor, is_down) => self.is_down[processor.index()] = is_down,
             What::Pays(id) => self.pays(index, id),
         }
@@ -191,8 +207,8 @@ impl Simulation {
         }
         let epoch = owner.epoch;
         self.kill(index);
-        if epoch == self.database.epoch && !self.members[index].is_cut && !self.database.is_away {
-            self.database.lease_until = self.now;
+        if !self.members[index].is_cut && !self.database.is_away {
+            self.database.release(epoch, self.now);
         }
     }
 
@@ -212,21 +228,35 @@ impl Simulation {
         };
         let epoch = process.owner.as_ref().map_or(0, |it| it.epoch);
         match self.reaches_database(index) {
-            Some(us) => self.within(us, index, What::AskArrives(ask, epoch, now)),
-            None => {
+            Some(us) if us < DATABASE_WAITS => {
+                self.within(us, index, What::AskArrives(ask, epoch, now, true));
+            }
+            // It is asked again, and may be carried out all the same.
+            late => {
                 let nothing = What::AskAnswered(ask, now, Said::Nothing, 0);
                 self.within(DATABASE_WAITS, index, nothing);
+                late.into_iter().for_each(|us| {
+                    self.within(us, index, What::AskArrives(ask, epoch, now, false));
+                });
             }
         }
     }
 
-    fn ask_arrives(&mut self, index: usize, life: u32, ask: Ask, epoch: u64, asked_at: Moment) {
-        let (said, epoch) = self.database.answer(ask, epoch, self.now);
+    /// What is answered, and how soon.
+    fn ask_arrives(
+        &mut self,
+        index: usize,
+        life: u32,
+        ask: Ask,
+        epoch: u64,
+        asked_at: Moment,
+    ) -> Option<(u64, What)> {
+        let (said, epoch) = self.database.answer(ask, epoch, (index, life), self.now);
         let (said, epoch, us) = match self.reaches_database(index) {
             Some(us) => (said, epoch, us),
             None => (Said::Nothing, 0, DATABASE_WAITS),
         };
-        self.within_life(us, index, life, What::AskAnswered(ask, asked_at, said, epoch));
+        Some((us, What::AskAnswered(ask, asked_at, said, epoch)))
     }
 
     fn ask_answered(&mut self, index: usize, ask: Ask, asked_at: Moment, said: Said, epoch: u64) {

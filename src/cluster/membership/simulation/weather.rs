@@ -249,8 +249,29 @@ impl Simulation {
         self.climate.processors().nth(number as usize).unwrap_or_default()
     }
 
+    /// One of the two is given other limits of those that it need not agree about.
+    fn limit(&mut self, index: usize) {
+        let mut all = Each::default();
+        let offers = self.climate.offers();
+        for which in offers.processors() {
+            let mut terms = *offers.terms(which).expect("it is one of them");
+            terms.limits.concurrency = 1 + self.random.below(5) as u32;
+            terms.limits.per_second =
+                self.random.chance(2).then(|| 1 + self.random.below(9) as u32);
+            terms.limits.day = self.random.chance(3).then(|| Cents(self.random.below(400) as i64));
+            all[which.index()] = Some(terms);
+        }
+        if let Some(process) = &mut self.members[index].process {
+            process.dispatcher.set_offers(Offers::new(all));
+        }
+    }
+
     /// The weather changes.
     pub fn change(&mut self) {
+        if self.climate.has_limits && self.random.chance(3) {
+            let index = self.random.below(2) as usize;
+            self.limit(index);
+        }
         if self.climate.has_full_disks && self.random.chance(2) {
             let member = self.random.below(2) as usize;
             let disk = self.random.pick(&[Disk::Free, Disk::Full, Disk::FullForLong]);
@@ -293,6 +314,9 @@ impl Simulation {
         self.cut = [false; 2];
         for member in 0..2 {
             self.members[member].disk = Disk::Free;
+            if let Some(process) = &mut self.members[member].process {
+                process.dispatcher.set_offers(self.climate.offers());
+            }
             self.at(self.now, Event::of(member, What::Continue));
             self.at(self.now, Event::of(member, What::Start));
         }
